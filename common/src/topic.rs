@@ -1,0 +1,162 @@
+//! Topics: where a record belongs, as levels joined by `/`.
+//!
+//! Invariant of every [`Topic`]: 1 to 32 levels, none empty, at most 255 bytes of UTF-8, without
+//! `+`, `#`, `|`, NUL or another control character.
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::limits::{TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX};
+
+/// Why a name is no topic.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum TopicError {
+    /// Longer than [`TOPIC_BYTES_MAX`].
+    #[error("a topic has at most {TOPIC_BYTES_MAX} bytes, this one has {0}")]
+    TooLong(usize),
+    /// More than [`TOPIC_LEVELS_MAX`] levels.
+    #[error("a topic has at most {TOPIC_LEVELS_MAX} levels, this one has {0}")]
+    TooDeep(usize),
+    /// Nothing at all, or nothing between two slashes.
+    #[error("a topic has no empty level: write metrics/docker/web/cpu")]
+    EmptyLevel,
+    /// Bytes that are no UTF-8.
+    #[error("a topic is UTF-8 text")]
+    NotUtf8,
+    /// A character that a topic must not hold.
+    #[error("a topic holds no '+', '#', '|', NUL or control character")]
+    Forbidden,
+}
+
+/// A checked topic name. Cloning shares the text.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Topic(Arc<str>);
+
+impl Topic {
+    /// Checks a name.
+    ///
+    /// # Errors
+    /// What makes the name no topic.
+    pub fn new(name: &str) -> Result<Self, TopicError> {
+        check_topic(name.as_bytes()).map(|name| Self(Arc::from(name)))
+    }
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// The levels, from the root on.
+    pub fn levels(&self) -> impl Iterator<Item = &str> {
+        self.0.split('/')
+    }
+}
+
+impl fmt::Display for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Topic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Topic({:?})", &*self.0)
+    }
+}
+
+impl AsRef<str> for Topic {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for Topic {
+    type Err = TopicError;
+
+    fn from_str(name: &str) -> Result<Self, TopicError> {
+        Self::new(name)
+    }
+}
+
+/// Checks bytes that came from outside and gives them back as a topic's text, not copied.
+///
+/// # Errors
+/// What makes the bytes no topic.
+pub fn check_topic(name: &[u8]) -> Result<&str, TopicError> {
+    let text = check_levels(name)?;
+    // The one pass over the bytes; every forbidden character is a single byte in UTF-8 but for
+    // the C1 controls (U+0080 to U+009F), which are two bytes, the first of them 0xC2.
+    let forbidden = |b: &u8| *b < 0x20 || matches!(*b, 0x7f | b'+' | b'#' | b'|');
+    if name.iter().any(forbidden) || has_c1(name) {
+        return Err(TopicError::Forbidden);
+    }
+    Ok(text)
+}
+
+/// What topics and patterns have in common: length, UTF-8, depth, no empty level.
+pub(crate) fn check_levels(name: &[u8]) -> Result<&str, TopicError> {
+    if name.len() > TOPIC_BYTES_MAX {
+        return Err(TopicError::TooLong(name.len()));
+    }
+    let text = std::str::from_utf8(name).map_err(|_| TopicError::NotUtf8)?;
+    let mut levels = 0;
+    let mut level_bytes = 0;
+    for byte in name.iter().chain(std::iter::once(&b'/')) {
+        if *byte == b'/' {
+            if level_bytes == 0 {
+                return Err(TopicError::EmptyLevel);
+            }
+            levels += 1;
+            level_bytes = 0;
+        } else {
+            level_bytes += 1;
+        }
+    }
+    if levels > TOPIC_LEVELS_MAX {
+        return Err(TopicError::TooDeep(levels));
+    }
+    Ok(text)
+}
+
+pub(crate) fn has_c1(name: &[u8]) -> bool {
+    name.windows(2).any(|pair| pair[0] == 0xc2 && (0x80..=0x9f).contains(&pair[1]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(name: &[u8], expect: Result<(), TopicError>) {
+        assert_eq!(check_topic(name).map(|_| ()), expect, "{}", name.escape_ascii());
+    }
+
+    #[test]
+    fn a_topic_is_one_to_32_levels_of_plain_text() {
+        check(b"metrics/docker/web/cpu", Ok(()));
+        check(b"a", Ok(()));
+        check("métricas/中".as_bytes(), Ok(()));
+        check(b"$SYS/x", Ok(()));
+        check(b"with space/ok", Ok(()));
+        check("a/".repeat(31).as_bytes(), Err(TopicError::EmptyLevel));
+        check(["a"; 32].join("/").as_bytes(), Ok(()));
+        check(["a"; 33].join("/").as_bytes(), Err(TopicError::TooDeep(33)));
+        check(&[b'x'; 255], Ok(()));
+        check(&[b'x'; 256], Err(TopicError::TooLong(256)));
+    }
+
+    #[test]
+    fn what_a_topic_must_not_hold_is_refused() {
+        check(b"", Err(TopicError::EmptyLevel));
+        check(b"/a", Err(TopicError::EmptyLevel));
+        check(b"a//b", Err(TopicError::EmptyLevel));
+        check(b"a/+", Err(TopicError::Forbidden));
+        check(b"a/#", Err(TopicError::Forbidden));
+        check(b"a|b", Err(TopicError::Forbidden));
+        check(b"a\0b", Err(TopicError::Forbidden));
+        check(b"a\x1bb", Err(TopicError::Forbidden));
+        check(b"a\x7fb", Err(TopicError::Forbidden));
+        check("a\u{85}b".as_bytes(), Err(TopicError::Forbidden));
+        check(b"a\xffb", Err(TopicError::NotUtf8));
+    }
+}

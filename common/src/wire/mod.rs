@@ -1,0 +1,16 @@
+//! The line protocol, version 1: what is said between a broker and its clients.
+//!
+//! [`line`] cuts a stream of bytes into lines, [`escape`] hides the four bytes that a field must
+//! not hold, [`command`] is what a client says and [`reply`] what a broker says. All four are
+//! pure: bytes in, values out, and back.
+//!
+//! Decoding borrows from the line and allocates only where a field holds an escape.
+
+pub mod command;
+pub mod escape;
+pub mod line;
+pub mod reply;
+
+pub use command::{Command, ProducerMode};
+pub use line::{Line, LineCutter};
+pub use reply::{ErrorCode, Reply, WireError};
