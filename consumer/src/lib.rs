@@ -1,1 +1,4 @@
-//! (in the making)
+//! AKLight's consumer: what is in trouble, and who is told.
+
+pub mod rules;
+pub mod sample;

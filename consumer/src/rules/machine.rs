@@ -1,0 +1,272 @@
+//! One topic under one rule: ok → pending → firing → ok.
+//!
+//! ```text
+//!             fire holds                  held for `for`
+//!        ok ────────────▶ pending ────────────────────▶ firing ─┐ fire no more, clear not yet:
+//!        ▲  fire no more ◀──┘                              │ ▲──┘ still firing (hysteresis)
+//!        └─────────────────────────────── clear holds ◀────┘
+//! ```
+//!
+//! Pure: a state, a sample or a tick, and the time in; a state and at most one [`Change`] out.
+//!
+//! How long a threshold held is told by the samples' own times, so that a backlog read in one
+//! second is judged as it would have been live. Silence is told by the consumer's clock.
+//! A sample older than [`LATE_MS`] moves the state but rings no telephone; `told` remembers what
+//! the telephone last heard, and the next fresh sample makes up for what it missed.
+//!
+//! Invariants: `sample_ms` never goes back and is never ahead of the clock; a change to firing
+//! is at least `for` after the first sample of an unbroken run beyond the limit.
+
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, Rule};
+
+/// A sample older than this rings no telephone. Source: monitoring.md.
+pub const LATE_MS: u64 = 120_000;
+
+/// Two samples further apart than this (and than the rule's `for`) are no unbroken run: nobody
+/// knows what was between. A minute is many times the usual distance of samples.
+const GAP_MS_MAX: u64 = 60_000;
+
+/// Where a topic stands under a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "phase")]
+pub enum Phase {
+    /// All is well.
+    #[default]
+    Ok,
+    /// Beyond the limit, not yet for long enough.
+    Pending {
+        /// The time of the first sample beyond it.
+        since_ms: u64,
+    },
+    /// In trouble.
+    Firing {
+        /// When the trouble began.
+        since_ms: u64,
+        /// When somebody was last told, by the consumer's clock.
+        said_ms: u64,
+    },
+}
+
+/// All that is remembered of a topic under a rule. Times are Unix milliseconds.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+pub struct State {
+    /// Where it stands.
+    #[serde(flatten)]
+    pub phase: Phase,
+    /// Whether the telephone last heard that it fires.
+    pub told: bool,
+    /// The newest sample's own time.
+    pub sample_ms: u64,
+    /// When the last sample came in.
+    pub heard_ms: u64,
+    /// The newest sample's number.
+    pub value: f64,
+}
+
+/// What happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// ok → pending.
+    Pending,
+    /// pending → ok: it did not last.
+    Lapsed,
+    /// → firing.
+    Fired,
+    /// Still firing.
+    Reminder,
+    /// firing → ok.
+    Resolved,
+}
+
+/// Who is to hear of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Audience {
+    /// Every channel of the rule.
+    Everyone,
+    /// Only the channels that wake nobody.
+    Quiet,
+    /// Only the telephone: the others heard it when the sample was late.
+    Telephone,
+}
+
+/// A change, or a reminder that nothing changed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Change {
+    /// What happened.
+    pub kind: Kind,
+    /// Who is to hear of it.
+    pub audience: Audience,
+    /// The number that decided: the sample's, or the seconds of silence.
+    pub value: f64,
+    /// When the trouble began, where that is known.
+    pub since_ms: Option<u64>,
+    /// When it happened.
+    pub at_ms: u64,
+    /// Whether the sample was late.
+    pub late: bool,
+}
+
+/// A number that was measured, and when.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// The sample's own time.
+    pub at_ms: u64,
+    /// The number that the rule compares.
+    pub value: f64,
+}
+
+/// Judges a sample.
+#[must_use]
+pub fn on_sample(
+    rule: &Rule,
+    before: State,
+    reading: Reading,
+    now_ms: u64,
+) -> (State, Option<Change>) {
+    // A clock that runs ahead at the source must not make its later samples look old.
+    let at_ms = reading.at_ms.min(now_ms);
+    let mut after = State { heard_ms: now_ms, ..before };
+    if at_ms < before.sample_ms && matches!(rule.condition, Condition::Threshold { .. }) {
+        // Newer samples have spoken already.
+        return (after, None);
+    }
+    after.sample_ms = before.sample_ms.max(at_ms);
+    after.value = reading.value;
+    let moved = match &rule.condition {
+        Condition::Threshold { fire, clear, for_ms, .. } => {
+            let gap_ms = at_ms - before.sample_ms;
+            let run =
+                Run { at_ms, now_ms, for_ms: *for_ms, unbroken: gap_ms <= GAP_MS_MAX.max(*for_ms) };
+            run.step(before.phase, fire.holds(reading.value), clear.holds(reading.value))
+        }
+        Condition::Absent { .. } => match before.phase {
+            Phase::Firing { .. } => (Phase::Ok, Some(Kind::Resolved)),
+            _ => (Phase::Ok, None),
+        },
+    };
+    after.phase = moved.0;
+    let late = now_ms.saturating_sub(at_ms) > LATE_MS;
+    let heard = hear(before, &mut after, moved.1, late);
+    let change = heard.map(|(kind, audience)| Change {
+        kind,
+        audience,
+        value: reading.value,
+        since_ms: since(after.phase).or_else(|| since(before.phase)),
+        at_ms,
+        late,
+    });
+    (after, change)
+}
+
+/// Judges that time has passed. `watching_since_ms` is when the consumer could last not have
+/// heard anything: while it is cut off itself, silence means nothing.
+#[must_use]
+pub fn on_tick(
+    rule: &Rule,
+    before: State,
+    now_ms: u64,
+    watching_since_ms: u64,
+) -> (State, Option<Change>) {
+    let silent_ms = now_ms.saturating_sub(before.heard_ms);
+    let mut after = before;
+    let (kind, since_ms) = match (&rule.condition, before.phase) {
+        (Condition::Absent { after_ms }, Phase::Ok | Phase::Pending { .. }) => {
+            let unheard_ms = now_ms.saturating_sub(before.heard_ms.max(watching_since_ms));
+            if unheard_ms < *after_ms {
+                return (before, None);
+            }
+            (Kind::Fired, before.heard_ms)
+        }
+        (condition, Phase::Firing { since_ms, said_ms }) => {
+            // A threshold whose topic is silent is not known to last: no reminder then.
+            let known = matches!(condition, Condition::Absent { .. })
+                || now_ms.saturating_sub(before.sample_ms) <= LATE_MS;
+            let due = rule.repeat_ms.is_some_and(|repeat| now_ms.saturating_sub(said_ms) >= repeat);
+            if !(known && due) {
+                return (before, None);
+            }
+            (Kind::Reminder, since_ms)
+        }
+        (Condition::Threshold { .. }, _) => return (before, None),
+    };
+    after.phase = Phase::Firing { since_ms, said_ms: now_ms };
+    after.told = true;
+    let value = match rule.condition {
+        Condition::Threshold { .. } => before.value,
+        Condition::Absent { .. } => (silent_ms / 1000) as f64,
+    };
+    let change = Change {
+        kind,
+        audience: Audience::Everyone,
+        value,
+        since_ms: Some(since_ms),
+        at_ms: now_ms,
+        late: false,
+    };
+    (after, Some(change))
+}
+
+/// What a sample of a threshold's topic is judged by.
+struct Run {
+    at_ms: u64,
+    now_ms: u64,
+    for_ms: u64,
+    unbroken: bool,
+}
+
+impl Run {
+    fn step(&self, phase: Phase, fires: bool, clears: bool) -> (Phase, Option<Kind>) {
+        let firing = |since_ms| Phase::Firing { since_ms, said_ms: self.now_ms };
+        match phase {
+            Phase::Ok if fires && self.for_ms == 0 => (firing(self.at_ms), Some(Kind::Fired)),
+            Phase::Ok if fires => (Phase::Pending { since_ms: self.at_ms }, Some(Kind::Pending)),
+            Phase::Ok => (phase, None),
+            Phase::Pending { .. } if !fires => (Phase::Ok, Some(Kind::Lapsed)),
+            Phase::Pending { .. } if !self.unbroken => {
+                (Phase::Pending { since_ms: self.at_ms }, None)
+            }
+            Phase::Pending { since_ms } if self.at_ms - since_ms >= self.for_ms => {
+                (firing(since_ms), Some(Kind::Fired))
+            }
+            Phase::Firing { .. } if clears => (Phase::Ok, Some(Kind::Resolved)),
+            Phase::Pending { .. } | Phase::Firing { .. } => (phase, None),
+        }
+    }
+}
+
+/// Who hears of what a sample did, and what the telephone then knows.
+fn hear(
+    before: State,
+    after: &mut State,
+    kind: Option<Kind>,
+    late: bool,
+) -> Option<(Kind, Audience)> {
+    let firing = matches!(after.phase, Phase::Firing { .. });
+    match kind {
+        Some(kind @ (Kind::Pending | Kind::Lapsed)) => Some((kind, Audience::Quiet)),
+        Some(kind) if late => Some((kind, Audience::Quiet)),
+        // The telephone never heard of the trouble: it need not hear of its end.
+        Some(Kind::Resolved) if !before.told => Some((Kind::Resolved, Audience::Quiet)),
+        Some(kind) => {
+            after.told = firing;
+            Some((kind, Audience::Everyone))
+        }
+        None if late || firing == before.told || matches!(after.phase, Phase::Pending { .. }) => {
+            None
+        }
+        None => {
+            after.told = firing;
+            Some((if firing { Kind::Fired } else { Kind::Resolved }, Audience::Telephone))
+        }
+    }
+}
+
+const fn since(phase: Phase) -> Option<u64> {
+    match phase {
+        Phase::Ok => None,
+        Phase::Pending { since_ms } | Phase::Firing { since_ms, .. } => Some(since_ms),
+    }
+}

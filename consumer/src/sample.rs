@@ -1,0 +1,75 @@
+//! A payload as a sample: one flat JSON object with a number called `value`.
+
+use serde_json::{Map, Value};
+
+use crate::rules::VALUE;
+
+/// A measured sample.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Sample {
+    /// When it was measured; `None` where the payload does not say.
+    pub at_ms: Option<u64>,
+    /// The number that a rule compares.
+    pub value: f64,
+    /// What the number counts; may be empty.
+    pub unit: String,
+    fields: Map<String, Value>,
+}
+
+/// Why a payload is no sample.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SampleError {
+    /// Not a JSON object.
+    #[error("the payload is no JSON object ({0})")]
+    NotJson(String),
+    /// No number to compare.
+    #[error("the payload has no number called \"value\"")]
+    NoValue,
+}
+
+impl Sample {
+    /// Reads a payload.
+    ///
+    /// # Errors
+    /// What makes it no sample.
+    pub fn parse(payload: &[u8]) -> Result<Self, SampleError> {
+        let fields: Map<String, Value> = serde_json::from_slice(payload)
+            .map_err(|error| SampleError::NotJson(error.to_string()))?;
+        let value = fields.get(VALUE).and_then(Value::as_f64).ok_or(SampleError::NoValue)?;
+        let at_ms = fields.get("ts").and_then(Value::as_u64);
+        let unit = fields.get("unit").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(Self { at_ms, value, unit, fields })
+    }
+
+    /// A number of the payload, where it has one of that name.
+    #[must_use]
+    pub fn number(&self, field: &str) -> Option<f64> {
+        self.fields.get(field).and_then(Value::as_f64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sample_has_a_value_and_perhaps_a_time_and_a_unit() {
+        let sample =
+            Sample::parse(br#"{"ts":5,"value":12,"unit":"%","fs_used_percent":3.5,"late":true}"#)
+                .expect("a sample");
+        assert_eq!((sample.at_ms, sample.value, sample.unit.as_str()), (Some(5), 12.0, "%"));
+        assert_eq!(sample.number("fs_used_percent"), Some(3.5));
+        assert_eq!(sample.number("late"), None);
+        assert_eq!(Sample::parse(br#"{"value":1}"#).expect("a sample").at_ms, None);
+    }
+
+    #[test]
+    fn what_is_no_sample_says_why() {
+        for broken in [&b"12"[..], b"", b"{", b"[1]", b"\xff", b"null"] {
+            assert!(matches!(Sample::parse(broken), Err(SampleError::NotJson(_))));
+        }
+        for broken in [&b"{}"[..], br#"{"value":"1"}"#, br#"{"value":null}"#] {
+            assert_eq!(Sample::parse(broken), Err(SampleError::NoValue));
+        }
+    }
+}
