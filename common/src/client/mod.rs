@@ -4,8 +4,11 @@ mod ask;
 pub mod backoff;
 pub mod blocking;
 pub mod config;
+mod dialer;
 mod error;
+mod pipeline;
 mod producer;
+mod socket;
 mod subscription;
 pub mod values;
 

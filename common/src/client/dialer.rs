@@ -1,0 +1,134 @@
+//! Which broker is tried next, and when.
+//!
+//! A small state without sockets. The list is gone round: after a failure the next broker is
+//! tried at once, and only when every one has failed does a wait come ([`Backoff`]), longer with
+//! each round. A connection ends the row of failures only when it has *proved* itself (the
+//! broker answered more than the greeting, or the connection lasted), so that brokers that
+//! accept and hang up are not dialled in a hot loop.
+//!
+//! Each loss is told in the log once; the attempts after it are whispered.
+
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use super::backoff::Backoff;
+
+/// A turn through the list of brokers.
+#[derive(Debug)]
+pub(crate) struct Dialer {
+    brokers: Vec<String>,
+    next: usize,
+    failures: u32,
+    backoff: Backoff,
+    rng: SmallRng,
+    /// When the connection that stands now was made.
+    since_ms: Option<u64>,
+}
+
+impl Dialer {
+    /// Begins with the first broker.
+    pub(crate) fn new(brokers: Vec<String>, backoff: Backoff) -> Self {
+        let rng = SmallRng::from_os_rng();
+        Self { brokers, next: 0, failures: 0, backoff, rng, since_ms: None }
+    }
+
+    /// The broker whose turn it is; `None` only where the list is empty.
+    pub(crate) fn broker(&self) -> Option<&str> {
+        self.brokers.get(self.next).map(String::as_str)
+    }
+
+    /// The broker let this client in.
+    pub(crate) fn connected(&mut self, now_ms: u64) {
+        self.since_ms = Some(now_ms);
+        if let Some(broker) = self.broker() {
+            tracing::info!(broker, after_failures = self.failures, "connected");
+        }
+    }
+
+    /// The broker did real work on this connection: the next loss is a new one.
+    pub(crate) fn proved(&mut self) {
+        self.failures = 0;
+    }
+
+    /// The connection is lost or did not come about. Gives the wait before the next attempt, in
+    /// milliseconds.
+    pub(crate) fn failed(&mut self, reason: &str, now_ms: u64) -> u64 {
+        let lasted_ms = self.since_ms.take().map_or(0, |since| now_ms.saturating_sub(since));
+        if u128::from(lasted_ms) > self.backoff.max.as_millis() {
+            self.failures = 0;
+        }
+        let count = u32::try_from(self.brokers.len()).unwrap_or(u32::MAX).max(1);
+        let broker = self.broker().unwrap_or("(none)").to_owned();
+        self.next = (self.next + 1) % self.brokers.len().max(1);
+        self.failures = self.failures.saturating_add(1);
+        let wait_ms = if self.failures.is_multiple_of(count) {
+            self.backoff.wait_ms(self.failures / count - 1, self.rng.random())
+        } else {
+            0
+        };
+        let next = self.broker().unwrap_or("(none)");
+        if self.failures == 1 {
+            tracing::warn!(broker, reason, next, "no connection; trying on by itself");
+        } else {
+            tracing::debug!(broker, reason, next, wait_ms, "still no connection");
+        }
+        wait_ms
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dialer(brokers: &[&str]) -> Dialer {
+        Dialer::new(brokers.iter().map(|b| (*b).to_owned()).collect(), Backoff::default())
+    }
+
+    #[test]
+    fn the_next_broker_is_tried_at_once_and_a_round_of_failures_waits() {
+        let mut dialer = dialer(&["a:1", "b:1", "c:1"]);
+        for round in 0..3 {
+            for broker in ["a:1", "b:1", "c:1"] {
+                assert_eq!(dialer.broker(), Some(broker));
+                let wait_ms = dialer.failed("refused", 0);
+                let ceiling_ms = if broker == "c:1" { 100 << round } else { 0 };
+                assert!(wait_ms <= ceiling_ms, "{wait_ms} ms in round {round} after {broker}");
+            }
+        }
+    }
+
+    #[test]
+    fn waits_grow_and_are_spread() {
+        let longest = |failures: usize| {
+            let waits: Vec<u64> = (0..200)
+                .map(|_| {
+                    let mut dialer = dialer(&["a:1"]);
+                    (0..failures).map(|_| dialer.failed("refused", 0)).last().unwrap_or(0)
+                })
+                .collect();
+            assert!(waits.iter().min() < waits.iter().max(), "no jitter: {waits:?}");
+            waits.into_iter().max().unwrap_or(0)
+        };
+        let (first, sixth, late) = (longest(1), longest(6), longest(30));
+        assert!(first <= 100 && sixth > 200 && sixth <= 3200, "{first} {sixth}");
+        assert!(late > 3200 && late <= 5000, "{late}");
+    }
+
+    #[test]
+    fn only_a_proven_connection_ends_the_row_of_failures() {
+        let mut dialer = dialer(&["a:1"]);
+        for _ in 0..10 {
+            dialer.connected(0);
+            dialer.failed("hung up", 0);
+        }
+        assert_eq!(dialer.failures, 10);
+        dialer.connected(0);
+        dialer.proved();
+        assert!(dialer.failed("hung up", 0) <= 100);
+        for _ in 0..10 {
+            dialer.failed("refused", 0);
+        }
+        dialer.connected(1_000);
+        assert!(dialer.failed("hung up", 7_000) <= 100, "it lasted six seconds");
+    }
+}
