@@ -116,16 +116,30 @@ fn files_are_opened_in_few_rooms() {
     check_wall(
         &["std::fs", "tokio::fs"],
         false,
-        &[door(
-            "common/src/atomic_file.rs",
-            "small files that are whole or not there: offsets, alert state, spool marks",
-        )],
+        &[
+            door("log/src/disk/", "the one way of the log to a disk, real or faulty"),
+            door("common/src/atomic_file.rs", "small files that are whole or not there"),
+            door("common/src/settings.rs", "the file of settings, read once at the start"),
+            door("broker/src/data_dir.rs", "makes and locks the data directory, before the log"),
+            door("producer/src/readings/", "the readings of /proc and cgroups are files"),
+            door("producer/src/title.rs", "the process's own name is read from /proc/self"),
+            door("producer/src/collector.rs", "counts its threads in /proc/self before it forks"),
+            door("producer/src/spool/", "samples wait on the disk while no broker answers"),
+            door("producer/src/sequences.rs", "which sequences a restarted producer must not use"),
+            door("consumer/src/alerts/store.rs", "offsets and alert state: read, or set aside"),
+            door("consumer/src/alerts/dead.rs", "alerts.dead grows by lines and is no log"),
+            door("stress/src/machine.rs", "memory and CPUs of the container are files"),
+        ],
     );
 }
 
 #[test]
 fn the_environment_is_read_in_mains_and_settings() {
-    check_wall(&["std::env"], true, &[]);
+    check_wall(
+        &["std::env"],
+        true,
+        &[door("common/src/settings.rs", "where every main hands its arguments and variables")],
+    );
 }
 
 /// Who may build on whom: `common ← log ← broker`, and the clients know `common` only.
