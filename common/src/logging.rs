@@ -34,17 +34,18 @@ pub enum LogFormat {
     Json,
 }
 
-/// The flags about logs, the same for every command: flatten them into a command's own.
+/// The flags about logs, the same for every command: flatten them into a command's own. They are
+/// global: given once at the root, every subcommand takes them.
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LogArgs {
     /// How much to log: off, error, warn, info, debug, trace, or directives such as
     /// info,openraft=debug [default: RUST_LOG, else info]
     #[arg(long, value_name = "LEVEL", env = "AKLIGHT_LOG_LEVEL", value_parser = check_level,
-          help_heading = "Logs")]
+          global = true, help_heading = "Logs")]
     pub log_level: Option<String>,
     /// How a log line looks
     #[arg(long, value_name = "FORMAT", env = "AKLIGHT_LOG_FORMAT", value_enum,
-          default_value_t = LogFormat::Text, help_heading = "Logs")]
+          default_value_t = LogFormat::Text, global = true, help_heading = "Logs")]
     pub log_format: LogFormat,
 }
 

@@ -15,6 +15,7 @@ mod memory;
 mod progress;
 mod switch;
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::thread;
 use std::time::Duration;
@@ -197,12 +198,19 @@ fn summary(job: &Job, end: End, seconds: f64, cpu_seconds: f64, touched: u64) {
         End::Terminated => "terminated",
         End::Failed => "failed",
     };
-    println!("stress        {end}");
-    println!("seconds       {seconds:.1}");
-    println!("cores         {}", job.cores);
-    println!("CPU seconds   {cpu_seconds:.1} ({:.0} % of one CPU)", 100.0 * cpu_seconds / seconds);
-    println!("MiB touched   {touched}");
-    println!("MiB peak RSS  {}", machine::peak_rss() / MIB);
+    let text = format!(
+        "stress        {end}\n\
+         seconds       {seconds:.1}\n\
+         cores         {}\n\
+         CPU seconds   {cpu_seconds:.1} ({:.0} % of one CPU)\n\
+         MiB touched   {touched}\n\
+         MiB peak RSS  {}\n",
+        job.cores,
+        100.0 * cpu_seconds / seconds,
+        machine::peak_rss() / MIB,
+    );
+    // The load was there even when nobody reads about it any more.
+    let _ = std::io::stdout().write_all(text.as_bytes());
 }
 
 #[cfg(test)]
