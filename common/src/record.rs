@@ -122,6 +122,12 @@ impl BodyBuilder {
         self.bytes.len()
     }
 
+    /// Records so far.
+    #[must_use]
+    pub fn records(&self) -> u32 {
+        self.records
+    }
+
     /// Whether no record was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {

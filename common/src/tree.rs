@@ -122,6 +122,11 @@ impl<T> TopicTree<T> {
         let mut name = String::new();
         self.root.matching(&levels, &mut name, visit);
     }
+
+    /// Shows every topic, those that begin with `$` too, in the order of the levels.
+    pub fn for_each<'a>(&'a self, visit: &mut dyn FnMut(&str, &'a T)) {
+        self.root.for_each(&mut String::new(), visit);
+    }
 }
 
 impl<T> TopicNode<T> {
@@ -163,6 +168,13 @@ impl<T> TopicNode<T> {
                     within(name, level, |name| child.matching(rest, name, visit));
                 }
             }
+        }
+    }
+
+    fn for_each<'a>(&'a self, name: &mut String, visit: &mut dyn FnMut(&str, &'a T)) {
+        self.show(name, visit);
+        for (level, child) in &self.children {
+            within(name, level, |name| child.for_each(name, visit));
         }
     }
 

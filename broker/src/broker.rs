@@ -1,0 +1,369 @@
+//! Builds every part, wires them, and owns the order in which they end.
+//!
+//! Start: ports (so that a taken one costs nothing), the data folder's lock, the metadata's group,
+//! a log, a group and an actor for each partition; only then are clients let in. End, on SIGTERM:
+//! nobody is let in, connections are answered what they are owed, the actors empty their
+//! mailboxes, acknowledged offsets are written, groups write their checkpoints, logs are synced.
+
+use std::io;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use aklight_common::PartitionId;
+use aklight_common::clock::{SharedClock, SystemClock};
+use aklight_common::settings::{EXIT_DONE, EXIT_INTERRUPTED};
+use aklight_log::{Log, OpenError, RealDisk};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::admin;
+use crate::config::{BrokerArgs, BrokerConfig, ConfigErrors, PARTITIONS_DEFAULT};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::events::Events;
+use crate::ingress::{self, PERMIT_BYTES, Services};
+use crate::partition::producers::Producers;
+use crate::partition::topics::Topics;
+use crate::partition::{
+    ActorParts, MAILBOX_BATCHES_MAX, Partition, Partitions, RecordMachine, retention, run_actor,
+};
+use crate::replication::{Group, GroupConfig, GroupError, Machine};
+use crate::sessions::{MetadataMachine, SessionError, Sessions};
+use crate::stamp::Stamp;
+use crate::stats::Stats;
+
+/// File handles that a broker needs beside its connections: segments, indexes, listeners.
+const OTHER_FILES: u64 = 256;
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings are wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// A port cannot be had.
+    #[error("{flag} {address}: {source}{hint}")]
+    Listen {
+        /// The flag that names the address.
+        flag: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+        /// What to do.
+        hint: &'static str,
+    },
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A log cannot be opened.
+    #[error("{name}: {source}")]
+    Log {
+        /// Whose log.
+        name: String,
+        /// What is wrong with it.
+        source: OpenError,
+    },
+    /// A group does not start.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The metadata cannot be written.
+    #[error("the metadata cannot be written: {0}")]
+    Metadata(#[from] SessionError),
+    /// The cluster has another number of partitions.
+    #[error(
+        "this cluster was created with {stored} partitions and --partitions says {given}: leave the flag away, or create a new cluster in another --data-dir"
+    )]
+    OtherPartitions {
+        /// As it was created.
+        stored: u32,
+        /// As it was asked for.
+        given: u32,
+    },
+}
+
+/// A broker that lets clients in.
+pub struct Broker {
+    services: Arc<Services>,
+    address: SocketAddr,
+    http_address: SocketAddr,
+    groups: Vec<Group>,
+    serving: JoinHandle<()>,
+    admin: JoinHandle<io::Result<()>>,
+    committing: JoinHandle<()>,
+    actors: TaskTracker,
+    stop_committing: CancellationToken,
+    _data_dir: DataDir,
+}
+
+/// What partitions are built from.
+struct Foundation<'a> {
+    config: &'a BrokerConfig,
+    data_dir: &'a DataDir,
+    address: &'a str,
+    clock: &'a SharedClock,
+    events: &'a Events,
+}
+
+impl Broker {
+    /// Starts a broker; when this returns, clients are served.
+    ///
+    /// # Errors
+    /// Why it does not start, and what to do.
+    pub async fn start(config: BrokerConfig, clock: SharedClock) -> Result<Self, StartError> {
+        let listener = listen("--listen", config.listen).await?;
+        let http_listener = listen("--listen-http", config.listen_http).await?;
+        let (address, http_address) = (bound(&listener), bound(&http_listener));
+        let advertised = advertise(config.advertise.as_deref(), address);
+        let events = Arc::new(Events::new(clock.clone()));
+        let data_dir = DataDir::open(&config.data_dir, config.broker)?;
+        let foundation = Foundation {
+            config: &config,
+            data_dir: &data_dir,
+            address: &advertised,
+            clock: &clock,
+            events: &events,
+        };
+        let (sessions, partitions_count) = foundation.metadata().await?;
+        let producers = Arc::new(Producers::default());
+        let actors = TaskTracker::new();
+        let (commits, _) = watch::channel(0);
+        let commits = Arc::new(commits);
+        let mut all = Vec::new();
+        for id in (0..partitions_count).map(PartitionId) {
+            all.push(foundation.partition(id, &producers, &commits, &actors).await?);
+        }
+        let groups = all.iter().map(|partition| partition.group.clone());
+        let groups = groups.chain([sessions.group().clone()]).collect();
+        let newest_us = all.iter().map(|partition| partition.topics.newest_us()).max();
+        let stopping = CancellationToken::new();
+        let inflight = config.limits.inflight_bytes_max.div_ceil(PERMIT_BYTES);
+        let mut limits = config.limits;
+        limits.connections_max = allow_files(limits.connections_max, &events);
+        let services = Arc::new(Services {
+            partitions: Arc::new(Partitions::new(all, commits.subscribe())),
+            sessions: sessions.clone(),
+            producers,
+            stamp: Stamp::after(newest_us.unwrap_or(0), clock.clone()),
+            inflight: Arc::new(Semaphore::new(inflight)),
+            limits,
+            broker: config.broker,
+            address: advertised,
+            events: events.clone(),
+            stats: Stats::default(),
+            stopping: stopping.clone(),
+        });
+        tokio::spawn(retention::run(
+            services.partitions.clone(),
+            config.retention,
+            clock,
+            events.clone(),
+            stopping,
+        ));
+        let stop_committing = CancellationToken::new();
+        let committing = tokio::spawn(sessions.run(stop_committing.clone()));
+        let serving = tokio::spawn(ingress::serve(listener, services.clone()));
+        let admin = tokio::spawn(admin::serve(http_listener, services.clone()));
+        events.info(
+            "start",
+            format!(
+                "broker {} serves clients on {address} and HTTP on {http_address}, {partitions_count} partitions in {}",
+                config.broker,
+                config.data_dir.display()
+            ),
+        );
+        Ok(Self {
+            services,
+            address,
+            http_address,
+            groups,
+            serving,
+            admin,
+            committing,
+            actors,
+            stop_committing,
+            _data_dir: data_dir,
+        })
+    }
+
+    /// Where clients connect.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Where HTTP is served.
+    #[must_use]
+    pub fn http_address(&self) -> SocketAddr {
+        self.http_address
+    }
+
+    /// Ends the broker in order; nothing that was acknowledged is lost, nor what is owed left
+    /// unanswered.
+    pub async fn shutdown(self) {
+        let events = self.services.events.clone();
+        events.info("stop", "shutting down: answering what is owed");
+        self.services.stopping.cancel();
+        ended("serving clients", self.serving.await);
+        ended("serving HTTP", self.admin.await.map(|_| ()));
+        self.stop_committing.cancel();
+        ended("committing offsets", self.committing.await);
+        // The last handles of the mailboxes: the actors end when these are gone.
+        drop(self.services);
+        self.actors.close();
+        self.actors.wait().await;
+        for group in self.groups {
+            if let Err(error) = group.shutdown().await {
+                tracing::warn!(%error, "no checkpoint written: the next start reads more of the log");
+            }
+        }
+        events.info("stop", "everything is on disk");
+    }
+}
+
+impl Foundation<'_> {
+    fn open(&self, name: &str, dir: &std::path::Path) -> Result<Log, StartError> {
+        let opened =
+            Log::open(RealDisk::shared(), dir, self.config.log.clone(), self.clock.clone());
+        let (log, _report) =
+            opened.map_err(|source| StartError::Log { name: name.to_owned(), source })?;
+        Ok(log)
+    }
+
+    async fn start(
+        &self,
+        name: String,
+        log: Log,
+        machine: Arc<dyn Machine>,
+    ) -> Result<Group, StartError> {
+        let (broker, address) = (self.config.broker, self.address.to_owned());
+        Ok(Group::start(GroupConfig { name, broker, address, log, machine }).await?)
+    }
+
+    async fn metadata(&self) -> Result<(Arc<Sessions>, u32), StartError> {
+        let log = self.open("metadata", &self.data_dir.metadata())?;
+        let machine = Arc::new(MetadataMachine::new(log.clone()));
+        let group = self.start("metadata".to_owned(), log, machine.clone()).await?;
+        let sessions = Arc::new(Sessions::new(group, machine.clone(), self.clock.clone()));
+        let wanted = self.config.partitions;
+        let partitions = match (machine.partitions(), wanted) {
+            (Some(stored), Some(given)) if stored != given => {
+                return Err(StartError::OtherPartitions { stored, given });
+            }
+            (Some(stored), _) => stored,
+            (None, wanted) => {
+                let partitions = wanted.unwrap_or(PARTITIONS_DEFAULT);
+                sessions.create(partitions).await?;
+                partitions
+            }
+        };
+        Ok((sessions, partitions))
+    }
+
+    async fn partition(
+        &self,
+        id: PartitionId,
+        producers: &Arc<Producers>,
+        commits: &Arc<watch::Sender<u64>>,
+        actors: &TaskTracker,
+    ) -> Result<Partition, StartError> {
+        let name = format!("partition {id}");
+        let log = self.open(&name, &self.data_dir.partition(id))?;
+        let topics = Arc::new(Topics::default());
+        let machine =
+            Arc::new(RecordMachine::new(id, topics.clone(), producers.clone(), commits.clone()));
+        let high_watermark = machine.high_watermark();
+        let group = self.start(name, log.clone(), machine).await?;
+        let (mailbox, received) = mpsc::channel(MAILBOX_BATCHES_MAX);
+        actors.spawn(run_actor(ActorParts {
+            group: group.clone(),
+            log: log.clone(),
+            producers: producers.clone(),
+            mailbox: received,
+        }));
+        Ok(Partition { id, log, topics, group, mailbox, high_watermark })
+    }
+}
+
+/// Runs a broker until SIGTERM or SIGINT: the whole of `aklight broker`.
+///
+/// # Errors
+/// Why it does not start.
+pub fn run(args: BrokerArgs) -> anyhow::Result<ExitCode> {
+    let config = args.resolve().map_err(StartError::from)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let broker = Broker::start(config, SystemClock::shared()).await?;
+        let code = tokio::select! {
+            _ = terminate.recv() => EXIT_DONE,
+            _ = interrupt.recv() => EXIT_INTERRUPTED,
+        };
+        broker.shutdown().await;
+        Ok(ExitCode::from(code))
+    })
+}
+
+async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| {
+        let hint = match source.kind() {
+            io::ErrorKind::AddrInUse => {
+                ": another program has this port; is a broker running already? choose another port with the flag"
+            }
+            io::ErrorKind::PermissionDenied => ": choose a port from 1024 on",
+            _ => "",
+        };
+        StartError::Listen { flag, address, source, hint }
+    })
+}
+
+fn bound(listener: &TcpListener) -> SocketAddr {
+    listener.local_addr().unwrap_or_else(|_| SocketAddr::from(([0, 0, 0, 0], 0)))
+}
+
+/// What clients are told: the host that the user named, else the one listened on, else this
+/// machine's name.
+fn advertise(named: Option<&str>, bound: SocketAddr) -> String {
+    match named {
+        Some(named) if named.contains(':') => named.to_owned(),
+        Some(named) => format!("{named}:{}", bound.port()),
+        None if bound.ip().is_unspecified() => {
+            let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
+            format!("{}:{}", host.as_deref().unwrap_or("localhost"), bound.port())
+        }
+        None => bound.to_string(),
+    }
+}
+
+/// Sees that the system allows a file handle a connection; gives the number of connections that
+/// it does allow.
+fn allow_files(connections: usize, events: &Events) -> usize {
+    let wanted = connections as u64 + OTHER_FILES;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return connections };
+    if soft >= wanted {
+        return connections;
+    }
+    let raised = wanted.min(hard);
+    let soft = setrlimit(Resource::RLIMIT_NOFILE, raised, hard).map_or(soft, |()| raised);
+    if soft >= wanted {
+        return connections;
+    }
+    let allowed = usize::try_from(soft.saturating_sub(OTHER_FILES)).unwrap_or(1).max(1);
+    events.warn(
+        "limits",
+        format!("the system allows {soft} open files: at most {allowed} connections instead of {connections}; raise `ulimit -n`"),
+    );
+    allowed
+}
+
+fn ended(what: &str, result: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = result {
+        tracing::error!(%error, "{what} ended badly");
+    }
+}

@@ -1,0 +1,263 @@
+//! The broker's settings: as typed, then resolved with all mistakes at once.
+
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use aklight_common::BrokerId;
+use aklight_common::limits::LINE_BYTES_MAX;
+use aklight_log::{Fsync, LogOptions, Retention};
+use clap::{Args, ValueEnum};
+
+/// Partitions of a new cluster, unless it is told another number.
+pub const PARTITIONS_DEFAULT: u32 = 2;
+
+/// Most partitions: each costs a writer thread and a Raft group.
+const PARTITIONS_MAX: u32 = 256;
+
+/// Shortest `--max-line`: a topic, a key and a payload must fit.
+const LINE_BYTES_MIN: usize = 1024;
+
+/// Longest `--max-line`, so that one line stays a small part of the memory for requests.
+const LINE_BYTES_HIGHEST: usize = 64 << 20;
+
+/// When a record counts as durable.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum FsyncArg {
+    /// Before its ACK.
+    Always,
+    /// Within --fsync-interval; a power loss may take acknowledged records.
+    Interval,
+    /// When the kernel likes; a power loss may take acknowledged records.
+    Never,
+}
+
+/// Settings of the broker. A flag goes over its environment variable, that over --config FILE.
+#[derive(Debug, Clone, Args)]
+pub struct BrokerArgs {
+    /// This broker's number in its cluster, from 1
+    #[arg(long, env = "AKLIGHT_NODE_ID", default_value_t = 1, value_name = "N")]
+    pub node_id: u64,
+
+    /// Where the log is kept
+    #[arg(long, env = "AKLIGHT_DATA_DIR", default_value = "data", value_name = "DIR")]
+    pub data_dir: PathBuf,
+
+    /// Where clients connect (line protocol); port 0 lets the system choose one
+    #[arg(long, env = "AKLIGHT_LISTEN", default_value = "0.0.0.0:7000", value_name = "ADDR")]
+    pub listen: String,
+
+    /// Where /livez, /readyz, /metrics and /debug/events are served [default: the host of --listen, and its port + 70]
+    #[arg(long, env = "AKLIGHT_LISTEN_HTTP", value_name = "ADDR")]
+    pub listen_http: Option<String>,
+
+    /// The host or host:port that clients are told to reach this broker at [default: the host of --listen, or this machine's name]
+    #[arg(long, env = "AKLIGHT_ADVERTISE", value_name = "HOST")]
+    pub advertise: Option<String>,
+
+    /// Partitions of a new cluster; an existing one keeps its number [default: 2]
+    #[arg(long, env = "AKLIGHT_PARTITIONS", value_name = "N")]
+    pub partitions: Option<u32>,
+
+    /// When a record counts as durable and is acknowledged
+    #[arg(long, env = "AKLIGHT_FSYNC", value_enum, default_value = "always")]
+    pub fsync: FsyncArg,
+
+    /// With --fsync interval: the longest time a record is not synced, in milliseconds
+    #[arg(long, env = "AKLIGHT_FSYNC_INTERVAL_MS", default_value_t = 1000, value_name = "MS")]
+    pub fsync_interval_ms: u64,
+
+    /// Size at which a segment of the log is closed and the next begun, in bytes
+    #[arg(long, env = "AKLIGHT_SEGMENT_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
+    pub segment_bytes: u64,
+
+    /// Bytes kept in each partition; 0 keeps all
+    #[arg(long, env = "AKLIGHT_RETENTION_BYTES", default_value_t = 4 << 30, value_name = "BYTES")]
+    pub retention_bytes: u64,
+
+    /// Hours that a record is kept; 0 keeps all
+    #[arg(long, env = "AKLIGHT_RETENTION_HOURS", default_value_t = 168, value_name = "HOURS")]
+    pub retention_hours: u64,
+
+    /// Longest line that a client may send, in bytes
+    #[arg(long, env = "AKLIGHT_MAX_LINE", default_value_t = LINE_BYTES_MAX, value_name = "BYTES")]
+    pub max_line: usize,
+
+    /// Most connections at once; one more is told to try again
+    #[arg(long, env = "AKLIGHT_MAX_CONNECTIONS", default_value_t = 4096, value_name = "N")]
+    pub max_connections: usize,
+
+    /// Memory for records on their way to the disk, of all connections together, in bytes
+    #[arg(long, env = "AKLIGHT_MAX_INFLIGHT", default_value_t = 256 << 20, value_name = "BYTES")]
+    pub max_inflight: usize,
+
+    /// Seconds without progress after which a client that does not read is cut off
+    #[arg(long, env = "AKLIGHT_SLOW_CLIENT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
+    pub slow_client_seconds: u64,
+}
+
+/// The settings, checked.
+#[derive(Debug, Clone)]
+pub struct BrokerConfig {
+    /// This broker.
+    pub broker: BrokerId,
+    /// Where the log is kept.
+    pub data_dir: PathBuf,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// Where HTTP is served; port 0 when it is to be derived and `listen` has none yet.
+    pub listen_http: SocketAddr,
+    /// The host, or host:port, that clients are told.
+    pub advertise: Option<String>,
+    /// Partitions of a new cluster, if the user asked for a number.
+    pub partitions: Option<u32>,
+    /// How logs are written.
+    pub log: LogOptions,
+    /// What is kept.
+    pub retention: Retention,
+    /// What clients may use.
+    pub limits: Limits,
+}
+
+/// What clients may use.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Longest line in bytes.
+    pub line_bytes_max: usize,
+    /// Most connections.
+    pub connections_max: usize,
+    /// Memory for records on their way, in bytes.
+    pub inflight_bytes_max: usize,
+    /// How long a client may take no byte.
+    pub stalled_max: Duration,
+}
+
+/// All that is wrong with the settings.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.join("\n"))]
+pub struct ConfigErrors(pub Vec<String>);
+
+impl BrokerArgs {
+    /// Checks the settings.
+    ///
+    /// # Errors
+    /// Every mistake, each with what to write instead.
+    pub fn resolve(&self) -> Result<BrokerConfig, ConfigErrors> {
+        let mut wrong = Vec::new();
+        let mut check = |holds: bool, text: &str| {
+            if !holds {
+                wrong.push(text.to_owned());
+            }
+        };
+        check(self.node_id > 0, "--node-id counts from 1");
+        check(
+            self.partitions.is_none_or(|n| (1..=PARTITIONS_MAX).contains(&n)),
+            "--partitions is a number from 1 to 256",
+        );
+        check(
+            (LINE_BYTES_MIN..=LINE_BYTES_HIGHEST).contains(&self.max_line),
+            "--max-line is a number of bytes from 1024 to 67108864",
+        );
+        check(self.max_connections > 0, "--max-connections is at least 1");
+        check(
+            self.max_inflight >= 4 * self.max_line,
+            "--max-inflight is at least four times --max-line",
+        );
+        check(self.segment_bytes >= 1 << 20, "--segment-bytes is at least 1048576 (1 MiB)");
+        check(self.slow_client_seconds > 0, "--slow-client-seconds is at least 1");
+        check(self.fsync_interval_ms > 0, "--fsync-interval-ms is at least 1");
+        let listen = address("--listen", &self.listen, &mut wrong);
+        let listen_http = match (&self.listen_http, listen) {
+            (Some(http), _) => address("--listen-http", http, &mut wrong),
+            (None, listen) => listen.map(http_beside),
+        };
+        match (listen, listen_http) {
+            (Some(listen), Some(listen_http)) if wrong.is_empty() => {
+                Ok(self.resolved(listen, listen_http))
+            }
+            _ => Err(ConfigErrors(wrong)),
+        }
+    }
+
+    fn resolved(&self, listen: SocketAddr, listen_http: SocketAddr) -> BrokerConfig {
+        let fsync = match self.fsync {
+            FsyncArg::Always => Fsync::Always,
+            FsyncArg::Interval => Fsync::Interval(Duration::from_millis(self.fsync_interval_ms)),
+            FsyncArg::Never => Fsync::Never,
+        };
+        BrokerConfig {
+            broker: BrokerId(self.node_id),
+            data_dir: self.data_dir.clone(),
+            listen,
+            listen_http,
+            advertise: self.advertise.clone(),
+            partitions: self.partitions,
+            log: LogOptions { segment_bytes: self.segment_bytes, fsync, ..LogOptions::default() },
+            retention: Retention {
+                bytes: (self.retention_bytes > 0).then_some(self.retention_bytes),
+                age_us: (self.retention_hours > 0)
+                    .then_some(self.retention_hours.saturating_mul(3_600_000_000)),
+            },
+            limits: Limits {
+                line_bytes_max: self.max_line,
+                connections_max: self.max_connections,
+                inflight_bytes_max: self.max_inflight,
+                stalled_max: Duration::from_secs(self.slow_client_seconds),
+            },
+        }
+    }
+}
+
+/// 7000 for clients means 7070 for HTTP, 7001 means 7071: brokers on one machine keep apart.
+fn http_beside(listen: SocketAddr) -> SocketAddr {
+    let port = if listen.port() == 0 { 0 } else { listen.port().checked_add(70).unwrap_or(0) };
+    SocketAddr::new(listen.ip(), port)
+}
+
+fn address(flag: &str, text: &str, wrong: &mut Vec<String>) -> Option<SocketAddr> {
+    match text.to_socket_addrs().map(|mut found| found.next()) {
+        Ok(Some(address)) => Some(address),
+        Ok(None) => {
+            wrong.push(format!("{flag} {text}: the name leads to no address"));
+            None
+        }
+        Err(error) => {
+            wrong.push(format!("{flag} {text}: {error}; write HOST:PORT, as in 0.0.0.0:7000"));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: BrokerArgs,
+    }
+
+    fn resolve(flags: &[&str]) -> Result<BrokerConfig, ConfigErrors> {
+        let argv = std::iter::once("broker").chain(flags.iter().copied());
+        Cli::try_parse_from(argv).expect("parses").args.resolve()
+    }
+
+    #[test]
+    fn http_stands_seventy_above_unless_told() {
+        let port = |flags: &[&str]| resolve(flags).expect("resolves").listen_http.port();
+        assert_eq!(port(&[]), 7070);
+        assert_eq!(port(&["--listen", "127.0.0.1:7001"]), 7071);
+        assert_eq!(port(&["--listen", "127.0.0.1:0"]), 0);
+        assert_eq!(port(&["--listen-http", "127.0.0.1:8123"]), 8123);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_at_once() {
+        let error = resolve(&["--node-id", "0", "--partitions", "0", "--listen", "nowhere"])
+            .expect_err("three mistakes");
+        assert_eq!(error.0.len(), 3, "{error}");
+    }
+}

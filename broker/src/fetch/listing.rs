@@ -1,0 +1,228 @@
+//! What is asked for once: FETCH, LAST, TOPICS.
+//!
+//! A listing goes out as it is read, a buffer at a time, so that its length costs no memory. An
+//! error in the middle of one ends it: the client sees an ERR instead of the END.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::time::Duration;
+
+use aklight_common::limits::{FETCH_RECORDS_MAX, FETCH_WAIT_MS_MAX};
+use aklight_common::record::Record;
+use aklight_common::wire::{ErrorCode, Reply, WireError};
+use aklight_common::{Offset, PartitionId, Pattern};
+
+use tokio_util::sync::CancellationToken;
+
+use super::reader;
+use crate::ingress::Outbox;
+use crate::partition::topics::TopicStats;
+use crate::partition::{Partition, Partitions};
+
+/// A FETCH, decoded.
+#[derive(Debug, Clone)]
+pub struct FetchRequest {
+    /// Which topics.
+    pub pattern: Pattern,
+    /// The first offset wanted.
+    pub offset: Offset,
+    /// One partition, or all.
+    pub partition: Option<PartitionId>,
+    /// Most records.
+    pub max: u64,
+    /// How long to wait for the first one, in milliseconds.
+    pub wait_ms: u64,
+}
+
+/// Why a listing ends early.
+#[derive(Debug, thiserror::Error)]
+pub enum ListingError {
+    /// The client is told.
+    #[error(transparent)]
+    Refused(#[from] WireError),
+    /// The client is gone.
+    #[error(transparent)]
+    Gone(#[from] std::io::Error),
+}
+
+/// Answers a FETCH.
+///
+/// # Errors
+/// When it is refused, or the client is gone.
+pub async fn fetch(
+    partitions: &Partitions,
+    request: &FetchRequest,
+    stopping: &CancellationToken,
+    out: &mut Outbox,
+) -> Result<(), ListingError> {
+    let asked = asked_partitions(partitions, request)?;
+    // From here on commits are noticed, so that none falls between a look and the wait for it.
+    let mut commits = partitions.commits.clone();
+    let wait = Duration::from_millis(request.wait_ms.min(FETCH_WAIT_MS_MAX));
+    let deadline = tokio::time::Instant::now() + wait;
+    let max = request.max.min(FETCH_RECORDS_MAX);
+    let mut next: Vec<_> = asked.iter().map(|partition| (partition.id, request.offset)).collect();
+    let mut sent = 0;
+    loop {
+        commits.borrow_and_update();
+        for (partition, (_, next)) in asked.iter().zip(&mut next) {
+            sent += scan(partition, request, next, max - sent, out).await?;
+        }
+        if sent > 0 || max == 0 || request.wait_ms == 0 {
+            break;
+        }
+        // Nothing yet: the waiting client sees what was answered before.
+        out.flush().await?;
+        let changed = tokio::time::timeout_at(deadline, commits.changed());
+        match stopping.run_until_cancelled(changed).await {
+            Some(Ok(Ok(()))) => {}
+            Some(Ok(Err(_)) | Err(_)) | None => break,
+        }
+    }
+    out.push(&Reply::End { count: sent, next: Some(next) });
+    Ok(())
+}
+
+fn asked_partitions<'a>(
+    partitions: &'a Partitions,
+    request: &FetchRequest,
+) -> Result<Vec<&'a Partition>, WireError> {
+    let asked = match request.partition {
+        None => partitions.iter().collect(),
+        Some(id) => vec![partitions.get(id).ok_or_else(|| no_partition(id, partitions.len()))?],
+    };
+    let before_start: Vec<_> = asked
+        .iter()
+        .filter(|partition| request.offset < partition.start())
+        .map(|partition| {
+            format!("the first offset kept in partition {} is {}", partition.id, partition.start())
+        })
+        .collect();
+    if before_start.is_empty() {
+        return Ok(asked);
+    }
+    Err(ErrorCode::OffsetOutOfRange.with(&before_start.join("; ")))
+}
+
+/// The error for a partition that there is not.
+#[must_use]
+pub fn no_partition(id: PartitionId, partitions: usize) -> WireError {
+    ErrorCode::BadNumber
+        .with(&format!("there is no partition {id}: this cluster has {partitions}, counted from 0"))
+}
+
+/// Sends matching records of one partition from `next` on, at most `max`, and moves `next` behind
+/// what was looked at.
+async fn scan(
+    partition: &Partition,
+    request: &FetchRequest,
+    next: &mut Offset,
+    max: u64,
+    out: &mut Outbox,
+) -> Result<u64, ListingError> {
+    let end = partition.end();
+    let mut sent = 0;
+    while *next < end && sent < max {
+        let from =
+            partition.log.next_with_topics(*next, end, &|topic| request.pattern.matches(topic));
+        *next = from;
+        let batches = match reader::read(partition, from, end)? {
+            Ok(batches) => batches,
+            // What was sent so far is whole; the next FETCH, from there on, tells of the gap.
+            Err(_) if sent > 0 => break,
+            Err(gap) => return Err(gap.to_wire().into()),
+        };
+        for batch in &batches {
+            for record in reader::records(batch, from) {
+                let (offset, record) = record?;
+                if sent == max || offset >= end {
+                    break;
+                }
+                *next = offset.next();
+                if request.pattern.matches(record.topic) {
+                    out.push(&message(partition.id, offset, &record));
+                    sent += 1;
+                }
+            }
+        }
+        out.flush_when_large().await?;
+    }
+    Ok(sent)
+}
+
+/// A stored record as a line.
+#[must_use]
+pub fn message<'a>(partition: PartitionId, offset: Offset, record: &Record<'a>) -> Reply<'a> {
+    Reply::Message {
+        topic: record.topic,
+        offset,
+        partition,
+        key: Cow::Borrowed(record.key),
+        payload: Cow::Borrowed(record.payload),
+    }
+}
+
+/// Answers a LAST.
+///
+/// # Errors
+/// When the log cannot be read, or the client is gone.
+pub async fn last(
+    partitions: &Partitions,
+    pattern: &Pattern,
+    out: &mut Outbox,
+) -> Result<(), ListingError> {
+    let mut newest: HashMap<String, (usize, TopicStats)> = HashMap::new();
+    for (place, partition) in partitions.iter().enumerate() {
+        for (topic, stats) in partition.topics.matching(pattern) {
+            let known = newest.entry(topic).or_insert((place, stats));
+            if stats.last_time_us > known.1.last_time_us {
+                *known = (place, stats);
+            }
+        }
+    }
+    let mut newest: Vec<_> = newest.into_iter().collect();
+    newest.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+    let mut count = 0;
+    let all: Vec<_> = partitions.iter().collect();
+    for (_, (place, stats)) in newest {
+        let partition = all[place];
+        let offset = Offset(stats.last);
+        // Retention, or damage, may have taken it since: then the topic has no newest record.
+        if let Ok(batches) = reader::read(partition, offset, offset.next())?
+            && let Some(batch) = batches.first()
+            && let Some(found) = reader::records(batch, offset).next()
+        {
+            let (offset, record) = found?;
+            out.push(&message(partition.id, offset, &record));
+            count += 1;
+        }
+        out.flush_when_large().await?;
+    }
+    out.push(&Reply::End { count, next: None });
+    Ok(())
+}
+
+/// Answers a TOPICS.
+///
+/// # Errors
+/// When the client is gone.
+pub async fn topics(
+    partitions: &Partitions,
+    pattern: &Pattern,
+    out: &mut Outbox,
+) -> Result<(), ListingError> {
+    let mut counts: HashMap<String, u64> = HashMap::new();
+    for partition in partitions.iter() {
+        for (topic, stats) in partition.topics.matching(pattern) {
+            *counts.entry(topic).or_default() += stats.records;
+        }
+    }
+    let mut counts: Vec<_> = counts.into_iter().collect();
+    counts.sort_unstable();
+    for (name, records) in &counts {
+        out.push(&Reply::Topic { name, records: *records });
+        out.flush_when_large().await?;
+    }
+    out.push(&Reply::End { count: counts.len() as u64, next: None });
+    Ok(())
+}

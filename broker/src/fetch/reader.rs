@@ -1,0 +1,79 @@
+//! Records of one partition, from an offset on.
+
+use aklight_common::Offset;
+use aklight_common::record::Record;
+use aklight_common::wire::{ErrorCode, WireError};
+use aklight_log::{Batch, ReadError};
+
+use crate::partition::Partition;
+
+/// Bytes of the log read at once: enough that the system call costs little, little enough to be
+/// held for each reader of a full house.
+const READ_BYTES: usize = 256 << 10;
+
+/// Why a reader cannot go on where it stands, and where it can.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Gap {
+    /// The next offset that can be read.
+    pub resume: Offset,
+    /// What lies before it.
+    pub text: String,
+}
+
+impl Gap {
+    /// As it is answered to a FETCH.
+    #[must_use]
+    pub fn to_wire(&self) -> WireError {
+        ErrorCode::OffsetOutOfRange.with(&self.text)
+    }
+}
+
+/// Reads batches from the one that holds `from` on, up to the offset `to` (exclusive); none when
+/// there is nothing yet.
+///
+/// # Errors
+/// A [`Gap`] where the log cannot be read, or `internal` when the disk does not answer.
+pub fn read(
+    partition: &Partition,
+    from: Offset,
+    to: Offset,
+) -> Result<Result<Vec<Batch>, Gap>, WireError> {
+    if from >= to {
+        return Ok(Ok(Vec::new()));
+    }
+    let id = partition.id;
+    match partition.log.read_offsets(from, to, READ_BYTES) {
+        Ok(batches) => Ok(Ok(batches)),
+        Err(ReadError::Purged { first, .. }) => Ok(Err(Gap {
+            resume: first,
+            text: format!("the first offset kept in partition {id} is {first}"),
+        })),
+        Err(ReadError::Damaged { from, resume, file, .. }) => Ok(Err(Gap {
+            resume,
+            text: format!(
+                "the records from offset {from} on in partition {id} are damaged on disk (set aside in {}): the first offset kept behind them is {resume}",
+                file.display()
+            ),
+        })),
+        Err(error) => {
+            tracing::error!(partition = id.0, %error, "the log cannot be read");
+            Err(ErrorCode::Internal.with(&format!("partition {id} cannot be read: {error}")))
+        }
+    }
+}
+
+/// The records of a batch with their offsets, those below `from` left out.
+pub fn records(
+    batch: &Batch,
+    from: Offset,
+) -> impl Iterator<Item = Result<(Offset, Record<'_>), WireError>> {
+    let base = batch.header.base_offset.0;
+    batch.records().zip(base..).skip_while(move |(_, offset)| *offset < from.0).map(
+        |(record, offset)| {
+            record.map(|record| (Offset(offset), record)).map_err(|error| {
+                ErrorCode::Internal.with(&format!("a stored batch does not decode: {error}"))
+            })
+        },
+    )
+}

@@ -1,0 +1,162 @@
+//! The reading half of a connection: lines in, work out, in the order of the lines.
+
+use std::io;
+use std::sync::Arc;
+
+use aklight_common::wire::{Command, ErrorCode, Line, LineCutter, WireError};
+use bytes::Bytes;
+use tokio::io::AsyncReadExt;
+use tokio::net::tcp::OwnedReadHalf;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+
+use super::run::{ProducedRun, RunBuilder};
+use super::{PERMIT_BYTES, Services, permits};
+use crate::partition::producers::Producer;
+
+/// Room for one read of the socket: what fits into the kernel's buffer of a busy sender, so that
+/// one system call brings hundreds of lines.
+const READ_BYTES: usize = 64 << 10;
+
+/// Bytes of lines whose answers a connection may be waiting for: at least two reads and one
+/// longest line; beyond it the client is not read, which TCP tells it.
+const OWN_BYTES_MIN: usize = 1 << 20;
+
+/// Pieces of work that may wait for their answers. Each holds a budget of bytes as well; this
+/// bounds what they cost beside that.
+pub(super) const WORK_MAX: usize = 256;
+
+/// Something to be answered.
+pub(super) enum Work {
+    /// Records on their way.
+    Produced(ProducedRun),
+    /// A line to be carried out when its turn comes; it was decoded once and is well formed.
+    Command(Bytes),
+    /// A line that is no command.
+    Refused(WireError),
+}
+
+/// Work, with the bytes of the connection's own budget that it holds.
+pub(super) type Queued = (Work, OwnedSemaphorePermit);
+
+/// Reads a connection until it ends.
+pub(super) struct Intake {
+    services: Arc<Services>,
+    socket: OwnedReadHalf,
+    cutter: LineCutter,
+    queue: mpsc::Sender<Queued>,
+    own: Arc<Semaphore>,
+    own_permits: u32,
+    producer: Option<Arc<Producer>>,
+    run: RunBuilder,
+}
+
+/// The other side no longer takes work: the connection is ending.
+struct Ended;
+
+impl Intake {
+    pub(super) fn new(
+        services: Arc<Services>,
+        socket: OwnedReadHalf,
+        queue: mpsc::Sender<Queued>,
+    ) -> Self {
+        let line_bytes_max = services.limits.line_bytes_max;
+        let own_bytes = OWN_BYTES_MIN.max(2 * line_bytes_max) + 2 * READ_BYTES;
+        let own_permits = permits(own_bytes);
+        Self {
+            socket,
+            cutter: LineCutter::new(line_bytes_max),
+            queue,
+            own: Arc::new(Semaphore::new(own_bytes.div_ceil(PERMIT_BYTES))),
+            own_permits,
+            producer: None,
+            run: RunBuilder::new(services.partitions.len()),
+            services,
+        }
+    }
+
+    /// Reads until the client says QUIT or closes its side, or the broker shuts down.
+    pub(super) async fn read(mut self) -> io::Result<()> {
+        loop {
+            self.cutter.buffer().reserve(READ_BYTES);
+            let stopping = &self.services.stopping;
+            let read = self.socket.read_buf(self.cutter.buffer());
+            let Some(read) = stopping.run_until_cancelled(read).await.transpose()? else {
+                return Ok(());
+            };
+            if read == 0 {
+                return Ok(());
+            }
+            self.services.stats.bytes_received.inc_by(read as u64);
+            if self.take_lines().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn take_lines(&mut self) -> Result<(), Ended> {
+        while let Some(line) = self.cutter.next_line() {
+            match line {
+                Line::TooLong => {
+                    let max = self.services.limits.line_bytes_max;
+                    let error = ErrorCode::TooLarge.with(&format!(
+                        "a line has at most {max} bytes (the broker's --max-line); this one was left out"
+                    ));
+                    self.queue_refusal(error).await?;
+                }
+                Line::Whole(line) => self.take_line(line).await?,
+            }
+            if self.run.bytes() >= READ_BYTES {
+                self.end_run().await?;
+            }
+        }
+        self.end_run().await
+    }
+
+    async fn take_line(&mut self, line: Bytes) -> Result<(), Ended> {
+        let command = match Command::decode(&line) {
+            Ok(command) => command,
+            Err(error) => return self.queue_refusal(error).await,
+        };
+        match &command {
+            Command::Produce { .. } | Command::ProduceOnce { .. } => {
+                self.run.add(&line, &command, self.producer.as_ref(), &self.services);
+                return Ok(());
+            }
+            // Known here at once, so that a PRODUCE_ONCE right behind it finds its producer.
+            Command::RegisterProducer { id, .. } => {
+                self.producer = Some(self.services.producers.named(id));
+            }
+            _ => {}
+        }
+        let quits = command == Command::Quit;
+        self.end_run().await?;
+        let bytes = line.len();
+        // A copy, so that a small line does not hold a whole read's memory while it waits.
+        self.queue(Work::Command(Bytes::copy_from_slice(&line)), bytes).await?;
+        if quits { Err(Ended) } else { Ok(()) }
+    }
+
+    /// A refusal within a run of records takes its place there; elsewhere it is work of its own.
+    async fn queue_refusal(&mut self, error: WireError) -> Result<(), Ended> {
+        if self.run.is_empty() {
+            return self.queue(Work::Refused(error), 0).await;
+        }
+        self.run.refuse(error);
+        Ok(())
+    }
+
+    async fn end_run(&mut self) -> Result<(), Ended> {
+        if self.run.is_empty() {
+            return Ok(());
+        }
+        let bytes = self.run.bytes();
+        let run = self.run.dispatch(&self.services).await;
+        self.queue(Work::Produced(run), bytes).await
+    }
+
+    async fn queue(&self, work: Work, bytes: usize) -> Result<(), Ended> {
+        let wanted = permits(bytes).min(self.own_permits);
+        let permit = self.own.clone().acquire_many_owned(wanted).await.map_err(|_| Ended)?;
+        self.queue.send((work, permit)).await.map_err(|_| Ended)
+    }
+}

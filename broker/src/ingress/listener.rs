@@ -1,0 +1,115 @@
+//! Takes connections in, as many as there is room for.
+//!
+//! A semaphore counts them. One more than the limit is told so in one line and closed; it costs
+//! nothing that lasts. A connection's two tasks end together: when the client leaves, the answers
+//! that are due are still written; when the answers cannot be written, the client is not read on.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aklight_common::wire::{ErrorCode, Reply};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+
+use super::answers::Answers;
+use super::intake::{Intake, WORK_MAX};
+use super::{Outbox, Services};
+
+/// How long a refused connection may take to read why. Closing at once could make the kernel throw
+/// the line away, when the client has already sent something.
+const REFUSAL: Duration = Duration::from_secs(1);
+
+/// Refused connections that are being told so at once; beyond it they are just closed.
+const REFUSALS_MAX: usize = 64;
+
+/// After an accept that failed for want of file handles or memory, so long nobody is let in.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// A silent connection is asked for a sign of life after so long: a machine that vanished without
+/// a word holds its place for about two minutes.
+const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// Lets clients in until the broker shuts down; then waits until their answers are written.
+pub async fn serve(listener: TcpListener, services: Arc<Services>) {
+    let room = Arc::new(Semaphore::new(services.limits.connections_max));
+    let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
+    let connections = TaskTracker::new();
+    while let Some(accepted) = services.stopping.run_until_cancelled(listener.accept()).await {
+        let (socket, peer) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                services.events.warn("accept", format!("a connection was not let in: {error}"));
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let Ok(place) = room.clone().try_acquire_owned() else {
+            services.stats.connections_refused.inc();
+            if let Ok(place) = refusals.clone().try_acquire_owned() {
+                let max = services.limits.connections_max;
+                tokio::spawn(async move {
+                    // The client may be gone already: then nobody needs the reason.
+                    let _ = timeout(REFUSAL, refuse(socket, max)).await;
+                    drop(place);
+                });
+            }
+            continue;
+        };
+        let services = services.clone();
+        connections.spawn(async move {
+            services.stats.connections.inc();
+            if let Err(error) = converse(socket, services.clone()).await {
+                note_end(&services, peer, &error);
+            }
+            services.stats.connections.dec();
+            drop(place);
+        });
+    }
+    connections.close();
+    connections.wait().await;
+}
+
+async fn converse(socket: TcpStream, services: Arc<Services>) -> io::Result<()> {
+    socket.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
+    SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
+    let (reading, writing) = socket.into_split();
+    let (queue, work) = mpsc::channel(WORK_MAX);
+    let out = Outbox::new(writing, services.limits.stalled_max);
+    let intake = tokio::spawn(Intake::new(services.clone(), reading, queue).read());
+    let answered = Answers::new(services, out).run(work).await;
+    // Nobody is left to answer: what the client still sends is not read.
+    intake.abort();
+    answered
+}
+
+fn note_end(services: &Services, peer: SocketAddr, error: &io::Error) {
+    if error.kind() == io::ErrorKind::TimedOut {
+        services.stats.clients_cut_off.inc();
+        let seconds = services.limits.stalled_max.as_secs();
+        services
+            .events
+            .warn("slow_client", format!("{peer} was cut off: it read nothing for {seconds} s"));
+    } else {
+        tracing::debug!(%peer, %error, "a connection broke");
+    }
+}
+
+async fn refuse(mut socket: TcpStream, max: usize) -> io::Result<()> {
+    let error = ErrorCode::Busy.with(&format!(
+        "this broker has {max} connections, its limit (--max-connections): try again later, or another broker"
+    ));
+    let mut line = Vec::new();
+    Reply::Err(error).encode(&mut line);
+    socket.write_all(&line).await?;
+    socket.shutdown().await?;
+    let mut rest = [0; 1024];
+    while socket.read(&mut rest).await? > 0 {}
+    Ok(())
+}

@@ -1,0 +1,164 @@
+//! openraft's log storage on the segmented log.
+//!
+//! openraft appends, truncates, purges and votes through here; the log's one writer thread takes
+//! all four in the order in which they came, which is the order that Raft's safety rests on. An
+//! append returns at once and is readable from memory; its callback runs after the fsync.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+
+use aklight_common::RaftIndex;
+use aklight_log::{Log, ReadError};
+use openraft::OptionalSend;
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use tokio::sync::oneshot;
+
+use super::codec;
+use super::types::{Entry, LogId, Types, Vote, log_id};
+
+/// Most bytes of entries that one read for replication returns; a follower takes the rest with
+/// its next message. A quarter of gRPC's usual limit of 4 MiB a message.
+const READ_BYTES_MAX: usize = 1 << 20;
+
+/// The log of one group, as openraft sees it.
+#[derive(Clone)]
+pub(super) struct LogStore {
+    log: Log,
+}
+
+impl LogStore {
+    pub(super) fn new(log: Log) -> Self {
+        Self { log }
+    }
+
+    fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+        let batches =
+            self.log.read_indexes(RaftIndex(from), RaftIndex(to), bytes_max).map_err(read_error)?;
+        batches.into_iter().map(codec::entry_of).collect()
+    }
+
+    /// The part of a range that the log holds.
+    fn clamp(&self, range: &impl RangeBounds<u64>) -> (u64, u64) {
+        let from = match range.start_bound() {
+            Bound::Included(from) => *from,
+            Bound::Excluded(before) => before.saturating_add(1),
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(last) => last.saturating_add(1),
+            Bound::Excluded(to) => *to,
+            Bound::Unbounded => u64::MAX,
+        };
+        let bounds = self.log.bounds();
+        let first = bounds.purged.map_or(0, |(_, index)| index.0 + 1);
+        let end = bounds.last.map_or(0, |(_, index)| index.0 + 1);
+        (from.max(first), to.min(end))
+    }
+}
+
+impl RaftLogReader<Types> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let (mut from, to) = self.clamp(&range);
+        let mut entries = Vec::new();
+        while from < to {
+            let read = self.read(from, to, READ_BYTES_MAX)?;
+            let Some(last) = read.last() else { break };
+            from = last.log_id.index + 1;
+            entries.extend(read);
+        }
+        Ok(entries)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        let vote = self.log.read_vote().map_err(io::Error::other)?;
+        vote.map(|bytes| codec::decode_vote(&bytes)).transpose()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        let (from, to) = self.clamp(&(start..end));
+        if from >= to {
+            return Ok(Vec::new());
+        }
+        self.read(from, to, READ_BYTES_MAX)
+    }
+}
+
+impl RaftLogStorage<Types> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
+        let bounds = self.log.bounds();
+        let id = |(term, index): (aklight_common::Term, RaftIndex)| log_id(term.0, index.0);
+        let purged = bounds.purged.map(id);
+        let last = bounds.last.map(id).max(purged.clone());
+        Ok(LogState { last_purged_log_id: purged, last_log_id: last })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let (done, waiting) = oneshot::channel();
+        self.log.save_vote(codec::encode_vote(vote), answer(done));
+        finished(waiting).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.log.save_committed(codec::encode_log_id(committed.as_ref()));
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        let committed = match self.log.read_committed() {
+            Some(bytes) => codec::decode_log_id(&bytes)?,
+            None => None,
+        };
+        // A hint, written without a sync: after a power loss it may be ahead of the log.
+        let last = self.get_log_state().await?.last_log_id;
+        Ok(committed.min(last))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<Types>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let batches = entries.into_iter().map(codec::batch_of).collect::<io::Result<Vec<_>>>()?;
+        self.log
+            .append(batches, Box::new(move |result| callback.io_completed(result)))
+            .map_err(io::Error::other)
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let (done, waiting) = oneshot::channel();
+        self.log.truncate_after(last.map(|id| RaftIndex(id.index)), answer(done));
+        finished(waiting).await
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        let (done, waiting) = oneshot::channel();
+        self.log.purge(RaftIndex(upto.index), answer(done));
+        finished(waiting).await
+    }
+}
+
+/// A callback for the log's writer thread that wakes a task.
+fn answer(done: oneshot::Sender<io::Result<()>>) -> aklight_log::Done {
+    Box::new(move |result| {
+        // A task that no longer waits has been cancelled: nobody is left to tell.
+        let _ = done.send(result);
+    })
+}
+
+async fn finished(waiting: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
+    waiting.await.map_err(|_| io::Error::other("the log was closed"))?
+}
+
+fn read_error(error: ReadError) -> io::Error {
+    io::Error::other(error)
+}

@@ -1,0 +1,214 @@
+//! Consumers that come back: who they are and how far they have got.
+//!
+//! Registrations and acknowledged offsets are the cluster's metadata: commands in a Raft group of
+//! their own ([`metadata`]). Acknowledgements come by the thousand, so they are gathered while one
+//! command is on its way to the disk, and the next command carries the newest of each consumer
+//! and partition ([`Sessions::run`]).
+//!
+//! Invariant: what a consumer acknowledged never goes back.
+
+mod metadata;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use aklight_common::clock::SharedClock;
+use aklight_common::{Offset, PartitionId};
+use parking_lot::Mutex;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::replication::{Group, Proposal, ProposeError};
+pub use metadata::{MetaCommand, MetadataMachine};
+
+/// Most persistent consumers. Each costs some 100 bytes of memory and of every checkpoint; ids
+/// that are made up must not grow without end.
+pub const CONSUMERS_MAX: usize = 10_000;
+
+/// The metadata log's size at which it is cut: its state is in the checkpoint.
+const METADATA_BYTES_MAX: u64 = 64 << 20;
+
+/// Why a consumer is not registered or an offset not kept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SessionError {
+    /// There are too many consumers.
+    #[error(
+        "this cluster remembers {CONSUMERS_MAX} persistent consumers already: register with persistent 0, or use an id that is known"
+    )]
+    TooMany,
+    /// The metadata cannot be written.
+    #[error("offsets cannot be kept: {0}")]
+    Unavailable(String),
+}
+
+impl From<ProposeError> for SessionError {
+    fn from(error: ProposeError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Gathered {
+    // The next offset not acknowledged, by consumer and partition.
+    offsets: HashMap<(Arc<str>, PartitionId), Offset>,
+    // How many acknowledgements were ever gathered.
+    count: u64,
+}
+
+/// How far the gathered acknowledgements are durable.
+#[derive(Debug, Clone, Default)]
+struct Durable {
+    count: u64,
+    failed: Option<SessionError>,
+}
+
+/// The consumers of the cluster.
+pub struct Sessions {
+    group: Group,
+    machine: Arc<MetadataMachine>,
+    clock: SharedClock,
+    gathered: Mutex<Gathered>,
+    gathered_some: Notify,
+    durable: watch::Sender<Durable>,
+}
+
+impl Sessions {
+    /// Over the metadata's group and machine.
+    #[must_use]
+    pub fn new(group: Group, machine: Arc<MetadataMachine>, clock: SharedClock) -> Self {
+        Self {
+            group,
+            machine,
+            clock,
+            gathered: Mutex::default(),
+            gathered_some: Notify::new(),
+            durable: watch::channel(Durable::default()).0,
+        }
+    }
+
+    /// Registers a persistent consumer: a new one stands at `ends`, a known one where it was.
+    ///
+    /// # Errors
+    /// When there are too many, or the registration cannot be kept.
+    pub async fn register(&self, id: &str, ends: Vec<Offset>) -> Result<Vec<Offset>, SessionError> {
+        if let Some(positions) = self.machine.positions(id) {
+            return Ok(positions);
+        }
+        if self.machine.consumers() >= CONSUMERS_MAX {
+            return Err(SessionError::TooMany);
+        }
+        let register = MetaCommand::Register {
+            consumer: id.to_owned(),
+            positions: ends.iter().map(|offset| offset.0).collect(),
+        };
+        self.write(&register).await?;
+        self.machine
+            .positions(id)
+            .ok_or_else(|| SessionError::Unavailable("the registration is not there".to_owned()))
+    }
+
+    /// Where a persistent consumer stands: what is durable, and what was taken in since.
+    #[must_use]
+    pub fn positions(&self, id: &Arc<str>) -> Option<Vec<Offset>> {
+        let gathered = self.gathered.lock();
+        let mut positions = self.machine.positions(id)?;
+        for (position, partition) in positions.iter_mut().zip((0..).map(PartitionId)) {
+            if let Some(next) = gathered.offsets.get(&(id.clone(), partition)) {
+                *position = (*position).max(*next);
+            }
+        }
+        Some(positions)
+    }
+
+    /// Takes an acknowledgement in: the consumer goes on at `next`. Gives the number to wait for.
+    pub fn acknowledge(&self, id: &Arc<str>, partition: PartitionId, next: Offset) -> u64 {
+        let mut gathered = self.gathered.lock();
+        let offset = gathered.offsets.entry((id.clone(), partition)).or_default();
+        *offset = next.max(*offset);
+        gathered.count += 1;
+        let count = gathered.count;
+        drop(gathered);
+        self.gathered_some.notify_one();
+        count
+    }
+
+    /// Waits until the acknowledgement with this number, and all before it, are durable.
+    ///
+    /// # Errors
+    /// When they will not be.
+    pub async fn durable(&self, count: u64) -> Result<(), SessionError> {
+        let mut durable = self.durable.subscribe();
+        let reached = durable
+            .wait_for(|durable| durable.count >= count || durable.failed.is_some())
+            .await
+            .map_err(|_| SessionError::Unavailable("the broker is shutting down".to_owned()))?;
+        match &reached.failed {
+            Some(error) if reached.count < count => Err(error.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes gathered acknowledgements, until told to stop and none is left.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let stopping = stop.run_until_cancelled(self.gathered_some.notified()).await.is_none();
+            let (offsets, count) = {
+                let mut gathered = self.gathered.lock();
+                (std::mem::take(&mut gathered.offsets), gathered.count)
+            };
+            if !offsets.is_empty() {
+                self.write_gathered(offsets, count).await;
+            }
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// Makes the cluster's number of partitions known, at its first start.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn create(&self, partitions: u32) -> Result<(), SessionError> {
+        self.write(&MetaCommand::Create { partitions }).await
+    }
+
+    /// The metadata's group.
+    #[must_use]
+    pub fn group(&self) -> &Group {
+        &self.group
+    }
+
+    async fn write_gathered(&self, offsets: HashMap<(Arc<str>, PartitionId), Offset>, count: u64) {
+        let acknowledged = offsets
+            .into_iter()
+            .map(|((consumer, partition), next)| (consumer.to_string(), partition.0, next.0))
+            .collect();
+        let written = self.write(&MetaCommand::Acknowledge { acknowledged }).await;
+        if let Err(error) = &written {
+            tracing::error!(%error, "acknowledged offsets are not kept");
+        }
+        self.durable.send_modify(|durable| match written {
+            Ok(()) => *durable = Durable { count, failed: None },
+            Err(error) => durable.failed = Some(error),
+        });
+        self.cut_log().await;
+    }
+
+    /// Keeps the metadata's log short.
+    async fn cut_log(&self) {
+        if self.machine.log_bytes() < METADATA_BYTES_MAX {
+            return;
+        }
+        let Some(applied) = self.group.applied() else { return };
+        if let Err(error) = self.group.purge(applied).await {
+            tracing::warn!(%error, "the metadata's log is not cut and grows on");
+        }
+    }
+
+    async fn write(&self, command: &MetaCommand) -> Result<(), SessionError> {
+        let body = command.encode().map_err(|e| SessionError::Unavailable(e.to_string()))?;
+        self.group.write(Proposal::command(body, self.clock.wall_us())).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,316 @@
+//! The line protocol, as a person with `nc` meets it: one test a rule of the protocol's page.
+
+mod support;
+
+use support::{BrokerProcess, get};
+
+fn broker() -> (tempfile::TempDir, BrokerProcess) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = BrokerProcess::start(folder.path());
+    (folder, broker)
+}
+
+/// DJB2 of the key, mod 2: worked out here, not asked of the code under test.
+fn partition_of(key: &str) -> u32 {
+    key.bytes().fold(5381_u32, |h, b| h.wrapping_mul(33).wrapping_add(u32::from(b))) % 2
+}
+
+#[test]
+fn a_record_is_acknowledged_and_can_be_fetched() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    assert_eq!(nc.ask("REGISTER_PRODUCER|nc"), "OK");
+    let p = partition_of("web");
+    assert_eq!(
+        nc.ask("PRODUCE|metrics/docker/web/cpu|web|12.5"),
+        format!("ACK|metrics/docker/web/cpu|0|{p}")
+    );
+    assert_eq!(
+        nc.ask("PRODUCE|metrics/docker/web/cpu|web|13"),
+        format!("ACK|metrics/docker/web/cpu|1|{p}")
+    );
+    let listing = nc.listing("FETCH|metrics/#|0");
+    let next = if p == 0 { "0:2,1:0" } else { "0:0,1:2" };
+    assert_eq!(
+        listing,
+        [
+            format!("MESSAGE|metrics/docker/web/cpu|0|{p}|web|12.5"),
+            format!("MESSAGE|metrics/docker/web/cpu|1|{p}|web|13"),
+            format!("END|2|{next}"),
+        ]
+    );
+    assert_eq!(nc.ask("QUIT"), "BYE");
+    assert_eq!(nc.line(), None);
+}
+
+#[test]
+fn without_a_key_records_go_round() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let partitions: Vec<_> = (0..4)
+        .map(|n| nc.ask(&format!("PRODUCE|a||{n}")))
+        .map(|ack| ack.rsplit('|').next().expect("a partition").to_owned())
+        .collect();
+    assert_eq!(partitions, ["0", "1", "0", "1"]);
+}
+
+#[test]
+fn any_byte_goes_through_key_and_payload() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    nc.send_bytes(b"PRODUCE|t|k\\p\\\\|raw|pipe \\n\\r\\\\ \x00\xff\r\n");
+    assert!(nc.line().expect("an answer").starts_with("ACK|t|0|"));
+    nc.send("LAST|t");
+    let mut line = Vec::new();
+    std::io::BufRead::read_until(&mut std::io::BufReader::new(&nc.socket), b'\n', &mut line)
+        .expect("read");
+    let text = b"|k\\p\\\\|raw\\ppipe \\n\\r\\\\ \x00\xff\n";
+    assert!(line.windows(text.len()).any(|w| w == text), "{}", line.escape_ascii());
+}
+
+#[test]
+fn bad_input_gets_its_code_and_the_connection_goes_on() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    for (command, code) in [
+        ("NOPE", "bad_command"),
+        ("produce|a|b|c", "bad_command"),
+        ("PRODUCE|a|b", "bad_command"),
+        ("PRODUCE|a/+|k|v", "bad_topic"),
+        ("PRODUCE||k|v", "bad_topic"),
+        ("PRODUCE|a|\\x|v", "bad_escape"),
+        ("SUBSCRIBE|a/#/b", "bad_pattern"),
+        ("FETCH|#|x", "bad_number"),
+        ("FETCH|#|0|9|10|0", "bad_number"),
+        ("ACK|a|0|0", "not_registered"),
+        ("PRODUCE_ONCE|1|a|k|v", "not_registered"),
+        ("PRODUCE_ONCE|x|a|k|v", "bad_number"),
+    ] {
+        nc.refused(command, code);
+    }
+    nc.send_bytes(b"PRODUCE|bad\xff|k|v\n");
+    assert!(nc.line().expect("an answer").starts_with("ERR|bad_topic|"));
+    assert_eq!(nc.ask("\r\nPING|still here"), "PONG|still here");
+}
+
+#[test]
+fn a_line_of_two_mebibytes_is_refused_in_its_place() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let mut lines = b"PING|before\n".to_vec();
+    lines.extend_from_slice(b"PRODUCE|t|k|");
+    lines.resize(lines.len() + (2 << 20), b'x');
+    lines.extend_from_slice(b"\nPING|after\n");
+    nc.send_bytes(&lines);
+    nc.expect("PONG|before");
+    assert!(nc.line().expect("an answer").starts_with("ERR|too_large|"));
+    nc.expect("PONG|after");
+    let payload = "x".repeat((1 << 20) - "PRODUCE|t|k|".len());
+    assert!(nc.ask(&format!("PRODUCE|t|k|{payload}")).starts_with("ACK|t|0|"));
+    nc.refused(&format!("PRODUCE|t|k|{payload}x"), "too_large");
+}
+
+#[test]
+fn answers_come_in_the_order_of_the_commands() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let mut commands = String::new();
+    for n in 0..500 {
+        commands += &format!("PRODUCE|t|k|{n}\nPING|{n}\nNOPE\n");
+    }
+    nc.send_bytes(commands.as_bytes());
+    for n in 0..500 {
+        assert!(nc.line().expect("an answer").starts_with(&format!("ACK|t|{n}|")));
+        nc.expect(&format!("PONG|{n}"));
+        assert!(nc.line().expect("an answer").starts_with("ERR|bad_command|"));
+    }
+}
+
+#[test]
+fn cumulative_acknowledgements_count_what_is_stored_and_errors_stand_between() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    assert_eq!(nc.ask("REGISTER_PRODUCER|p|cumulative"), "OK");
+    let mut commands = String::new();
+    for n in 0..100 {
+        let topic = if n == 60 { "a//b" } else { "a/b" };
+        commands += &format!("PRODUCE|{topic}|k|{n}\n");
+    }
+    nc.send_bytes(format!("{commands}PING|end\n").as_bytes());
+    let (mut before, mut after, mut refused) = (0, 0, false);
+    loop {
+        let line = nc.line().expect("an answer");
+        if let Some(count) = line.strip_prefix("ACKS|") {
+            let count: u32 = count.parse().expect("a number");
+            *(if refused { &mut after } else { &mut before }) += count;
+        } else if line == "PONG|end" {
+            break;
+        } else {
+            assert!(line.starts_with("ERR|bad_topic|"), "{line}");
+            refused = true;
+        }
+    }
+    assert_eq!((before, after), (60, 39));
+}
+
+#[test]
+fn produce_once_appends_once_whatever_the_connection() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    assert_eq!(nc.ask("REGISTER_PRODUCER|p"), "OK");
+    let first = nc.ask("PRODUCE_ONCE|10000|t|k|v");
+    assert_eq!(nc.ask("PRODUCE_ONCE|10000|t|k|v"), first);
+    nc.refused("PRODUCE_ONCE|1807|t|k|v", "bad_sequence");
+    assert!(nc.ask("PRODUCE_ONCE|1808|t|k|v").starts_with("ACK|t|1|"));
+    let mut other = broker.connect();
+    assert_eq!(other.ask("REGISTER_PRODUCER|p"), "OK");
+    assert_eq!(other.ask("PRODUCE_ONCE|10000|t|k|v"), first);
+    // Without a key: sequence mod partitions.
+    assert!(nc.ask("PRODUCE_ONCE|10003|x||v").ends_with("|1"));
+    assert!(nc.ask("PRODUCE_ONCE|10002|x||v").ends_with("|0"));
+    // Another producer's sequences are its own.
+    assert_eq!(other.ask("REGISTER_PRODUCER|q"), "OK");
+    assert!(other.ask("PRODUCE_ONCE|1|t|k|v").starts_with("ACK|t|2|"));
+}
+
+#[test]
+fn subscribers_get_what_matches_from_then_on_and_once() {
+    let (_folder, broker) = broker();
+    let (mut consumer, mut producer) = (broker.connect(), broker.connect());
+    producer.ask("PRODUCE|metrics/a|k|old");
+    assert!(consumer.ask("REGISTER_CONSUMER|c|0").starts_with("OK|0:"));
+    assert_eq!(consumer.ask("SUBSCRIBE|metrics/#"), "OK");
+    assert_eq!(consumer.ask("SUBSCRIBE|metrics/+"), "OK");
+    for n in 0..100 {
+        producer.ask(&format!("PRODUCE|metrics/{}|k|{n}", if n % 2 == 0 { "a" } else { "b" }));
+        producer.ask(&format!("PRODUCE|other/{n}|k|no"));
+    }
+    producer.ask("PRODUCE|metrics|k|parent");
+    let p = partition_of("k");
+    for n in 0..100 {
+        let topic = if n % 2 == 0 { "a" } else { "b" };
+        let offset = 1 + 2 * n;
+        consumer.expect(&format!("MESSAGE|metrics/{topic}|{offset}|{p}|k|{n}"));
+    }
+    consumer.expect(&format!("MESSAGE|metrics|201|{p}|k|parent"));
+    assert_eq!(consumer.ask("UNSUBSCRIBE|metrics/#"), "OK");
+    assert_eq!(consumer.ask("UNSUBSCRIBE|metrics/+"), "OK");
+    producer.ask("PRODUCE|metrics/a|k|after");
+    assert_eq!(consumer.ask("PING|x"), "PONG|x");
+}
+
+#[test]
+fn a_persistent_consumer_goes_on_where_it_acknowledged() {
+    let (folder, broker) = broker();
+    let mut producer = broker.connect();
+    let p = partition_of("k");
+    let at = |position: u64| {
+        if p == 0 { format!("OK|0:{position},1:0") } else { format!("OK|0:0,1:{position}") }
+    };
+    producer.ask("PRODUCE|t|k|before");
+    let mut consumer = broker.connect();
+    assert_eq!(consumer.ask("REGISTER_CONSUMER|c|1"), at(1));
+    for n in 0..10 {
+        producer.ask(&format!("PRODUCE|t|k|{n}"));
+    }
+    assert_eq!(consumer.ask("SUBSCRIBE|t"), "OK");
+    for n in 0..10 {
+        consumer.expect(&format!("MESSAGE|t|{}|{p}|k|{n}", n + 1));
+    }
+    consumer.send(&format!("ACK|t|4|{p}"));
+    assert_eq!(consumer.ask("PING|1"), "PONG|1");
+    consumer.send(&format!("ACK|t|2|{p}"));
+    assert_eq!(consumer.ask("PING|2"), "PONG|2");
+    consumer.refused(&format!("ACK|t|11|{p}"), "offset_out_of_range");
+    consumer.refused("ACK|t|0|7", "bad_number");
+    broker.kill();
+    let broker = BrokerProcess::start(folder.path());
+    let mut consumer = broker.connect();
+    assert_eq!(consumer.ask("REGISTER_CONSUMER|c|persistent"), at(5));
+    assert_eq!(consumer.ask("SUBSCRIBE|#"), "OK");
+    for n in 4..10 {
+        consumer.expect(&format!("MESSAGE|t|{}|{p}|k|{n}", n + 1));
+    }
+}
+
+#[test]
+fn fetch_pages_waits_and_names_where_to_go_on() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let p = partition_of("k");
+    for n in 0..1500 {
+        nc.send(&format!("PRODUCE|t/{}|k|{n}", n % 3));
+    }
+    for _ in 0..1500 {
+        assert!(nc.line().expect("an answer").starts_with("ACK|"));
+    }
+    let listing = nc.listing("FETCH|#|0");
+    assert_eq!(listing.len(), 1001);
+    let listing = nc.listing(&format!("FETCH|t/1|1000|{p}|100|0"));
+    assert_eq!(listing.len(), 101);
+    assert_eq!(listing[0], format!("MESSAGE|t/1|1000|{p}|k|1000"));
+    assert_eq!(listing[100], format!("END|100|{p}:1298"));
+    assert_eq!(nc.listing(&format!("FETCH|#|1500|{p}|10|0")), [format!("END|0|{p}:1500")]);
+    assert_eq!(nc.listing(&format!("FETCH|none|0|{p}|10|0")), [format!("END|0|{p}:1500")]);
+    // A waiting FETCH is answered by the record that comes.
+    nc.send(&format!("FETCH|#|1500|{p}|10|20000"));
+    let mut other = broker.connect();
+    other.ask("PRODUCE|late|k|x");
+    nc.expect(&format!("MESSAGE|late|1500|{p}|k|x"));
+    nc.expect(&format!("END|1|{p}:1501"));
+    // And by its time limit when none comes.
+    assert_eq!(nc.listing(&format!("FETCH|none|1501|{p}|10|50")), [format!("END|0|{p}:1501")]);
+}
+
+#[test]
+fn last_and_topics_know_every_matching_topic() {
+    let (folder, broker) = broker();
+    let mut nc = broker.connect();
+    for n in 0..4 {
+        nc.ask(&format!("PRODUCE|a/x||{n}"));
+    }
+    nc.ask("PRODUCE|a/y|k|only");
+    nc.ask("PRODUCE|$hidden|k|h");
+    let check = |nc: &mut support::Nc| {
+        assert_eq!(nc.listing("TOPICS|#"), ["TOPIC|a/x|4", "TOPIC|a/y|1", "END|2"]);
+        assert_eq!(nc.listing("TOPICS|$hidden"), ["TOPIC|$hidden|1", "END|1"]);
+        let last = nc.listing("LAST|a/+");
+        assert!(last[0].starts_with("MESSAGE|a/x|") && last[0].ends_with("||3"), "{last:?}");
+        assert!(last[1].ends_with("|k|only"), "{last:?}");
+        assert_eq!(last[2], "END|2");
+    };
+    check(&mut nc);
+    broker.kill();
+    let broker = BrokerProcess::start(folder.path());
+    check(&mut broker.connect());
+    broker.terminate();
+    let broker = BrokerProcess::start(folder.path());
+    check(&mut broker.connect());
+}
+
+#[test]
+fn cluster_names_the_broker_and_its_partitions() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    nc.ask("PRODUCE|t|k|v");
+    let listing = nc.listing("CLUSTER");
+    assert_eq!(listing[0], format!("BROKER|1|{}|alive", broker.address));
+    let ends = if partition_of("k") == 0 { [1, 0] } else { [0, 1] };
+    assert_eq!(listing[1], format!("PARTITION|0|1|0|{}", ends[0]));
+    assert_eq!(listing[2], format!("PARTITION|1|1|0|{}", ends[1]));
+    assert_eq!(listing[3], "END|3");
+}
+
+#[test]
+fn http_says_alive_ready_and_how_much() {
+    let (_folder, broker) = broker();
+    broker.connect().ask("PRODUCE|t|k|v");
+    assert_eq!(get(broker.http, "/livez"), (200, "alive\n".to_owned()));
+    assert_eq!(get(broker.http, "/readyz"), (200, "ready\n".to_owned()));
+    let (status, metrics) = get(broker.http, "/metrics");
+    assert_eq!(status, 200);
+    assert!(metrics.contains("aklight_records_stored_total 1"), "{metrics}");
+    assert!(metrics.contains("aklight_build_info{"), "{metrics}");
+    let (_, events) = get(broker.http, "/debug/events");
+    assert!(events.contains("serves clients on"), "{events}");
+}

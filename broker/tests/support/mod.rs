@@ -1,0 +1,201 @@
+//! A broker as a process of its own, and a client that speaks lines as a person with `nc` would.
+
+#![allow(dead_code, reason = "each test file uses its part of this")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+/// Longest wait for anything that must come: far above what a busy machine needs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running `aklight-broker`. Killed when dropped.
+pub struct BrokerProcess {
+    child: Child,
+    pub address: SocketAddr,
+    pub http: SocketAddr,
+    log: mpsc::Receiver<String>,
+}
+
+impl BrokerProcess {
+    pub fn start(data_dir: &Path) -> Self {
+        Self::start_with(data_dir, &[])
+    }
+
+    pub fn start_with(data_dir: &Path, flags: &[&str]) -> Self {
+        let mut child = command(data_dir, flags)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the broker's binary is built");
+        let stderr = child.stderr.take().expect("piped");
+        let (tell, log) = mpsc::channel();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if tell.send(line).is_err() {
+                    // Nobody listens any more; the pipe must be drained all the same.
+                }
+            }
+        });
+        let mut said = Vec::new();
+        loop {
+            let line = log
+                .recv_timeout(PATIENCE)
+                .unwrap_or_else(|_| panic!("the broker does not start: {said:#?}"));
+            if let Some((address, http)) = addresses(&line) {
+                return Self { child, address, http, log };
+            }
+            said.push(line);
+        }
+    }
+
+    pub fn connect(&self) -> Nc {
+        Nc::connect(self.address)
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for a line of its log that holds `text`.
+    pub fn wait_for_log(&self, text: &str) -> String {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self
+                .log
+                .recv_timeout(left)
+                .unwrap_or_else(|_| panic!("no line with '{text}' in the broker's log"));
+            if line.contains(text) {
+                return line;
+            }
+        }
+    }
+
+    pub fn kill(mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it ends");
+    }
+
+    pub fn signal(&self, signal: &str) {
+        let sent = Command::new("kill").arg(signal).arg(self.pid().to_string()).status();
+        assert!(sent.expect("kill is there").success());
+    }
+
+    pub fn terminate(mut self) -> ExitStatus {
+        self.signal("-TERM");
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        panic!("the broker does not end on SIGTERM");
+    }
+}
+
+impl Drop for BrokerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The command of a broker on ports of the system's choice.
+pub fn command(data_dir: &Path, flags: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aklight-broker"));
+    command.arg("--data-dir").arg(data_dir);
+    if !flags.contains(&"--listen") {
+        command.args(["--listen", "127.0.0.1:0"]);
+    }
+    command.args(flags).env_remove("RUST_LOG").env("NO_COLOR", "1");
+    command
+}
+
+fn addresses(line: &str) -> Option<(SocketAddr, SocketAddr)> {
+    let (_, rest) = line.split_once("serves clients on ")?;
+    let (address, rest) = rest.split_once(" and HTTP on ")?;
+    let (http, _) = rest.split_once(',')?;
+    Some((address.parse().ok()?, http.parse().ok()?))
+}
+
+/// A connection that speaks lines.
+pub struct Nc {
+    pub socket: TcpStream,
+    reader: BufReader<TcpStream>,
+}
+
+impl Nc {
+    pub fn connect(address: SocketAddr) -> Self {
+        let socket = TcpStream::connect(address).expect("the broker listens");
+        socket.set_read_timeout(Some(PATIENCE)).expect("set");
+        socket.set_nodelay(true).expect("set");
+        let reader = BufReader::new(socket.try_clone().expect("cloned"));
+        Self { socket, reader }
+    }
+
+    pub fn send(&mut self, text: &str) {
+        self.send_bytes(format!("{text}\n").as_bytes());
+    }
+
+    pub fn send_bytes(&mut self, bytes: &[u8]) {
+        self.socket.write_all(bytes).expect("the broker reads");
+    }
+
+    /// The next line, without its newline; `None` at the end of the connection.
+    pub fn line(&mut self) -> Option<String> {
+        let mut line = Vec::new();
+        match self.reader.read_until(b'\n', &mut line) {
+            Ok(0) => None,
+            Ok(_) => {
+                assert_eq!(line.pop(), Some(b'\n'), "a whole line: {}", line.escape_ascii());
+                Some(String::from_utf8_lossy(&line).into_owned())
+            }
+            Err(error) => panic!("no line came: {error}"),
+        }
+    }
+
+    pub fn expect(&mut self, line: &str) {
+        assert_eq!(self.line().as_deref(), Some(line));
+    }
+
+    pub fn ask(&mut self, command: &str) -> String {
+        self.send(command);
+        self.line().expect("an answer")
+    }
+
+    /// All lines up to and including the END.
+    pub fn listing(&mut self, command: &str) -> Vec<String> {
+        self.send(command);
+        let mut lines = Vec::new();
+        loop {
+            let line = self.line().expect("an answer");
+            let ends = line.starts_with("END|") || line.starts_with("ERR|");
+            lines.push(line);
+            if ends {
+                return lines;
+            }
+        }
+    }
+
+    /// An answer `ERR|code|…`; gives its text.
+    pub fn refused(&mut self, command: &str, code: &str) -> String {
+        let answer = self.ask(command);
+        let text = answer.strip_prefix(&format!("ERR|{code}|"));
+        text.unwrap_or_else(|| panic!("{command}: wanted {code}, got {answer}")).to_owned()
+    }
+}
+
+/// GET over HTTP: the status and the body.
+pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
+    let mut socket = TcpStream::connect(address).expect("HTTP is served");
+    write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).expect("answered");
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
+    (status, body)
+}
