@@ -231,7 +231,7 @@ impl ProducerLink {
             self.collect(&mut events);
             self.pipeline.disconnected();
             self.announced = false;
-            let retry_in_ms = self.dialer.failed(&reason, now_ms);
+            let retry_in_ms = self.dialer.failed(&reason);
             self.state = State::Idle { retry_at_ms: now_ms + retry_in_ms };
             events.push(LinkEvent::Disconnected { reason, retry_in_ms });
         }
@@ -255,7 +255,7 @@ impl ProducerLink {
         }
         if matches!(self.state, State::Connected { .. }) {
             let read = self.read(now_ms);
-            self.announce(now_ms, events);
+            self.announce(events);
             read?;
             self.write(now_ms)?;
             self.pipeline.check_time(now_ms)?;
@@ -343,10 +343,10 @@ impl ProducerLink {
     }
 
     /// Tells of a registration before anything that followed from it.
-    fn announce(&mut self, now_ms: u64, events: &mut Vec<LinkEvent>) {
+    fn announce(&mut self, events: &mut Vec<LinkEvent>) {
         if self.pipeline.is_ready() && !self.announced {
             self.announced = true;
-            self.dialer.connected(now_ms);
+            self.dialer.connected();
             let broker = self.dialer.broker().unwrap_or_default().to_owned();
             events.push(LinkEvent::Connected { broker });
         }

@@ -3,8 +3,8 @@
 //! A small state without sockets. The list is gone round: after a failure the next broker is
 //! tried at once, and only when every one has failed does a wait come ([`Backoff`]), longer with
 //! each round. A connection ends the row of failures only when it has *proved* itself (the
-//! broker answered more than the greeting, or the connection lasted), so that brokers that
-//! accept and hang up are not dialled in a hot loop.
+//! broker answered more than the greeting), so that brokers that accept and hang up are not
+//! dialled in a hot loop.
 //!
 //! Each loss is told in the log once; the attempts after it are whispered.
 
@@ -21,15 +21,13 @@ pub(crate) struct Dialer {
     failures: u32,
     backoff: Backoff,
     rng: SmallRng,
-    /// When the connection that stands now was made.
-    since_ms: Option<u64>,
 }
 
 impl Dialer {
     /// Begins with the first broker.
     pub(crate) fn new(brokers: Vec<String>, backoff: Backoff) -> Self {
         let rng = SmallRng::from_os_rng();
-        Self { brokers, next: 0, failures: 0, backoff, rng, since_ms: None }
+        Self { brokers, next: 0, failures: 0, backoff, rng }
     }
 
     /// The broker whose turn it is; `None` only where the list is empty.
@@ -38,8 +36,7 @@ impl Dialer {
     }
 
     /// The broker let this client in.
-    pub(crate) fn connected(&mut self, now_ms: u64) {
-        self.since_ms = Some(now_ms);
+    pub(crate) fn connected(&self) {
         if let Some(broker) = self.broker() {
             tracing::info!(broker, after_failures = self.failures, "connected");
         }
@@ -52,11 +49,7 @@ impl Dialer {
 
     /// The connection is lost or did not come about. Gives the wait before the next attempt, in
     /// milliseconds.
-    pub(crate) fn failed(&mut self, reason: &str, now_ms: u64) -> u64 {
-        let lasted_ms = self.since_ms.take().map_or(0, |since| now_ms.saturating_sub(since));
-        if u128::from(lasted_ms) > self.backoff.max.as_millis() {
-            self.failures = 0;
-        }
+    pub(crate) fn failed(&mut self, reason: &str) -> u64 {
         let count = u32::try_from(self.brokers.len()).unwrap_or(u32::MAX).max(1);
         let broker = self.broker().unwrap_or("(none)").to_owned();
         self.next = (self.next + 1) % self.brokers.len().max(1);
@@ -90,7 +83,7 @@ mod tests {
         for round in 0..3 {
             for broker in ["a:1", "b:1", "c:1"] {
                 assert_eq!(dialer.broker(), Some(broker));
-                let wait_ms = dialer.failed("refused", 0);
+                let wait_ms = dialer.failed("refused");
                 let ceiling_ms = if broker == "c:1" { 100 << round } else { 0 };
                 assert!(wait_ms <= ceiling_ms, "{wait_ms} ms in round {round} after {broker}");
             }
@@ -103,7 +96,7 @@ mod tests {
             let waits: Vec<u64> = (0..200)
                 .map(|_| {
                     let mut dialer = dialer(&["a:1"]);
-                    (0..failures).map(|_| dialer.failed("refused", 0)).last().unwrap_or(0)
+                    (0..failures).map(|_| dialer.failed("refused")).last().unwrap_or(0)
                 })
                 .collect();
             assert!(waits.iter().min() < waits.iter().max(), "no jitter: {waits:?}");
@@ -118,17 +111,12 @@ mod tests {
     fn only_a_proven_connection_ends_the_row_of_failures() {
         let mut dialer = dialer(&["a:1"]);
         for _ in 0..10 {
-            dialer.connected(0);
-            dialer.failed("hung up", 0);
+            dialer.connected();
+            dialer.failed("hung up");
         }
         assert_eq!(dialer.failures, 10);
-        dialer.connected(0);
+        dialer.connected();
         dialer.proved();
-        assert!(dialer.failed("hung up", 0) <= 100);
-        for _ in 0..10 {
-            dialer.failed("refused", 0);
-        }
-        dialer.connected(1_000);
-        assert!(dialer.failed("hung up", 7_000) <= 100, "it lasted six seconds");
+        assert!(dialer.failed("hung up") <= 100);
     }
 }

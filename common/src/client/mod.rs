@@ -4,6 +4,7 @@ mod ask;
 pub mod backoff;
 pub mod blocking;
 pub mod config;
+mod dial;
 mod dialer;
 mod error;
 mod pipeline;

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::wire::Reply;
 use crate::{BrokerId, Offset, PartitionId, Pattern, Topic};
 
 /// A stored record.
@@ -17,6 +18,23 @@ pub struct Message {
     pub key: Bytes,
     /// What it says.
     pub payload: Bytes,
+}
+
+impl Message {
+    /// The record that a MESSAGE line holds; `None` for any other line.
+    #[must_use]
+    pub fn from_reply(reply: Reply<'_>) -> Option<Self> {
+        let Reply::Message { topic, offset, partition, key, payload } = reply else {
+            return None;
+        };
+        Some(Self {
+            topic: Topic::new(topic).ok()?,
+            offset,
+            partition,
+            key: Bytes::from(key.into_owned()),
+            payload: Bytes::from(payload.into_owned()),
+        })
+    }
 }
 
 /// Where a record went.

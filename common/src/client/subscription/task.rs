@@ -1,0 +1,428 @@
+//! The task behind a subscription: dials, registers, catches up, and hands on what is pushed.
+//!
+//! One round of the loop is one connection:
+//!
+//! ```text
+//!  dial ─► REGISTER_CONSUMER ─┬─ persistent ─► ACKs kept back ─► SUBSCRIBE ─► Connected ─┐
+//!                             └─ live, again ─► fetch ─► SUBSCRIBE ─► fetch ─► Connected ┴─► stream
+//! ```
+//!
+//! A live subscription that comes back fetches twice: before it subscribes, however much there
+//! is, and after it, what little was stored in between. Nothing pushed is read meanwhile, so it
+//! waits in the socket, and where the two meet the positions of `progress` keep each record
+//! single. The fetching is done on a connection of its own, because on one connection a pushed
+//! record before a listing could not be told from the listing's first line.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+
+use super::connection::{Connection, Said};
+use super::progress::{Positions, Progress, Seen};
+use super::{Shared, SubscriptionEvent};
+use crate::client::ask::Client;
+use crate::client::config::ClientConfig;
+use crate::client::dial::dial;
+use crate::client::dialer::Dialer;
+use crate::client::error::ClientError;
+use crate::client::values::{FetchRequest, Fetched, Message};
+use crate::wire::command::check_client_id;
+use crate::wire::{ErrorCode, WireError};
+use crate::{Offset, PartitionId, Pattern};
+
+/// Most records that may be pushed between the answers to the SUBSCRIBEs of a live subscription:
+/// they are sent in one packet, so a handful is usual.
+const HELD_MAX: usize = 65_536;
+
+/// Records fetched at a time when catching up: they are in memory at once, and each may be as
+/// long as a line.
+const CATCH_UP_RECORDS: u64 = 256;
+
+/// The end of one connection.
+enum End {
+    /// It is to be mended: the reason.
+    Lost(String),
+    /// The caller closes; whether everything acknowledged is durable.
+    Closed(bool),
+}
+
+impl From<String> for End {
+    fn from(reason: String) -> Self {
+        Self::Lost(reason)
+    }
+}
+
+pub(super) struct Task {
+    config: ClientConfig,
+    persistent: bool,
+    patterns: Vec<Pattern>,
+    shared: Arc<Shared>,
+    events: mpsc::Sender<SubscriptionEvent>,
+    closing: watch::Receiver<bool>,
+    dialer: Dialer,
+    progress: Progress,
+    connected_before: bool,
+    /// What has arrived and waits for room: at most what one reading of the socket brought.
+    pending: VecDeque<SubscriptionEvent>,
+}
+
+impl Task {
+    pub(super) fn new(
+        config: ClientConfig,
+        persistent: bool,
+        patterns: Vec<Pattern>,
+        shared: Arc<Shared>,
+        events: mpsc::Sender<SubscriptionEvent>,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        let progress = if persistent {
+            Progress::Persistent(Seen::default())
+        } else {
+            Progress::Live(Positions::new(&patterns))
+        };
+        Self {
+            dialer: Dialer::new(config.brokers.clone(), config.backoff),
+            config,
+            persistent,
+            patterns,
+            shared,
+            events,
+            closing,
+            progress,
+            connected_before: false,
+            pending: VecDeque::new(),
+        }
+    }
+
+    /// Runs until the caller closes; tells whether everything acknowledged is durable.
+    pub(super) async fn run(mut self) -> bool {
+        loop {
+            let reason = match self.one_connection().await {
+                End::Closed(settled) => return settled,
+                End::Lost(reason) => reason,
+            };
+            self.shared.acks.lock().lost();
+            let retry_in = Duration::from_millis(self.dialer.failed(&reason));
+            self.pending.push_back(SubscriptionEvent::Disconnected { reason, retry_in });
+            let mut closing = self.closing.clone();
+            let delivered_and_waited = async {
+                self.deliver_pending().await;
+                tokio::time::sleep(retry_in).await;
+            };
+            tokio::select! {
+                () = delivered_and_waited => {}
+                _ = closing.wait_for(|closing| *closing) => {
+                    return self.shared.acks.lock().is_settled();
+                }
+            }
+        }
+    }
+
+    async fn one_connection(&mut self) -> End {
+        let mut closing = self.closing.clone();
+        let opened = tokio::select! {
+            opened = self.open() => opened,
+            _ = closing.wait_for(|closing| *closing) => {
+                return End::Closed(self.shared.acks.lock().is_settled());
+            }
+        };
+        match opened {
+            Ok(mut connection) => match self.stream(&mut connection).await {
+                Ok(settled) => End::Closed(settled),
+                Err(reason) => End::Lost(reason),
+            },
+            Err(reason) => End::Lost(reason),
+        }
+    }
+
+    /// From nothing to a connection on which records flow.
+    async fn open(&mut self) -> Result<Connection, String> {
+        let id = check_client_id(self.config.id.as_bytes())?.to_owned();
+        let broker = self.dialer.broker().ok_or("no broker was given")?.to_owned();
+        let stream = dial(&self.config, &broker).await?;
+        let (reply_bytes_max, patience) =
+            (self.config.reply_bytes_max(), self.config.request_timeout);
+        let mut connection = Connection::new(stream, reply_bytes_max, patience);
+        connection.register(&id, self.persistent);
+        let positions = self.await_registration(&mut connection).await?;
+        self.dialer.connected();
+        let connected = SubscriptionEvent::Connected { broker: broker.clone(), positions };
+        if self.persistent {
+            self.begin_persistent(&mut connection);
+            self.pending.push_back(connected);
+        } else {
+            self.begin_live(&mut connection, &broker, connected).await?;
+        }
+        self.connected_before = true;
+        Ok(connection)
+    }
+
+    async fn await_registration(
+        &mut self,
+        connection: &mut Connection,
+    ) -> Result<Vec<(PartitionId, Offset)>, String> {
+        match next_said(connection).await? {
+            Said::Registered(positions) => {
+                if let Progress::Live(live) = &mut self.progress {
+                    live.registered(&positions);
+                }
+                Ok(positions)
+            }
+            Said::RegistrationRefused(error) => {
+                let reason = format!("the broker did not take the registration: {error}");
+                self.tell_refusal(error);
+                Err(reason)
+            }
+            other => Err(format!("the broker answered the registration with {other:?}")),
+        }
+    }
+
+    fn begin_persistent(&mut self, connection: &mut Connection) {
+        let batch = {
+            let mut acks = self.shared.acks.lock();
+            if let Progress::Persistent(seen) = &mut self.progress {
+                seen.reconnected(acks.acknowledged());
+            }
+            acks.take()
+        };
+        // Before the SUBSCRIBE, so that the broker does not send again what these cover.
+        if !batch.is_empty() {
+            connection.acknowledge(&batch);
+        }
+        for pattern in &self.patterns {
+            connection.subscribe(pattern.as_str());
+        }
+    }
+
+    async fn begin_live(
+        &mut self,
+        connection: &mut Connection,
+        broker: &str,
+        connected: SubscriptionEvent,
+    ) -> Result<(), String> {
+        if self.connected_before {
+            self.catch_up(broker).await?;
+        }
+        for pattern in &self.patterns {
+            connection.subscribe(pattern.as_str());
+        }
+        let mut held = Vec::new();
+        let mut answered = 0;
+        while answered < self.patterns.len() {
+            match next_said(connection).await? {
+                Said::Subscribed => answered += 1,
+                Said::SubscriptionRefused(error) if error.code.is_passing() => {
+                    return Err(format!("the broker did not take the subscription: {error}"));
+                }
+                Said::SubscriptionRefused(error) => {
+                    answered += 1;
+                    self.tell_refusal(error);
+                }
+                Said::Message(message) if held.len() < HELD_MAX => held.push(message),
+                other => return Err(format!("the broker answered SUBSCRIBE with {other:?}")),
+            }
+        }
+        if self.connected_before {
+            self.catch_up(broker).await?;
+        }
+        self.pending.push_back(connected);
+        for message in held {
+            self.take_message(message);
+        }
+        Ok(())
+    }
+
+    /// Fetches and delivers whatever was stored since the positions, up to the log's end.
+    async fn catch_up(&mut self, broker: &str) -> Result<(), String> {
+        let Progress::Live(live) = &self.progress else { return Ok(()) };
+        let mut config = self.config.clone();
+        config.brokers = vec![broker.to_owned()];
+        let mut client = Client::connect(config).await.map_err(|error| error.to_string())?;
+        for (number, partition, from) in live.gaps() {
+            let mut from = from;
+            loop {
+                let fetched = self.fetch_gap(&mut client, number, partition, &mut from).await?;
+                let Progress::Live(live) = &mut self.progress else { return Ok(()) };
+                let full = fetched.messages.len() as u64 >= CATCH_UP_RECORDS;
+                for message in fetched.messages {
+                    if live.note_fetched(number, &message) {
+                        self.pending.push_back(SubscriptionEvent::Message(message));
+                    }
+                }
+                let told = fetched.next.iter().find(|(at, _)| *at == partition);
+                let next = told.map_or(from, |(_, next)| *next);
+                live.fetched_up_to(number, partition, next);
+                self.deliver_pending().await;
+                if !full || next <= from {
+                    break;
+                }
+                from = next;
+            }
+        }
+        // The broker may have gone since; then nothing is owed to it.
+        let _ = client.quit().await;
+        Ok(())
+    }
+
+    async fn fetch_gap(
+        &self,
+        client: &mut Client,
+        number: usize,
+        partition: PartitionId,
+        from: &mut Offset,
+    ) -> Result<Fetched, String> {
+        let Progress::Live(live) = &self.progress else { return Ok(Fetched::default()) };
+        let mut request = FetchRequest {
+            pattern: live.pattern(number).clone(),
+            offset: *from,
+            partition: Some(partition),
+            max: CATCH_UP_RECORDS,
+            wait_ms: 0,
+        };
+        match client.fetch(&request).await {
+            Err(ClientError::Refused(error)) if error.code == ErrorCode::OffsetOutOfRange => {
+                let cluster = client.cluster().await.map_err(|error| error.to_string())?;
+                let kept = cluster.partitions.iter().find(|p| p.id == partition);
+                let start = kept.map_or(*from, |kept| kept.start);
+                tracing::warn!(%partition, missed_from = %from, %start, "retention was quicker than this subscription");
+                *from = start;
+                request.offset = start;
+                client.fetch(&request).await
+            }
+            fetched => fetched,
+        }
+        .map_err(|error| error.to_string())
+    }
+
+    /// Hands on what is pushed, until the connection breaks or the caller closes.
+    async fn stream(&mut self, connection: &mut Connection) -> Result<bool, String> {
+        let mut closing = self.closing.clone();
+        let mut is_closing = false;
+        loop {
+            while let Some(said) = connection.next_said()? {
+                if matches!(said, Said::Bye) {
+                    return Ok(self.shared.acks.lock().is_settled());
+                }
+                self.take_said(said)?;
+            }
+            if !connection.awaits_barrier() {
+                let batch = self.next_batch();
+                if !batch.is_empty() {
+                    connection.acknowledge(&batch);
+                } else if is_closing && !connection.is_leaving() {
+                    connection.quit();
+                }
+            }
+            let may_acknowledge = !connection.awaits_barrier() && !is_closing;
+            if is_closing {
+                // Nobody listens any more; only the answers to the last questions count.
+                self.pending.clear();
+            }
+            self.deliver_what_fits();
+            let reads = self.pending.is_empty();
+            tokio::select! {
+                room = self.events.reserve(), if !reads => match room {
+                    Ok(room) => hand_on(&mut self.pending, room),
+                    // The handle is closing, or gone.
+                    Err(_) => self.pending.clear(),
+                },
+                done = connection.step(reads) => done?,
+                () = self.shared.acked.notified(), if may_acknowledge => {}
+                _ = closing.wait_for(|closing| *closing), if !is_closing => is_closing = true,
+            }
+        }
+    }
+
+    /// The ACKs that are due; what they cover need not be remembered.
+    fn next_batch(&mut self) -> super::acks::Batch {
+        let batch = self.shared.acks.lock().take();
+        if let Progress::Persistent(seen) = &mut self.progress {
+            for (partition, (_, offset)) in &batch {
+                seen.acknowledged(*partition, *offset);
+            }
+        }
+        batch
+    }
+
+    fn take_said(&mut self, said: Said) -> Result<(), String> {
+        match said {
+            Said::Message(message) => {
+                self.dialer.proved();
+                self.take_message(message);
+            }
+            Said::Barrier => {
+                self.dialer.proved();
+                self.shared.acks.lock().confirmed();
+            }
+            // The next connection, after a wait, sends them again.
+            Said::AckRefused(error) if error.code.is_passing() => {
+                return Err(format!("the broker could not store what was acknowledged: {error}"));
+            }
+            Said::AckRefused(error) => {
+                self.shared.acks.lock().refused();
+                self.tell_refusal(error);
+            }
+            Said::SubscriptionRefused(error) if error.code.is_passing() => {
+                return Err(format!("the broker did not take the subscription: {error}"));
+            }
+            Said::SubscriptionRefused(error) => self.tell_refusal(error),
+            Said::Subscribed | Said::Bye => {}
+            Said::Registered(_) | Said::RegistrationRefused(_) => {
+                return Err("the broker answered a registration twice".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn take_message(&mut self, message: Message) {
+        let fresh = match &mut self.progress {
+            Progress::Persistent(seen) => seen.note(&message),
+            Progress::Live(live) => live.note_pushed(&message),
+        };
+        if fresh {
+            self.pending.push_back(SubscriptionEvent::Message(message));
+        }
+    }
+
+    fn tell_refusal(&mut self, error: WireError) {
+        if !error.code.is_passing() {
+            self.pending.push_back(SubscriptionEvent::Refused(error));
+        }
+    }
+
+    /// Hands on as much as the queue has room for.
+    fn deliver_what_fits(&mut self) {
+        while !self.pending.is_empty() {
+            let Ok(room) = self.events.try_reserve() else { return };
+            hand_on(&mut self.pending, room);
+        }
+    }
+
+    /// Hands on everything, however long the caller takes.
+    async fn deliver_pending(&mut self) {
+        while !self.pending.is_empty() {
+            match self.events.reserve().await {
+                Ok(room) => hand_on(&mut self.pending, room),
+                Err(_) => self.pending.clear(),
+            }
+        }
+    }
+}
+
+fn hand_on(pending: &mut VecDeque<SubscriptionEvent>, room: mpsc::Permit<'_, SubscriptionEvent>) {
+    if let Some(event) = pending.pop_front() {
+        room.send(event);
+    }
+}
+
+/// The next line, waited for.
+async fn next_said(connection: &mut Connection) -> Result<Said, String> {
+    loop {
+        if let Some(said) = connection.next_said()? {
+            return Ok(said);
+        }
+        connection.step(true).await?;
+    }
+}
