@@ -1,0 +1,226 @@
+//! The outbox: every sample is kept here until a broker has answered for it.
+//!
+//! A sample that comes while a broker is connected and nothing older waits is handed to the link
+//! at once. Any other is late: it is marked so and waits in the backlog, and is handed over when
+//! its turn comes. Sequences are given as samples come and everything leaves in their order, so
+//! the broker sees the samples of a metric in the order in which they were measured.
+//!
+//! What the link holds is also kept here, until the answer. When the connection is lost it is
+//! written to the spool: the link will send it again, and if this process dies before, its
+//! successor will.
+//!
+//! Invariant: [`SEQUENCE_WINDOW`] ≥ [`SEGMENT_SPAN_MAX`] + [`IN_FLIGHT_SPAN_MAX`], so that no
+//! sample that is sent again after a restart lies below the broker's window.
+
+use std::collections::BTreeMap;
+use std::os::fd::BorrowedFd;
+
+use aklight_common::client::blocking::{LinkEvent, ProducerLink};
+use aklight_common::limits::SEQUENCE_WINDOW;
+use tracing::{info, warn};
+
+use crate::backlog::{Backlog, Taken};
+use crate::outgoing::Outgoing;
+use crate::sample::{Metric, mark_late};
+use crate::sequences::Sequences;
+use crate::spool::SEGMENT_SPAN_MAX;
+
+/// How far the sequences that the link holds may lie apart: the other half of the broker's
+/// window, see [`SEGMENT_SPAN_MAX`].
+pub const IN_FLIGHT_SPAN_MAX: u64 = 4000;
+
+const _: () = assert!(SEGMENT_SPAN_MAX + IN_FLIGHT_SPAN_MAX <= SEQUENCE_WINDOW);
+
+/// Most samples that the link holds: a spool of hours is sent a few hundred at each round trip,
+/// and a slow broker is not buried.
+const IN_FLIGHT_MAX: usize = 1024;
+
+/// The way from a measurement to a broker.
+#[derive(Debug)]
+pub struct Outbox {
+    id: String,
+    link: ProducerLink,
+    sequences: Sequences,
+    backlog: Backlog,
+    in_flight: BTreeMap<u64, InFlight>,
+    connection: Connection,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    record: Outgoing,
+    spooled: bool,
+}
+
+/// What the log said last about the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Connection {
+    Unknown,
+    NeverYet,
+    Up,
+    Lost,
+}
+
+impl Outbox {
+    /// An outbox of the producer `id`.
+    #[must_use]
+    pub fn new(id: &str, link: ProducerLink, sequences: Sequences, backlog: Backlog) -> Self {
+        Self {
+            id: id.to_owned(),
+            link,
+            sequences,
+            backlog,
+            in_flight: BTreeMap::new(),
+            connection: Connection::Unknown,
+        }
+    }
+
+    /// Takes a sample in.
+    pub fn submit(&mut self, metric: Metric, payload: Vec<u8>) {
+        let sequence = self.sequences.take();
+        let topic = metric.topic(&self.id);
+        let mut record = Outgoing { sequence, topic, key: self.id.clone(), payload };
+        if self.link.is_connected() && self.backlog.is_empty() && self.has_room(sequence) {
+            let Some(refused) = self.hand_over(Taken { record, spooled: false }) else { return };
+            record = refused.record;
+        }
+        mark_late(&mut record.payload);
+        self.backlog.push(record);
+    }
+
+    /// Does all that can be done without waiting.
+    pub fn drive(&mut self) {
+        for event in self.link.drive() {
+            match event {
+                LinkEvent::Connected { broker } => self.connected(&broker),
+                LinkEvent::Disconnected { reason, retry_in_ms } => {
+                    self.disconnected(&reason, retry_in_ms);
+                }
+                LinkEvent::Stored { sequence, .. } => self.answered(sequence),
+                LinkEvent::Refused { sequence, error } => {
+                    warn!("the broker refused sample {sequence} for good: {error}");
+                    self.answered(sequence);
+                }
+            }
+        }
+        self.send_backlog();
+    }
+
+    /// What to poll, and whether for writing too.
+    #[must_use]
+    pub fn fd(&self) -> Option<(BorrowedFd<'_>, bool)> {
+        self.link.fd().map(|fd| (fd, self.link.wants_write()))
+    }
+
+    /// When [`Self::drive`] is due though nothing arrives, in monotonic milliseconds.
+    #[must_use]
+    pub fn next_wake_ms(&self) -> Option<u64> {
+        self.link.next_wake_ms()
+    }
+
+    /// Whether nothing is left that a broker could be sent now: all is answered for, or there is
+    /// no connection.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.link.is_connected() || (self.in_flight.is_empty() && self.backlog.is_empty())
+    }
+
+    /// Keeps on disk what no broker has answered for, for the next process.
+    pub fn close(&mut self) {
+        let lost = self.keep_in_flight() + self.backlog.in_memory();
+        let lost = lost + self.backlog.take_lost();
+        if lost > 0 {
+            warn!("{lost} samples are lost: no broker took them and there was no room in a spool");
+        }
+    }
+
+    fn connected(&mut self, broker: &str) {
+        // Told once: from here on the backlog empties and nothing more goes.
+        let lost = self.backlog.take_lost();
+        if lost > 0 {
+            warn!("{lost} samples were lost while no broker took them: there was no more room");
+        }
+        let late = self.backlog.len();
+        let how = if self.connection == Connection::Lost { "back at" } else { "connected to" };
+        info!("{how} {broker}, late samples to send: {late}");
+        self.connection = Connection::Up;
+    }
+
+    fn disconnected(&mut self, reason: &str, retry_in_ms: u64) {
+        match self.connection {
+            Connection::Up => {
+                warn!("lost the broker ({reason}): keeping samples, next try in {retry_in_ms} ms");
+                self.connection = Connection::Lost;
+                self.keep_in_flight();
+            }
+            Connection::Unknown => {
+                warn!(
+                    "no broker answers yet ({reason}): keeping samples, next try in {retry_in_ms} ms"
+                );
+                self.connection = Connection::NeverYet;
+            }
+            Connection::NeverYet | Connection::Lost => {}
+        }
+    }
+
+    fn answered(&mut self, sequence: u64) {
+        if let Some(InFlight { spooled: true, .. }) = self.in_flight.remove(&sequence) {
+            self.backlog.done(sequence);
+        }
+    }
+
+    fn send_backlog(&mut self) {
+        while self.link.is_connected()
+            && self.in_flight.len() < IN_FLIGHT_MAX
+            && let Some(taken) = self.backlog.take_oldest()
+        {
+            let refused = if self.has_room(taken.record.sequence) {
+                self.hand_over(taken)
+            } else {
+                Some(taken)
+            };
+            if let Some(refused) = refused {
+                self.backlog.put_back(refused);
+                return;
+            }
+        }
+    }
+
+    fn has_room(&self, sequence: u64) -> bool {
+        self.in_flight.len() < IN_FLIGHT_MAX
+            && self
+                .in_flight
+                .first_key_value()
+                .is_none_or(|(oldest, _)| sequence - oldest < IN_FLIGHT_SPAN_MAX)
+    }
+
+    /// Gives a sample to the link, and gives it back when the link has no room.
+    fn hand_over(&mut self, taken: Taken) -> Option<Taken> {
+        let Outgoing { sequence, topic, key, payload } = &taken.record;
+        if self.link.send_with(*sequence, topic, key.as_bytes(), payload).is_err() {
+            return Some(taken);
+        }
+        let Taken { record, spooled } = taken;
+        self.in_flight.insert(record.sequence, InFlight { record, spooled });
+        None
+    }
+
+    /// Writes to disk what the link holds and the spool does not. Answers how many samples could
+    /// not be written.
+    fn keep_in_flight(&mut self) -> u64 {
+        let unkept: Vec<Outgoing> = self
+            .in_flight
+            .values()
+            .filter(|sent| !sent.spooled)
+            .map(|sent| sent.record.clone())
+            .collect();
+        if unkept.is_empty() {
+            return 0;
+        }
+        if !self.backlog.keep_sent(&unkept) {
+            return unkept.len() as u64;
+        }
+        self.in_flight.values_mut().for_each(|sent| sent.spooled = true);
+        0
+    }
+}

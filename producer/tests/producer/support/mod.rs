@@ -1,0 +1,7 @@
+//! What the tests of the real binary stand on: a process, and a broker that does as it is told.
+
+mod broker;
+mod process;
+
+pub use broker::{FakeBroker, Stored};
+pub use process::{Producer, alive, send, wait_until};
