@@ -98,6 +98,7 @@ pub struct Broker {
     committing: JoinHandle<()>,
     actors: TaskTracker,
     stop_committing: CancellationToken,
+    stop_actors: CancellationToken,
     _data_dir: DataDir,
 }
 
@@ -131,12 +132,12 @@ impl Broker {
         };
         let (sessions, partitions_count) = foundation.metadata().await?;
         let producers = Arc::new(Producers::default());
-        let actors = TaskTracker::new();
+        let (actors, stop_actors) = (TaskTracker::new(), CancellationToken::new());
         let (commits, _) = watch::channel(0);
         let commits = Arc::new(commits);
         let mut all = Vec::new();
         for id in (0..partitions_count).map(PartitionId) {
-            all.push(foundation.partition(id, &producers, &commits, &actors).await?);
+            all.push(foundation.partition(id, &producers, &commits, &actors, &stop_actors).await?);
         }
         let groups = all.iter().map(|partition| partition.group.clone());
         let groups = groups.chain([sessions.group().clone()]).collect();
@@ -187,6 +188,7 @@ impl Broker {
             committing,
             actors,
             stop_committing,
+            stop_actors,
             _data_dir: data_dir,
         })
     }
@@ -213,8 +215,7 @@ impl Broker {
         ended("serving HTTP", self.admin.await.map(|_| ()));
         self.stop_committing.cancel();
         ended("committing offsets", self.committing.await);
-        // The last handles of the mailboxes: the actors end when these are gone.
-        drop(self.services);
+        self.stop_actors.cancel();
         self.actors.close();
         self.actors.wait().await;
         for group in self.groups {
@@ -271,6 +272,7 @@ impl Foundation<'_> {
         producers: &Arc<Producers>,
         commits: &Arc<watch::Sender<u64>>,
         actors: &TaskTracker,
+        stop: &CancellationToken,
     ) -> Result<Partition, StartError> {
         let name = format!("partition {id}");
         let log = self.open(&name, &self.data_dir.partition(id))?;
@@ -285,6 +287,7 @@ impl Foundation<'_> {
             log: log.clone(),
             producers: producers.clone(),
             mailbox: received,
+            stop: stop.clone(),
         }));
         Ok(Partition { id, log, topics, group, mailbox, high_watermark })
     }

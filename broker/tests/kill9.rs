@@ -67,7 +67,6 @@ fn produce(stage: &Stage, told: &Told, name: &str, once: bool) {
     }
 }
 
-#[expect(clippy::too_many_arguments, reason = "a test's inner loop, called once")]
 fn converse(
     stage: &Stage,
     told: &Told,

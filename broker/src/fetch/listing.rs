@@ -66,7 +66,12 @@ pub async fn fetch(
     loop {
         commits.borrow_and_update();
         for (partition, (_, next)) in asked.iter().zip(&mut next) {
-            sent += scan(partition, request, next, max - sent, out).await?;
+            match scan(partition, request, next, max - sent, out).await {
+                Ok(found) => sent += found,
+                // What was sent so far is whole; the next FETCH, from there on, tells of it.
+                Err(ListingError::Refused(_)) if sent > 0 => {}
+                Err(error) => return Err(error),
+            }
         }
         if sent > 0 || max == 0 || request.wait_ms == 0 {
             break;

@@ -31,6 +31,10 @@ const REFUSALS_MAX: usize = 64;
 /// After an accept that failed for want of file handles or memory, so long nobody is let in.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long clients have, at a shutdown, to take the answers they are owed: within the ten seconds
+/// that containers are given to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
 /// A silent connection is asked for a sign of life after so long: a machine that vanished without
 /// a word holds its place for about two minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -72,7 +76,10 @@ pub async fn serve(listener: TcpListener, services: Arc<Services>) {
         });
     }
     connections.close();
-    connections.wait().await;
+    if timeout(DRAIN, connections.wait()).await.is_err() {
+        let left = connections.len();
+        services.events.warn("stop", format!("{left} clients did not read their last answers"));
+    }
 }
 
 async fn converse(socket: TcpStream, services: Arc<Services>) -> io::Result<()> {

@@ -11,6 +11,7 @@ use aklight_common::Offset;
 use aklight_common::record::{Body, BodyBuilder, Records};
 use aklight_log::Log;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
 use super::producers::Producers;
 use super::{ProduceError, RoutedBatch};
@@ -37,6 +38,8 @@ pub struct ActorParts {
     pub producers: Arc<Producers>,
     /// Where batches come from.
     pub mailbox: mpsc::Receiver<RoutedBatch>,
+    /// Cancelled when nothing more shall be let in.
+    pub stop: CancellationToken,
 }
 
 /// Who is to be told, and of how many records.
@@ -46,14 +49,14 @@ struct Waiting {
     permit: OwnedSemaphorePermit,
 }
 
-/// Lets records in until the mailbox is closed and empty.
+/// Lets records in until it is told to stop and the mailbox is empty.
 pub async fn run(mut parts: ActorParts) {
     let on_their_way = Arc::new(Semaphore::new(PROPOSALS_MAX));
     let mut held_back = VecDeque::new();
     loop {
         let first = match held_back.pop_front() {
             Some(batch) => batch,
-            None => match parts.mailbox.recv().await {
+            None => match next(&mut parts).await {
                 Some(batch) => batch,
                 None => break,
             },
@@ -64,6 +67,15 @@ pub async fn run(mut parts: ActorParts) {
     }
     // Wait for what is on its way: whoever closes the log next must find it quiet.
     let _ = on_their_way.acquire_many(PROPOSALS_MAX as u32).await;
+}
+
+async fn next(parts: &mut ActorParts) -> Option<RoutedBatch> {
+    if let Some(batch) = parts.stop.run_until_cancelled(parts.mailbox.recv()).await {
+        return batch;
+    }
+    // Nothing new from here on; what is in the mailbox was taken in and gets its answer.
+    parts.mailbox.close();
+    parts.mailbox.recv().await
 }
 
 /// Joins what waits in the mailbox behind `first`, as long as it is small.

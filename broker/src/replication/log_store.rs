@@ -94,7 +94,7 @@ impl RaftLogStorage<Types> for LogStore {
         let bounds = self.log.bounds();
         let id = |(term, index): (aklight_common::Term, RaftIndex)| log_id(term.0, index.0);
         let purged = bounds.purged.map(id);
-        let last = bounds.last.map(id).max(purged.clone());
+        let last = bounds.last.map(id).max(purged);
         Ok(LogState { last_purged_log_id: purged, last_log_id: last })
     }
 

@@ -129,7 +129,7 @@ impl StateMachine {
     pub(super) fn write_checkpoint(&self) -> io::Result<()> {
         let (index, bytes) = {
             let mut progress = self.progress.lock();
-            let Some(applied) = progress.applied.clone() else { return Ok(()) };
+            let Some(applied) = progress.applied else { return Ok(()) };
             progress.bytes_since_checkpoint = 0;
             (RaftIndex(applied.index), self.encode(&progress)?)
         };
@@ -179,7 +179,7 @@ impl StateMachine {
         match entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
-                progress.membership = StoredMembership::new(Some(entry.log_id.clone()), membership);
+                progress.membership = StoredMembership::new(Some(entry.log_id), membership);
             }
             EntryPayload::Normal(proposal) => {
                 self.machine.apply(&Committed {
@@ -221,7 +221,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let progress = self.progress.lock();
-        Ok((progress.applied.clone(), progress.membership.clone()))
+        Ok((progress.applied, progress.membership.clone()))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
@@ -245,7 +245,7 @@ impl RaftStateMachine<Types> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
         self.restore(&snapshot)?;
         let mut progress = self.progress.lock();
-        progress.applied = meta.last_log_id.clone();
+        progress.applied = meta.last_log_id;
         progress.membership = meta.last_membership.clone();
         progress.snapshot = Some(meta.clone());
         drop(progress);
@@ -265,7 +265,7 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let mut progress = self.progress.lock();
         let meta = SnapshotMeta {
-            last_log_id: progress.purge_allowed.take().or_else(|| progress.applied.clone()),
+            last_log_id: progress.purge_allowed.take().or_else(|| progress.applied),
             last_membership: progress.membership.clone(),
         };
         progress.snapshot = Some(meta.clone());

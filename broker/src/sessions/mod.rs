@@ -91,7 +91,7 @@ impl Sessions {
     /// # Errors
     /// When there are too many, or the registration cannot be kept.
     pub async fn register(&self, id: &str, ends: Vec<Offset>) -> Result<Vec<Offset>, SessionError> {
-        if let Some(positions) = self.machine.positions(id) {
+        if let Some(positions) = self.positions(&id.into()) {
             return Ok(positions);
         }
         if self.machine.consumers() >= CONSUMERS_MAX {

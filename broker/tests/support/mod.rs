@@ -26,6 +26,7 @@ impl BrokerProcess {
     }
 
     pub fn start_with(data_dir: &Path, flags: &[&str]) -> Self {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut child = command(data_dir, flags)
             .stderr(Stdio::piped())
             .spawn()
@@ -34,21 +35,14 @@ impl BrokerProcess {
         let (tell, log) = mpsc::channel();
         std::thread::spawn(move || {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if tell.send(line).is_err() {
-                    // Nobody listens any more; the pipe must be drained all the same.
-                }
+                // When nobody listens any more the pipe must be drained all the same.
+                let _ = tell.send(line);
             }
         });
-        let mut said = Vec::new();
-        loop {
-            let line = log
-                .recv_timeout(PATIENCE)
-                .unwrap_or_else(|_| panic!("the broker does not start: {said:#?}"));
-            if let Some((address, http)) = addresses(&line) {
-                return Self { child, address, http, log };
-            }
-            said.push(line);
-        }
+        let mut broker = Self { child, address: nowhere, http: nowhere, log };
+        let line = broker.wait_for_log("serves clients on ");
+        (broker.address, broker.http) = addresses(&line).expect("both addresses");
+        broker
     }
 
     pub fn connect(&self) -> Nc {
@@ -62,15 +56,16 @@ impl BrokerProcess {
     /// Waits for a line of its log that holds `text`.
     pub fn wait_for_log(&self, text: &str) -> String {
         let deadline = Instant::now() + PATIENCE;
+        let mut said = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let line = self
-                .log
-                .recv_timeout(left)
-                .unwrap_or_else(|_| panic!("no line with '{text}' in the broker's log"));
+            let Ok(line) = self.log.recv_timeout(left) else {
+                panic!("no line with '{text}' in the broker's log: {said:#?}");
+            };
             if line.contains(text) {
                 return line;
             }
+            said.push(line);
         }
     }
 
