@@ -41,11 +41,11 @@ pub struct LogArgs {
     /// How much to log: off, error, warn, info, debug, trace, or directives such as
     /// info,openraft=debug [default: RUST_LOG, else info]
     #[arg(long, value_name = "LEVEL", env = "AKLIGHT_LOG_LEVEL", value_parser = check_level,
-          global = true, help_heading = "Logs")]
+          global = true, help_heading = "Common options")]
     pub log_level: Option<String>,
     /// How a log line looks
     #[arg(long, value_name = "FORMAT", env = "AKLIGHT_LOG_FORMAT", value_enum,
-          default_value_t = LogFormat::Text, global = true, help_heading = "Logs")]
+          default_value_t = LogFormat::Text, global = true, help_heading = "Common options")]
     pub log_format: LogFormat,
 }
 

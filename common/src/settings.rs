@@ -85,6 +85,7 @@ pub fn with_config_flag(command: Command) -> Command {
             .env(CONFIG_ENV)
             .global(true)
             .value_parser(clap::value_parser!(PathBuf))
+            .help_heading("Common options")
             .help("Settings from a TOML file: its keys are the flags' long names"),
     )
 }
