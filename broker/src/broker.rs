@@ -13,7 +13,7 @@ use std::sync::Arc;
 use aklight_common::PartitionId;
 use aklight_common::clock::{SharedClock, SystemClock};
 use aklight_common::settings::{EXIT_DONE, EXIT_INTERRUPTED};
-use aklight_log::{Log, OpenError, RealDisk};
+use aklight_log::{Log, OpenError, OpenReport, RealDisk};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -231,9 +231,45 @@ impl Foundation<'_> {
     fn open(&self, name: &str, dir: &std::path::Path) -> Result<Log, StartError> {
         let opened =
             Log::open(RealDisk::shared(), dir, self.config.log.clone(), self.clock.clone());
-        let (log, _report) =
+        let (log, report) =
             opened.map_err(|source| StartError::Log { name: name.to_owned(), source })?;
+        self.tell(name, &report);
         Ok(log)
+    }
+
+    /// Tells what opening a log found.
+    fn tell(&self, name: &str, report: &OpenReport) {
+        for damage in &report.damaged {
+            self.events.error(
+                "damage",
+                format!(
+                    "{name}: {} is damaged at byte {} for {} bytes: offsets {} to {} (the last not included) are lost; what is left of them is in {}; the log goes on around them",
+                    damage.segment.display(),
+                    damage.position,
+                    damage.bytes,
+                    damage.from,
+                    damage.resume,
+                    damage.file.display(),
+                ),
+            );
+        }
+        if let Some(torn) = &report.torn {
+            let text = format!(
+                "{name}: {} ended in {} bytes of an unfinished write at byte {}, which were cut off; nothing of it was acknowledged",
+                torn.segment.display(),
+                torn.bytes,
+                torn.position
+            );
+            self.events.info("torn_tail", text);
+        }
+        if report.hint_lost {
+            self.events.error(
+                "damage",
+                format!(
+                    "{name}: the end of the log is gone: more was committed than the disk now holds"
+                ),
+            );
+        }
     }
 
     async fn start(

@@ -9,13 +9,14 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 
 use aklight_common::RaftIndex;
-use aklight_log::{Log, ReadError};
+use aklight_log::{BatchKind, Log, ReadError};
+use bytes::Bytes;
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use super::codec;
-use super::types::{Entry, LogId, Types, Vote, log_id};
+use super::types::{Entry, LogId, Payload, Proposal, Types, Vote, log_id};
 
 /// Most bytes of entries that one read for replication returns; a follower takes the rest with
 /// its next message. A quarter of gRPC's usual limit of 4 MiB a message.
@@ -33,9 +34,50 @@ impl LogStore {
     }
 
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
-        let batches =
-            self.log.read_indexes(RaftIndex(from), RaftIndex(to), bytes_max).map_err(read_error)?;
-        batches.into_iter().map(codec::entry_of).collect()
+        match self.log.read_indexes(RaftIndex(from), RaftIndex(to), bytes_max) {
+            Ok(batches) => batches.into_iter().map(codec::entry_of).collect(),
+            Err(ReadError::Damaged { from: first, resume, resume_index, .. }) => {
+                let lost = resume.0.saturating_sub(first.0);
+                self.stand_ins(from, resume_index.0.min(to), lost)
+            }
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Entries for a place where the log is damaged, so that a broker without peers can go on
+    /// around it: the first takes the lost records' offsets, which stay lost, and holds nothing.
+    /// A broker with peers is sent the real ones instead.
+    fn stand_ins(&self, from: u64, to: u64, lost_records: u64) -> io::Result<Vec<Entry>> {
+        let records = u32::try_from(lost_records).map_err(io::Error::other)?;
+        let term = self.term_before(from)?;
+        let stand_in = |index| {
+            let payload = if index == from && records > 0 {
+                Payload::Normal(Proposal {
+                    kind: BatchKind::Records,
+                    records,
+                    first_time_us: 0,
+                    last_time_us: 0,
+                    body: Bytes::new(),
+                })
+            } else {
+                Payload::Blank
+            };
+            Entry { log_id: log_id(term, index), payload }
+        };
+        Ok((from..to).map(stand_in).collect())
+    }
+
+    /// The term of the entry before `index`, which one that cannot be read had at least.
+    fn term_before(&self, index: u64) -> io::Result<u64> {
+        let bounds = self.log.bounds();
+        match (index.checked_sub(1), bounds.purged) {
+            (Some(before), Some((term, purged))) if before <= purged.0 => Ok(term.0),
+            (Some(before), _) => Ok(self
+                .read(before, index, 1)?
+                .first()
+                .map_or(0, |entry| entry.log_id.leader_id.term)),
+            (None, _) => Ok(0),
+        }
     }
 
     /// The part of a range that the log holds.
@@ -157,8 +199,4 @@ fn answer(done: oneshot::Sender<io::Result<()>>) -> aklight_log::Done {
 
 async fn finished(waiting: oneshot::Receiver<io::Result<()>>) -> io::Result<()> {
     waiting.await.map_err(|_| io::Error::other("the log was closed"))?
-}
-
-fn read_error(error: ReadError) -> io::Error {
-    io::Error::other(error)
 }
