@@ -363,7 +363,12 @@ fn with_defaults(mut command: Command, path: &[String], values: &Values) -> Comm
         })
         .collect();
     for (id, list) in set {
-        command = command.mut_arg(id, |arg| arg.required(false).default_values(list));
+        command = command.mut_arg(id, |arg| {
+            // What is a secret in the environment is one in a file: `--help` shows neither.
+            let secret = arg.is_hide_env_values_set();
+            let hidden = secret || arg.is_hide_default_value_set();
+            arg.required(false).hide_default_value(hidden).default_values(list)
+        });
     }
     match path.split_first() {
         Some((next, rest)) => command.mut_subcommand(next, |sub| with_defaults(sub, rest, values)),

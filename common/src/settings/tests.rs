@@ -31,6 +31,8 @@ struct BrokerFlags {
     brokers: String,
     #[arg(long)]
     pattern: Vec<String>,
+    #[arg(long, env = "AKLIGHT_TEST_SETTINGS_TOKEN", hide_env_values = true)]
+    token: Option<String>,
     #[arg(long)]
     quiet: bool,
     #[arg(long, requires = "quiet")]
@@ -134,6 +136,18 @@ fn a_file_that_is_not_there_is_named() {
 fn a_value_is_tried_alone_whatever_its_flag_must_go_with() {
     let flags = with_file("data-dir='/d'\nhush='x'", &[]).expect("parsed");
     assert_eq!(flags.hush.as_deref(), Some("x"));
+}
+
+#[test]
+fn help_shows_what_a_file_sets_but_no_secret() {
+    let file = "data-dir='/d'\nport=7007\ntoken='hush-hush'";
+    let mut config = tempfile::NamedTempFile::new().expect("a file");
+    config.write_all(file.as_bytes()).expect("written");
+    let path = config.path().to_str().expect("a name");
+    let help = parse_from::<Top>(["ak", "broker", "--config", path, "--help"]).expect_err("help");
+    let help = help.to_string();
+    assert!(help.contains("[default: 7007]") && !help.contains("hush-hush"), "{help}");
+    assert_eq!(with_file(file, &[]).expect("parsed").token.as_deref(), Some("hush-hush"));
 }
 
 #[test]
