@@ -1,4 +1,27 @@
-//! AKLight's consumer: what is in trouble, and who is told.
+//! AKLight's consumer: follows topics, judges them by rules, and tells people what is wrong.
+//!
+//! ```text
+//! broker ─▶ Subscription ─▶ engine ─┬─▶ rules (pure): sample → change
+//!    ▲                        │     ├─▶ alerts: one file with offsets, states, what to tell
+//!    └── acknowledgements ────┘     └─▶ notify: console, WhatsApp, records under alerts/
+//! ```
+//!
+//! [`rules`] decides, [`alerts`] remembers, [`notify`] tells; [`engine`] holds the three together
+//! and [`run`](mod@run) brings it sockets, signals and the time. What keeps a crash from losing
+//! or doubling an alert is laid down in [`alerts`].
+//!
+//! Left out: acknowledging and muting alerts, and a webhook.
 
+pub mod alerts;
+mod args;
+pub mod engine;
+pub mod load;
+pub mod notify;
+pub mod retry;
 pub mod rules;
+pub mod run;
 pub mod sample;
+
+pub use args::{ConsumerArgs, RetryArgs};
+pub use retry::alerts_retry;
+pub use run::{check_rules, run};

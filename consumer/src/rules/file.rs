@@ -11,6 +11,7 @@ use std::path::Path;
 use std::str::FromStr;
 
 use aklight_common::Pattern;
+use aklight_common::settings::nearest;
 use aklight_common::wire::command::check_client_id;
 use toml::de::{DeTable, DeValue};
 
@@ -18,7 +19,7 @@ use super::mistake::{Gathered, instead};
 use super::{Channel, Condition, Mistakes, Rule, Severity, Threshold, VALUE};
 
 /// The keys of a rule.
-const KEYS: [&str; 10] =
+pub const KEYS: [&str; 10] =
     ["name", "match", "field", "fire", "clear", "for", "repeat", "absent", "severity", "notify"];
 
 /// What people write who know other alarms, and what it is called here.
@@ -181,9 +182,8 @@ impl<'a, 'i> RuleReader<'a, 'i, '_> {
         let fire = fire?;
         let clear = clear.unwrap_or_else(|| fire.opposite());
         if let Some(value) = fire.meets(&clear) {
-            // The meeting point right beside a limit has a long tail of digits: round it off.
             let text = format!(
-                "at {value:.3} the alert would fire (\"{fire}\") and clear (\"{clear}\") at once: clear on the other side, as in \"{}\"",
+                "at {value} the alert would fire (\"{fire}\") and clear (\"{clear}\") at once: clear on the other side, as in \"{}\"",
                 fire.opposite()
             );
             self.mistake_at("clear", text);
@@ -208,8 +208,13 @@ impl<'a, 'i> RuleReader<'a, 'i, '_> {
         };
         let mut channels = Vec::new();
         for entry in entries.iter() {
-            let name = entry.get_ref().as_str().unwrap_or_default();
-            match by_name(&Channel::BY_NAME, "channel", name) {
+            let channel = match entry.get_ref().as_str() {
+                Some(name) => by_name(&Channel::BY_NAME, "channel", name),
+                None => {
+                    Err(format!("a channel is a text in quotes, not {}", article(entry.get_ref())))
+                }
+            };
+            match channel {
                 Ok(channel) => channels.push(channel),
                 Err(text) => self.mistakes.add(entry.span().start, text),
             }
@@ -249,7 +254,11 @@ impl<'a, 'i> RuleReader<'a, 'i, '_> {
 }
 
 fn right_key(given: &str) -> String {
-    match OTHER_NAMES.iter().find(|(other, _)| *other == given) {
+    let others: Vec<_> = OTHER_NAMES.iter().map(|(other, _)| *other).collect();
+    let known = |name: &str| OTHER_NAMES.iter().find(|(other, _)| *other == name);
+    // A misspelt name of another alarm's is as good as the name itself.
+    let other = nearest(given, &others).filter(|_| nearest(given, &KEYS).is_none());
+    match other.and_then(known) {
         Some((_, name)) => format!("it is called '{name}' here"),
         None => instead(given, &KEYS),
     }

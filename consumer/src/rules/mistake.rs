@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use aklight_common::settings::nearest;
+
 /// One mistake.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mistake {
@@ -88,18 +90,17 @@ impl<'a> Gathered<'a> {
     }
 }
 
-/// Most letters that a misspelt name may differ in: beyond it a guess confuses more than it helps.
-const LETTERS_OFF_MAX: usize = 2;
-
-/// ` (did you mean 'x'?)`, or else the list of what there is.
+/// What to write instead of an unknown name: the one most likely meant, or all there are.
 pub(super) fn instead(given: &str, known: &[&str]) -> String {
-    let nearest = known
-        .iter()
-        .map(|name| (strsim::damerau_levenshtein(&given.to_lowercase(), name), name))
-        .min_by_key(|(off, _)| *off)
-        .filter(|(off, _)| *off <= LETTERS_OFF_MAX);
-    match nearest {
-        Some((_, name)) => format!("did you mean '{name}'?"),
+    let letters = |text: &str| {
+        let mut letters: Vec<_> = text.to_lowercase().chars().collect();
+        letters.sort_unstable();
+        letters
+    };
+    // Letters that changed places are one slip of the fingers, though two edits.
+    let swapped = known.iter().copied().find(|name| letters(name) == letters(given));
+    match swapped.or_else(|| nearest(&given.to_lowercase(), known)) {
+        Some(name) => format!("did you mean '{name}'?"),
         None => format!("write one of {}", known.join(", ")),
     }
 }

@@ -87,13 +87,16 @@ impl Threshold {
     /// A value at which both hold, when there is one.
     ///
     /// Each holds on a half-line, at a point, or everywhere but at a point; so if they meet at
-    /// all, they meet at a limit, right beside one, or at an end of the scale.
+    /// all, they meet at a limit, right beside one, or at an end of the scale. Values that read
+    /// well are tried first.
     #[must_use]
     pub fn meets(&self, other: &Self) -> Option<f64> {
+        let (a, b) = (self.limit, other.limit);
         let beside = |limit: f64| [limit, limit.next_up(), limit.next_down()];
-        beside(self.limit)
+        [f64::midpoint(a, b), a + 1.0, a - 1.0, b + 1.0, b - 1.0]
             .into_iter()
-            .chain(beside(other.limit))
+            .chain(beside(a))
+            .chain(beside(b))
             .chain([f64::MIN, f64::MAX])
             .find(|value| self.holds(*value) && other.holds(*value))
     }

@@ -1,0 +1,160 @@
+//! What a consumer remembers from one run to the next.
+//!
+//! Invariant: `next` of a partition is one more than the highest `processed` offset of its
+//! topics, where there is one; announcements are in the order of their sequences, without a gap
+//! below `next_sequence`.
+
+use std::collections::BTreeMap;
+
+use aklight_common::{Offset, PartitionId, Topic};
+use serde::{Deserialize, Serialize};
+
+use super::Alert;
+use crate::rules::machine::State;
+
+/// Most notices by WhatsApp that wait at once: beyond it nobody would read them, and they go to
+/// the dead letters instead.
+pub const NOTICES_MAX: usize = 256;
+
+/// Most announcements that wait for a broker at once; changes beyond it are not recorded.
+pub const ANNOUNCEMENTS_MAX: usize = 1_024;
+
+/// Most topics whose offsets are listed; further ones are processed all the same.
+pub const TOPICS_MAX: usize = 100_000;
+
+/// Where a notice goes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase", tag = "channel")]
+pub enum Destination {
+    /// The consumer's own output.
+    Console,
+    /// A telephone.
+    WhatsApp {
+        /// As Twilio writes it: `whatsapp:+34600000000`.
+        to: String,
+    },
+}
+
+/// Something to be told to somebody, until it is.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Notice {
+    /// Unique within the memory.
+    pub id: u64,
+    /// To whom.
+    pub destination: Destination,
+    /// What.
+    pub alert: Alert,
+    /// What Twilio called the message when it took it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sid: Option<String>,
+}
+
+/// A record of an alert's change, until the broker has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announcement {
+    /// The producer's number for it.
+    pub sequence: u64,
+    /// Where it belongs.
+    pub topic: String,
+    /// What it says: JSON text.
+    pub payload: String,
+}
+
+/// The state of a topic under a rule, as it is kept.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// The rule's name.
+    pub rule: String,
+    /// The topic.
+    pub topic: String,
+    /// How it stands.
+    #[serde(flatten)]
+    pub state: State,
+}
+
+/// All of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Memory {
+    /// Whose it is.
+    pub consumer: String,
+    /// The producer's id under which alerts are announced: a new one for each new file, so that
+    /// sequences counted from 1 again are not taken for repeats.
+    pub producer: String,
+    /// The sequence of the next announcement.
+    pub next_sequence: u64,
+    /// The id of the next notice.
+    pub next_notice: u64,
+    /// The next offset to be processed, for each partition.
+    pub next: BTreeMap<PartitionId, Offset>,
+    /// The last offset that was processed, for each topic and partition.
+    pub processed: BTreeMap<(Topic, PartitionId), Offset>,
+    /// The states of topics under rules.
+    pub standings: Vec<Standing>,
+    /// What must still be told.
+    pub notices: Vec<Notice>,
+    /// What must still be recorded.
+    pub announcements: Vec<Announcement>,
+}
+
+impl Memory {
+    /// That of a consumer who has seen nothing; `now_ms` makes its producer's id a new one.
+    #[must_use]
+    pub fn new(consumer: &str, now_ms: u64) -> Self {
+        // An id is at most 128 bytes: the head of a long one is enough beside the time.
+        let head: String = consumer.chars().take(24).collect();
+        Self {
+            consumer: consumer.to_owned(),
+            producer: format!("{head}.alerts.{now_ms}"),
+            next_sequence: 1,
+            next_notice: 1,
+            next: BTreeMap::new(),
+            processed: BTreeMap::new(),
+            standings: Vec::new(),
+            notices: Vec::new(),
+            announcements: Vec::new(),
+        }
+    }
+
+    /// Whether a record was processed before.
+    #[must_use]
+    pub fn has_processed(&self, partition: PartitionId, offset: Offset) -> bool {
+        self.next.get(&partition).is_some_and(|next| offset < *next)
+    }
+
+    /// Notes that a record is processed.
+    pub fn process(&mut self, topic: &Topic, partition: PartitionId, offset: Offset) {
+        debug_assert!(!self.has_processed(partition, offset), "p{partition}@{offset} twice");
+        self.next.insert(partition, offset.next());
+        let key = (topic.clone(), partition);
+        if self.processed.len() < TOPICS_MAX || self.processed.contains_key(&key) {
+            self.processed.insert(key, offset);
+        }
+    }
+
+    /// Starts a partition again at `offset`: its log is not the one that was processed.
+    pub fn restart(&mut self, partition: PartitionId, offset: Offset) {
+        self.next.insert(partition, offset);
+        self.processed.retain(|(_, of), _| *of != partition);
+    }
+
+    /// Adds a notice and gives back its id.
+    pub fn notify(&mut self, destination: Destination, alert: Alert) -> u64 {
+        let id = self.next_notice;
+        self.next_notice += 1;
+        self.notices.push(Notice { id, destination, alert, sid: None });
+        id
+    }
+
+    /// Takes a notice out.
+    pub fn strike(&mut self, id: u64) -> Option<Notice> {
+        let at = self.notices.iter().position(|notice| notice.id == id)?;
+        Some(self.notices.remove(at))
+    }
+
+    /// How many notices wait for a telephone.
+    #[must_use]
+    pub fn telephone_notices(&self) -> usize {
+        let telephone = |n: &&Notice| matches!(n.destination, Destination::WhatsApp { .. });
+        self.notices.iter().filter(telephone).count()
+    }
+}

@@ -1,0 +1,454 @@
+//! The consumer's core: records, ticks and reports in; the memory, and what is told, out.
+//!
+//! One owner, no lock, and no waiting but for the disk and the console: the queues towards
+//! Twilio and the broker are filled without waiting. The shell around it (module `run`) brings
+//! the events and the time.
+//!
+//! What is told and when follows the order that module `alerts` lays down.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+
+use aklight_common::client::Message;
+use aklight_common::{Offset, PartitionId, Topic};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::alerts::dead::{DeadLetter, DeadLetters};
+use crate::alerts::memory::{ANNOUNCEMENTS_MAX, Announcement, NOTICES_MAX, Standing};
+use crate::alerts::store::Store;
+use crate::alerts::{Alert, Destination, Memory, Notice};
+use crate::notify::console::Console;
+use crate::notify::message::{mark, moment, what};
+use crate::notify::whatsapp::{Event, Order, masked};
+use crate::rules::book::Judged;
+use crate::rules::{Audience, Book, Channel, Kind, Rule, Verdict};
+use crate::sample::Sample;
+
+/// Broken payloads are reported once a topic, for so many topics: whoever sends made-up topics
+/// must not fill the memory with them.
+const BROKEN_TOPICS_MAX: usize = 10_000;
+
+/// What the engine works with.
+pub struct Parts {
+    /// The rules, with the state of every topic as it was remembered.
+    pub book: Book,
+    /// What was remembered.
+    pub memory: Memory,
+    /// Where it is kept; `None` for a consumer who keeps nothing.
+    pub store: Option<Store>,
+    /// Where goes what cannot be told.
+    pub dead: DeadLetters,
+    /// The output.
+    pub console: Console,
+    /// The telephones and the way to them, where WhatsApp is set up.
+    pub telephones: Option<Telephones>,
+    /// The way to the announcer: room for [`ANNOUNCEMENTS_MAX`].
+    pub announcements: mpsc::Sender<Announcement>,
+}
+
+/// Who is written to by WhatsApp.
+#[derive(Debug)]
+pub struct Telephones {
+    /// The recipients.
+    pub to: Vec<String>,
+    /// The way to the sender: room for [`NOTICES_MAX`].
+    pub orders: mpsc::Sender<Order>,
+}
+
+/// A record that the broker may be told is processed.
+pub type Processed = (Topic, Offset, PartitionId);
+
+/// See the module.
+pub struct Engine {
+    parts: Parts,
+    units: HashMap<Topic, String>,
+    broken: HashMap<Topic, u64>,
+    /// Processed, but not yet in the file.
+    unacknowledged: BTreeMap<PartitionId, (Topic, Offset)>,
+    /// Notices that the sender has.
+    handed: HashSet<u64>,
+    /// The last announcement that the announcer has.
+    announced: u64,
+    /// Since when silence is silence; `None` while cut off from the brokers.
+    watching_since_ms: Option<u64>,
+    dirty: bool,
+    urgent: bool,
+    said_too_many_topics: bool,
+    write_fails: bool,
+    console_fails: bool,
+    repeats: u64,
+}
+
+impl Engine {
+    /// Starts with what was remembered, and hands on what was left untold.
+    #[must_use]
+    pub fn new(mut parts: Parts, now_ms: u64) -> Self {
+        for Standing { rule, topic, state } in std::mem::take(&mut parts.memory.standings) {
+            if let Ok(topic) = Topic::new(&topic) {
+                parts.book.restore(&rule, &topic, state);
+            }
+        }
+        let restored: Vec<u64> = parts.memory.notices.iter().map(|notice| notice.id).collect();
+        let announced = parts.memory.announcements.first().map_or(0, |first| first.sequence - 1);
+        let mut engine = Self {
+            parts,
+            units: HashMap::new(),
+            broken: HashMap::new(),
+            unacknowledged: BTreeMap::new(),
+            handed: HashSet::new(),
+            announced,
+            watching_since_ms: None,
+            dirty: false,
+            urgent: false,
+            said_too_many_topics: false,
+            write_fails: false,
+            console_fails: false,
+            repeats: 0,
+        };
+        if !restored.is_empty() {
+            info!(notices = restored.len(), "telling what the last run was about to tell");
+        }
+        engine.tell(&restored.into_iter().collect(), now_ms);
+        engine.commit_if(|engine| engine.dirty, now_ms);
+        engine
+    }
+
+    /// Processes a record, unless it was processed before.
+    pub fn on_message(&mut self, message: &Message, now_ms: u64) {
+        let Message { topic, offset, partition, payload, .. } = message;
+        if self.parts.memory.has_processed(*partition, *offset) {
+            self.repeats += 1;
+            return;
+        }
+        let sample = Sample::parse(payload);
+        let printed = self.parts.console.record(message, sample.as_ref().ok());
+        self.printed(printed);
+        match sample {
+            Ok(sample) => self.judge(topic, &sample, now_ms),
+            Err(error) if self.expects_samples(topic) => self.report_broken(topic, &error),
+            Err(_) => {}
+        }
+        self.parts.memory.process(topic, *partition, *offset);
+        self.unacknowledged.insert(*partition, (topic.clone(), *offset));
+        self.dirty = true;
+    }
+
+    /// Lets time pass. Silence is judged only while a broker is connected.
+    pub fn on_tick(&mut self, now_ms: u64) {
+        let Some(since_ms) = self.watching_since_ms else { return };
+        for verdict in self.parts.book.tick(now_ms, since_ms) {
+            self.dirty = true;
+            self.follow(&verdict, now_ms);
+        }
+    }
+
+    /// A broker is there, or is gone.
+    pub fn watch(&mut self, since_ms: Option<u64>) {
+        self.watching_since_ms = since_ms;
+    }
+
+    /// Where the broker stands behind this consumer: partitions with the offset that it would
+    /// begin with and the one that comes next here.
+    #[must_use]
+    pub fn behind(
+        &self,
+        positions: &[(PartitionId, Offset)],
+    ) -> Vec<(PartitionId, Offset, Offset)> {
+        let next = |partition| self.parts.memory.next.get(partition).copied();
+        positions
+            .iter()
+            .filter_map(|(p, position)| Some((*p, *position, next(p).filter(|n| position < n)?)))
+            .collect()
+    }
+
+    /// A partition's log is shorter than what was processed of it: it is another log.
+    pub fn restart_partition(&mut self, partition: PartitionId, position: Offset) {
+        self.parts.memory.restart(partition, position);
+        self.unacknowledged.remove(&partition);
+        self.dirty = true;
+    }
+
+    /// The last record processed of a partition, where the file knows.
+    #[must_use]
+    pub fn last_processed(&self, partition: PartitionId) -> Option<Processed> {
+        let of_partition = self.parts.memory.processed.iter().filter(|((_, p), _)| *p == partition);
+        let ((topic, _), offset) = of_partition.max_by_key(|(_, offset)| **offset)?;
+        Some((topic.clone(), *offset, partition))
+    }
+
+    /// Takes other rules.
+    pub fn replace_rules(&mut self, rules: Vec<Rule>) {
+        self.parts.book.replace(rules);
+        self.dirty = true;
+    }
+
+    /// The rules that are in force.
+    #[must_use]
+    pub fn rules(&self) -> &[Rule] {
+        self.parts.book.rules()
+    }
+
+    /// Takes the sender's report.
+    pub fn on_event(&mut self, event: Event, now_ms: u64) {
+        self.urgent = true;
+        match event {
+            Event::Accepted { id, sid } => {
+                let mut notices = self.parts.memory.notices.iter_mut();
+                if let Some(notice) = notices.find(|notice| notice.id == id) {
+                    notice.sid = Some(sid);
+                }
+            }
+            Event::Delivered { id } => {
+                self.handed.remove(&id);
+                if let Some(Notice { alert, destination: Destination::WhatsApp { to }, .. }) =
+                    self.parts.memory.strike(id)
+                {
+                    info!(
+                        to = masked(&to),
+                        rule = alert.rule,
+                        topic = alert.topic,
+                        "told by WhatsApp"
+                    );
+                }
+            }
+            Event::Dead { id, reason } => {
+                self.handed.remove(&id);
+                self.bury(id, &reason, now_ms);
+            }
+        }
+    }
+
+    /// The announcer is done with a sequence.
+    pub fn on_announced(&mut self, sequence: u64) {
+        self.parts.memory.announcements.retain(|kept| kept.sequence > sequence);
+        // Not urgent: a repeat is stored once.
+        self.dirty = true;
+    }
+
+    /// Whether something happened that must be told without delay.
+    #[must_use]
+    pub fn is_urgent(&self) -> bool {
+        self.urgent
+    }
+
+    /// Whether the sender has something that it has not reported on.
+    #[must_use]
+    pub fn is_sending(&self) -> bool {
+        !self.handed.is_empty()
+    }
+
+    /// Writes the memory where something changed, then tells, and gives back what the broker may
+    /// now be told is processed.
+    pub fn commit(&mut self, now_ms: u64) -> Vec<Processed> {
+        self.commit_if(|engine| engine.dirty || engine.urgent, now_ms);
+        self.tell(&HashSet::new(), now_ms);
+        // What was told by the console is struck: a second write, for alerts only.
+        self.commit_if(|engine| engine.urgent, now_ms);
+        if self.write_fails {
+            return Vec::new();
+        }
+        let acknowledged = std::mem::take(&mut self.unacknowledged);
+        acknowledged.into_iter().map(|(p, (topic, offset))| (topic, offset, p)).collect()
+    }
+
+    /// What is worth saying at the end.
+    pub fn say_totals(&self) {
+        let broken: u64 = self.broken.values().sum();
+        info!(
+            repeats_skipped = self.repeats,
+            broken_payloads = broken,
+            untold = self.parts.memory.notices.len(),
+            "the consumer ends"
+        );
+    }
+
+    fn commit_if(&mut self, wanted: impl FnOnce(&Self) -> bool, now_ms: u64) {
+        if !wanted(self) {
+            return;
+        }
+        let standing = |(rule, topic, state): (&Rule, &Topic, &_)| Standing {
+            rule: rule.name.clone(),
+            topic: topic.to_string(),
+            state: *state,
+        };
+        self.parts.memory.standings = self.parts.book.states().map(standing).collect();
+        let Some(store) = &self.parts.store else {
+            (self.dirty, self.urgent) = (false, false);
+            return;
+        };
+        match store.write(&self.parts.memory) {
+            Ok(()) => {
+                if std::mem::take(&mut self.write_fails) {
+                    info!("the state can be written again");
+                }
+                (self.dirty, self.urgent) = (false, false);
+            }
+            // Said once; tried again with every tick. Alerts go on: that of a full disk above all.
+            Err(cause) => {
+                if !std::mem::replace(&mut self.write_fails, true) {
+                    let source = std::error::Error::source(&cause).map(ToString::to_string);
+                    error!(at = moment(now_ms), error = %cause, cause = source, "the state cannot be kept");
+                }
+                (self.dirty, self.urgent) = (true, false);
+            }
+        }
+    }
+
+    fn judge(&mut self, topic: &Topic, sample: &Sample, now_ms: u64) {
+        match self.parts.book.judge(topic, sample, now_ms) {
+            Judged::NoRule => {}
+            Judged::TooManyTopics => {
+                if !std::mem::replace(&mut self.said_too_many_topics, true) {
+                    warn!(%topic, "too many topics: rules judge only those seen so far");
+                }
+            }
+            Judged::Changes(verdicts) => {
+                if self.units.get(topic).is_none_or(|unit| *unit != sample.unit) {
+                    self.units.insert(topic.clone(), sample.unit.clone());
+                }
+                for verdict in verdicts {
+                    self.follow(&verdict, now_ms);
+                }
+            }
+        }
+    }
+
+    /// Puts into the memory what must be told of a verdict.
+    fn follow(&mut self, verdict: &Verdict, now_ms: u64) {
+        let rule = &self.parts.book.rules()[verdict.rule];
+        let unit = self.units.get(&verdict.topic).map_or("", String::as_str);
+        let alert = Alert::new(rule, verdict, unit);
+        let by = |channel| rule.notifies(channel);
+        let (console, telephone) = match verdict.change.audience {
+            Audience::Everyone => (by(Channel::Console), by(Channel::WhatsApp)),
+            Audience::Quiet => (by(Channel::Console), false),
+            Audience::Telephone => (false, by(Channel::WhatsApp)),
+        };
+        let told = mark(alert.kind).is_some();
+        if told && console {
+            self.parts.memory.notify(Destination::Console, alert.clone());
+        }
+        let to = self.parts.telephones.as_ref().map_or(&[][..], |t| &t.to).to_vec();
+        if told && telephone {
+            for to in to {
+                let full = self.parts.memory.telephone_notices() >= NOTICES_MAX;
+                let id = self.parts.memory.notify(Destination::WhatsApp { to }, alert.clone());
+                if full {
+                    self.bury(id, "too many alerts wait for WhatsApp", now_ms);
+                }
+            }
+        }
+        let changed = !matches!(verdict.change.audience, Audience::Telephone);
+        if changed && alert.kind != Kind::Reminder {
+            self.announce(&alert);
+        }
+        self.urgent |= told;
+    }
+
+    fn announce(&mut self, alert: &Alert) {
+        let memory = &mut self.parts.memory;
+        if memory.announcements.len() >= ANNOUNCEMENTS_MAX {
+            warn!(rule = alert.rule, "too many alerts wait for a broker: this one is not recorded");
+            return;
+        }
+        let topic = match alert.record_topic() {
+            Ok(topic) => topic.to_string(),
+            Err(error) => {
+                warn!(rule = alert.rule, topic = alert.topic, %error, "this alert cannot be recorded");
+                return;
+            }
+        };
+        let payload = String::from_utf8_lossy(&alert.record_payload()).into_owned();
+        let sequence = memory.next_sequence;
+        memory.next_sequence += 1;
+        memory.announcements.push(Announcement { sequence, topic, payload });
+    }
+
+    /// Hands on what is in the file and was not handed on; `restored` are notices of an earlier
+    /// run, which may have been told already.
+    fn tell(&mut self, restored: &HashSet<u64>, now_ms: u64) {
+        for notice in self.parts.memory.notices.clone() {
+            let (id, maybe_sent) = (notice.id, restored.contains(&notice.id));
+            match (&notice.destination, &self.parts.telephones) {
+                (Destination::Console, _) => {
+                    let printed = self.parts.console.alert(&notice.alert);
+                    self.printed(printed);
+                    self.parts.memory.strike(id);
+                    self.urgent = true;
+                    self.dirty = true;
+                }
+                (Destination::WhatsApp { .. }, _) if self.handed.contains(&id) => {}
+                (Destination::WhatsApp { .. }, Some(telephones)) => {
+                    // Full only where the sender is gone, which it is at the very end.
+                    if telephones.orders.try_send(Order { notice, maybe_sent }).is_ok() {
+                        self.handed.insert(id);
+                    }
+                }
+                (Destination::WhatsApp { .. }, None) => {
+                    self.bury(id, "WhatsApp is no longer set up", now_ms);
+                    self.dirty = true;
+                }
+            }
+        }
+        for announcement in &self.parts.memory.announcements {
+            if announcement.sequence > self.announced
+                && self.parts.announcements.try_send(announcement.clone()).is_ok()
+            {
+                self.announced = announcement.sequence;
+            }
+        }
+    }
+
+    /// Gives a notice up: kept as a dead letter, said on the console.
+    fn bury(&mut self, id: u64, reason: &str, now_ms: u64) {
+        let Some(notice) = self.parts.memory.strike(id) else { return };
+        let Destination::WhatsApp { to } = &notice.destination else { return };
+        let alert = notice.alert.clone();
+        let explained = format!(
+            "WhatsApp to {} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
+            masked(to),
+            alert.rule,
+            what(&alert)
+        );
+        let letter = DeadLetter {
+            at: moment(now_ms),
+            consumer: self.parts.memory.consumer.clone(),
+            reason: reason.to_owned(),
+            notice,
+        };
+        if let Err(cause) = self.parts.dead.append(&letter) {
+            error!(error = %cause, "a dead letter cannot be kept");
+        }
+        let printed = self.parts.console.explain(&explained);
+        self.printed(printed);
+        // The next channel, for alerts that the console was not to show.
+        let by_rule = self.parts.book.rules().iter().find(|rule| rule.name == alert.rule);
+        if !by_rule.is_some_and(|rule| rule.notifies(Channel::Console)) {
+            let printed = self.parts.console.alert(&alert);
+            self.printed(printed);
+        }
+    }
+
+    fn expects_samples(&self, topic: &Topic) -> bool {
+        topic.as_str().starts_with("metrics/") || self.parts.book.matches(topic)
+    }
+
+    fn report_broken(&mut self, topic: &Topic, error: &crate::sample::SampleError) {
+        if let Some(count) = self.broken.get_mut(topic) {
+            *count += 1;
+        } else if self.broken.len() < BROKEN_TOPICS_MAX {
+            self.broken.insert(topic.clone(), 1);
+            warn!(%topic, %error, "this topic has payloads that cannot be judged (said once)");
+        }
+    }
+
+    /// A console that is gone is said once and changes nothing else: telephones still ring.
+    fn printed(&mut self, result: io::Result<()>) {
+        if let Err(error) = result
+            && !std::mem::replace(&mut self.console_fails, true)
+        {
+            warn!(%error, "the output takes no more lines");
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! Reads a rules file: the one place of the rules that touches the disk.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::rules::{Mistakes, Rule, file};
+
+/// The longest rules file: a thousand rules with long comments. A larger one is no rules file.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// Why there are no rules.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The file cannot be read.
+    #[error("cannot read the rules file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is too long to be one of rules.
+    #[error("{} has more than {BYTES_MAX} bytes: is it a rules file?", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file has mistakes.
+    #[error("{0}")]
+    Mistakes(Mistakes),
+}
+
+/// Reads and checks a file.
+///
+/// # Errors
+/// [`LoadError`].
+pub fn load_rules(path: &Path) -> Result<Vec<Rule>, LoadError> {
+    let unreadable = |source| LoadError::Read { path: path.to_owned(), source };
+    if std::fs::metadata(path).map_err(unreadable)?.len() > BYTES_MAX {
+        return Err(LoadError::TooLong { path: path.to_owned() });
+    }
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    file::parse(path, &text).map_err(LoadError::Mistakes)
+}

@@ -1,0 +1,268 @@
+//! The one task that talks to Twilio: works on one job at a time, the earliest due first.
+//!
+//! Limits: [`JOBS_MAX`] jobs at once, the rest waits in the queue in front; so many messages a
+//! minute as are set; nothing at all while the circuit breaker is open. The order of checks is
+//! age, breaker, rate limit, and the timeout of the single request.
+
+use std::collections::HashSet;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use aklight_common::clock::SharedClock;
+use governor::clock::{Clock as _, DefaultClock};
+use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::breaker::Breaker;
+use super::job::{Job, Stage, Step, milliseconds};
+use super::{Content, Failure, Patience, Twilio, masked};
+use crate::alerts::memory::NOTICES_MAX;
+use crate::alerts::{Destination, Notice};
+use crate::notify::message::{body, moment, reference, variables};
+
+/// Most jobs at once: as many as the memory keeps notices.
+const JOBS_MAX: usize = NOTICES_MAX;
+
+/// Messages that may go out at once before the rate limit spaces them.
+const BURST: u32 = 5;
+
+/// A notice to be sent.
+#[derive(Debug)]
+pub struct Order {
+    /// The notice.
+    pub notice: Notice,
+    /// Whether an earlier run may have sent it already.
+    pub maybe_sent: bool,
+}
+
+/// What became of a notice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// Twilio has it.
+    Accepted {
+        /// Which.
+        id: u64,
+        /// Twilio's name for it.
+        sid: String,
+    },
+    /// It arrived, as far as can be known.
+    Delivered {
+        /// Which.
+        id: u64,
+    },
+    /// It is given up.
+    Dead {
+        /// Which.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Works off orders.
+pub struct Sender {
+    consumer: String,
+    twilio: Twilio,
+    patience: Patience,
+    clock: SharedClock,
+    limiter: DefaultDirectRateLimiter,
+    breaker: Breaker,
+    jobs: Vec<Job>,
+    /// Nothing is sent before this moment: the rate limit, or Twilio's wish.
+    paused_until_ms: u64,
+    /// Recipients to whom only templates pass; no more than there are recipients.
+    outside_window: HashSet<String>,
+}
+
+impl Sender {
+    /// For the consumer of that name, whose name is part of each message's reference.
+    #[must_use]
+    pub fn new(consumer: &str, twilio: Twilio, patience: Patience, clock: SharedClock) -> Self {
+        let per_minute = NonZeroU32::new(twilio.settings().per_minute).unwrap_or(NonZeroU32::MIN);
+        let burst = NonZeroU32::new(BURST).unwrap_or(NonZeroU32::MIN);
+        Self {
+            consumer: consumer.to_owned(),
+            limiter: RateLimiter::direct(Quota::per_minute(per_minute).allow_burst(burst)),
+            breaker: Breaker::new(
+                patience.breaker_failures,
+                patience.breaker_open,
+                patience.breaker_open_max,
+            ),
+            twilio,
+            patience,
+            clock,
+            jobs: Vec::new(),
+            paused_until_ms: 0,
+            outside_window: HashSet::new(),
+        }
+    }
+
+    /// Works until `orders` ends and every job is done, or nobody listens to `events` any more.
+    pub async fn run(mut self, mut orders: mpsc::Receiver<Order>, events: mpsc::Sender<Event>) {
+        let mut ended = false;
+        loop {
+            while !ended && self.jobs.len() < JOBS_MAX {
+                match orders.try_recv() {
+                    Ok(order) => self.take(order),
+                    Err(mpsc::error::TryRecvError::Empty) => break,
+                    Err(mpsc::error::TryRecvError::Disconnected) => ended = true,
+                }
+            }
+            if ended && self.jobs.is_empty() {
+                return;
+            }
+            let now_ms = self.clock.monotonic_ms();
+            let next = self.next_due(now_ms);
+            if let Some((at, due_ms)) = next
+                && due_ms <= now_ms
+            {
+                let job = self.jobs.remove(at);
+                if self.work(job, &events).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            let wait = next.map(|(_, due_ms)| Duration::from_millis(due_ms - now_ms));
+            let has_room = !ended && self.jobs.len() < JOBS_MAX;
+            tokio::select! {
+                order = orders.recv(), if has_room => match order {
+                    Some(order) => self.take(order),
+                    None => ended = true,
+                },
+                () = tokio::time::sleep(wait.unwrap_or_default()), if wait.is_some() => {}
+                () = events.closed() => return,
+            }
+        }
+    }
+
+    fn take(&mut self, Order { notice, maybe_sent }: Order) {
+        let now_ms = self.clock.monotonic_ms();
+        self.jobs.push(Job::new(notice, maybe_sent, now_ms, &self.patience));
+    }
+
+    /// The place of the job that is due first, and when that is.
+    fn next_due(&self, now_ms: u64) -> Option<(usize, u64)> {
+        let allowed_ms = self.breaker.allowed_from(now_ms);
+        let due_ms = |job: &Job| {
+            let paused_ms = if job.stage == Stage::Send { self.paused_until_ms } else { 0 };
+            job.due_ms.max(paused_ms).max(allowed_ms)
+        };
+        let dues = self.jobs.iter().enumerate().map(|(at, job)| (due_ms(job), job.notice.id, at));
+        dues.min().map(|(due_ms, _, at)| (at, due_ms))
+    }
+
+    /// One request for one job. An error when nobody listens any more.
+    async fn work(&mut self, mut job: Job, events: &mpsc::Sender<Event>) -> Result<(), Gone> {
+        let now_ms = self.clock.monotonic_ms();
+        let id = job.notice.id;
+        if job.is_stale(now_ms, &self.patience) {
+            let reason = "given up: the alert is too old to be news".to_owned();
+            return tell(events, Event::Dead { id, reason }).await;
+        }
+        if job.stage == Stage::Send
+            && let Err(not_yet) = self.limiter.check()
+        {
+            let wait = not_yet.wait_time_from(DefaultClock::default().now());
+            self.paused_until_ms = now_ms + milliseconds(wait) + 1;
+            self.jobs.push(job);
+            return Ok(());
+        }
+        let step = self.request(&mut job).await;
+        let sid = match &job.stage {
+            Stage::Follow { sid, .. } if job.notice.sid.as_ref() != Some(sid) => Some(sid.clone()),
+            _ => None,
+        };
+        match step {
+            Step::Again => {
+                if let Some(sid) = sid {
+                    job.notice.sid = Some(sid.clone());
+                    tell(events, Event::Accepted { id, sid }).await?;
+                }
+                self.jobs.push(job);
+                Ok(())
+            }
+            Step::Delivered => tell(events, Event::Delivered { id }).await,
+            Step::Dead { reason } => tell(events, Event::Dead { id, reason }).await,
+        }
+    }
+
+    async fn request(&mut self, job: &mut Job) -> Step {
+        let Destination::WhatsApp { to } = job.notice.destination.clone() else {
+            return Step::Dead { reason: "this notice is for no telephone".to_owned() };
+        };
+        let reference = reference(&self.consumer, job.notice.id, &job.notice.alert);
+        let template = self.twilio.settings().content_sid.clone();
+        let has_template = template.is_some();
+        job.template |= has_template && self.outside_window.contains(&to);
+        let patience = &self.patience;
+        let (step, failure) = match job.stage.clone() {
+            Stage::Send => {
+                let content = match template.filter(|_| job.template) {
+                    Some(sid) => Content::Template {
+                        sid,
+                        variables: variables(&job.notice.alert, &reference),
+                    },
+                    None => Content::Body(body(&job.notice.alert, &reference)),
+                };
+                let answer = self.twilio.send(&to, &content).await;
+                let failure = answer.as_ref().err().cloned();
+                (job.sent(answer, has_template, self.clock.monotonic_ms(), patience), failure)
+            }
+            Stage::Ask => {
+                let sent_at = moment(job.notice.alert.at_ms);
+                let day = sent_at.split('T').next().unwrap_or_default();
+                let answer = self.twilio.find(&to, &reference, day).await;
+                let failure = answer.as_ref().err().cloned();
+                (job.looked_up(answer, has_template, self.clock.monotonic_ms(), patience), failure)
+            }
+            Stage::Follow { sid, .. } => {
+                let answer = self.twilio.status(&sid).await;
+                let failure = match &answer {
+                    Ok(fate) => fate.as_ref().err().cloned(),
+                    Err(failure) => Some(failure.clone()),
+                };
+                (job.followed(answer, has_template, self.clock.monotonic_ms(), patience), failure)
+            }
+        };
+        if job.template {
+            self.outside_window.insert(to.clone());
+        }
+        self.note(&to, failure.as_ref(), &step);
+        step
+    }
+
+    /// Keeps breaker and log up to date.
+    fn note(&mut self, to: &str, failure: Option<&Failure>, step: &Step) {
+        let now_ms = self.clock.monotonic_ms();
+        let to = masked(to);
+        let outage = matches!(
+            failure,
+            Some(Failure::Unknown { .. } | Failure::Passing { outage: true, .. })
+        );
+        if let Some(failure) = failure {
+            let again = *step == Step::Again;
+            warn!(%to, reason = %failure, again, "a WhatsApp message did not go through");
+        }
+        if let Some(Failure::Passing { after: Some(after), .. }) = failure {
+            self.paused_until_ms = now_ms + milliseconds(*after);
+        }
+        if !outage {
+            if self.breaker.success() {
+                info!("Twilio answers again");
+            }
+        } else if let Some(open) = self.breaker.failure(now_ms) {
+            warn!(
+                seconds = open.as_secs_f64(),
+                "Twilio fails again and again: leaving it alone for a while"
+            );
+        }
+    }
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+async fn tell(events: &mpsc::Sender<Event>, event: Event) -> Result<(), Gone> {
+    events.send(event).await.map_err(|_| Gone)
+}

@@ -1,0 +1,341 @@
+//! Twilio's Messages resource: send, look up, ask after. What an answer means is decided here and
+//! nowhere else.
+//!
+//! Which failures pass: 429 and code 20429 (too many requests), 63018 (WhatsApp's own limit),
+//! 5xx, and connections that did not come about. Every other 4xx is permanent: Twilio advises
+//! against logic for each code. After a timeout, or an answer that broke off, nobody knows.
+
+use std::time::Duration;
+
+use aklight_common::clock::SharedClock;
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use reqwest::{Client, Response, StatusCode, Url};
+use serde::Deserialize;
+
+use super::{Patience, Settings, SettingsError};
+
+/// What a message says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Content {
+    /// Free text: only within 24 hours of the recipient's last message.
+    Body(String),
+    /// An approved template, for any time.
+    Template {
+        /// Its id.
+        sid: String,
+        /// Its variables, a JSON object.
+        variables: String,
+    },
+}
+
+/// A message that Twilio has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found {
+    /// What Twilio calls it; `None` where the answer did not say.
+    pub sid: Option<String>,
+    /// Whether it is known to have arrived.
+    pub arrived: bool,
+}
+
+/// Why a message is not with its recipient.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// It was not taken, but may be later.
+    #[error("{reason}")]
+    Passing {
+        /// Why.
+        reason: String,
+        /// How long Twilio asks to wait.
+        after: Option<Duration>,
+        /// Whether Twilio itself is in trouble, rather than asking for patience.
+        outage: bool,
+    },
+    /// It may have been taken or not.
+    #[error("{reason}")]
+    Unknown {
+        /// Why nobody knows.
+        reason: String,
+    },
+    /// The recipient has not written for 24 hours: only a template passes.
+    #[error("{reason}")]
+    OutsideWindow {
+        /// In Twilio's words.
+        reason: String,
+    },
+    /// It will never be taken.
+    #[error("{reason}")]
+    Permanent {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Twilio's codes that mean something of their own here.
+mod code {
+    /// Free text outside the 24-hour window.
+    pub(super) const OUTSIDE_WINDOW: u32 = 63016;
+    /// WhatsApp's limit for a sender.
+    pub(super) const CHANNEL_LIMIT: u32 = 63018;
+    /// Too many requests.
+    pub(super) const TOO_MANY: u32 = 20429;
+}
+
+/// The longest that a `Retry-After` is honoured: an alert of an hour ago is no alert.
+const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// How far back a message is looked for: Twilio's newest come first, and a page of these holds
+/// all that was sent while one message was in doubt.
+const LOOKED_THROUGH: &str = "200";
+
+/// A client of one account.
+#[derive(Clone)]
+pub struct Twilio {
+    http: Client,
+    settings: Settings,
+    clock: SharedClock,
+}
+
+#[derive(Debug, Deserialize)]
+struct MessageJson {
+    sid: Option<String>,
+    status: Option<String>,
+    error_code: Option<u32>,
+    body: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct ListJson {
+    messages: Vec<MessageJson>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct ErrorJson {
+    code: Option<u32>,
+    message: Option<String>,
+}
+
+impl Twilio {
+    /// A client for the account of `settings`.
+    ///
+    /// # Errors
+    /// When HTTPS cannot be set up on this machine.
+    pub fn new(
+        settings: Settings,
+        patience: &Patience,
+        clock: SharedClock,
+    ) -> Result<Self, SettingsError> {
+        let http = Client::builder()
+            .connect_timeout(patience.connect_timeout)
+            .timeout(patience.request_timeout)
+            // Twilio does not redirect; the token must not follow somebody who does.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(SettingsError::Http)?;
+        Ok(Self { http, settings, clock })
+    }
+
+    /// Who is written to by these settings.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Hands a message to Twilio.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn send(&self, to: &str, content: &Content) -> Result<Found, Failure> {
+        let mut form = vec![("To", to), ("From", self.settings.from.as_str())];
+        match content {
+            Content::Body(body) => form.push(("Body", body)),
+            Content::Template { sid, variables } => {
+                form.extend([("ContentSid", sid.as_str()), ("ContentVariables", variables)]);
+            }
+        }
+        let request = self.http.post(self.url("Messages.json", &[])).form(&form);
+        let answer = self.ask(request).await?;
+        // Taken, whatever the rest of the answer: a body that cannot be read changes nothing.
+        match answer.json::<MessageJson>().await {
+            Ok(message) => fate(&message),
+            Err(_) => Ok(Found { sid: None, arrived: false }),
+        }
+    }
+
+    /// Looks for a message to `to` with `reference` in its text, sent on `day` (YYYY-MM-DD) or
+    /// later. The outer error is that of the looking, the inner one that of the message.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn find(
+        &self,
+        to: &str,
+        reference: &str,
+        day: &str,
+    ) -> Result<Option<Result<Found, Failure>>, Failure> {
+        let query = [
+            ("To", to),
+            ("From", &self.settings.from),
+            // Together with the `=` that follows: on that day or later.
+            ("DateSent>", day),
+            ("PageSize", LOOKED_THROUGH),
+        ];
+        let answer = self.ask(self.http.get(self.url("Messages.json", &query))).await?;
+        let list: ListJson = answer.json().await.map_err(|error| unreadable(&error))?;
+        let is_it = |message: &&MessageJson| {
+            message.body.as_ref().is_some_and(|body| body.contains(reference))
+        };
+        Ok(list.messages.iter().find(is_it).map(fate))
+    }
+
+    /// Asks what became of a message. The outer error is that of the asking.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn status(&self, sid: &str) -> Result<Result<Found, Failure>, Failure> {
+        let url = self.url(&format!("Messages/{sid}.json"), &[]);
+        let answer = self.ask(self.http.get(url)).await?;
+        let message: MessageJson = answer.json().await.map_err(|error| unreadable(&error))?;
+        Ok(fate(&message))
+    }
+
+    fn url(&self, resource: &str, query: &[(&str, &str)]) -> Url {
+        let Settings { base_url, account_sid, .. } = &self.settings;
+        let text = format!("{base_url}/2010-04-01/Accounts/{account_sid}/{resource}");
+        let mut url = Url::parse(&text)
+            .unwrap_or_else(|error| unreachable!("the base was checked when it was read: {error}"));
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        url
+    }
+
+    async fn ask(&self, request: reqwest::RequestBuilder) -> Result<Response, Failure> {
+        let Settings { account_sid, auth_token, .. } = &self.settings;
+        let request = request.basic_auth(account_sid, Some(auth_token.reveal()));
+        let answer = request.send().await.map_err(|error| unsent(&error))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let after = retry_after(answer.headers(), self.clock.wall_ms());
+        let ErrorJson { code, message } = answer.json().await.unwrap_or_default();
+        let code_text = code.map(|code| format!(", code {code}")).unwrap_or_default();
+        let message = message.unwrap_or_default();
+        let reason = format!("Twilio answers {}{code_text}: {message}", status.as_u16());
+        Err(match status {
+            // Whoever stood between Twilio and us gave up waiting.
+            StatusCode::GATEWAY_TIMEOUT => Failure::Unknown { reason },
+            status if status.is_server_error() => Failure::Passing { reason, after, outage: true },
+            StatusCode::TOO_MANY_REQUESTS => Failure::Passing { reason, after, outage: false },
+            _ => by_code(code, reason, after),
+        })
+    }
+}
+
+fn by_code(code: Option<u32>, reason: String, after: Option<Duration>) -> Failure {
+    match code {
+        Some(code::OUTSIDE_WINDOW) => Failure::OutsideWindow { reason },
+        Some(code::CHANNEL_LIMIT | code::TOO_MANY) => {
+            Failure::Passing { reason, after, outage: false }
+        }
+        _ => Failure::Permanent { reason },
+    }
+}
+
+/// What became of a message that Twilio took.
+fn fate(message: &MessageJson) -> Result<Found, Failure> {
+    let status = message.status.as_deref().unwrap_or_default();
+    let failed = matches!(status, "failed" | "undelivered" | "canceled");
+    if failed || message.error_code.is_some() {
+        let code = message.error_code;
+        let shown = code.map_or_else(|| "without a code".to_owned(), |code| format!("code {code}"));
+        return Err(by_code(
+            code,
+            format!("Twilio took the message but says '{status}', {shown}"),
+            None,
+        ));
+    }
+    Ok(Found { sid: message.sid.clone(), arrived: matches!(status, "delivered" | "read") })
+}
+
+fn unsent(error: &reqwest::Error) -> Failure {
+    // The text of an error names the address, and the address the account: leave it out.
+    let reason = |what: &str| format!("{what} ({})", source_text(error));
+    if error.is_builder() {
+        Failure::Permanent { reason: reason("the request cannot be made") }
+    } else if error.is_connect() {
+        Failure::Passing { reason: reason("Twilio cannot be reached"), after: None, outage: true }
+    } else if error.is_timeout() {
+        Failure::Unknown { reason: "Twilio does not answer in time".to_owned() }
+    } else {
+        Failure::Unknown { reason: reason("the connection to Twilio broke") }
+    }
+}
+
+fn unreadable(error: &reqwest::Error) -> Failure {
+    Failure::Unknown { reason: format!("Twilio's answer cannot be read ({})", source_text(error)) }
+}
+
+/// The innermost cause: "connection refused" says more than "error sending request".
+fn source_text(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    if std::ptr::addr_eq(cause, error) { "no cause given".to_owned() } else { cause.to_string() }
+}
+
+/// `Retry-After` as a wait: seconds, or a date against the answer's own date (or our clock).
+fn retry_after(headers: &HeaderMap, now_ms: u64) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    let wait = match text.parse() {
+        Ok(seconds) => Duration::from_secs(seconds),
+        Err(_) => {
+            let moment =
+                |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
+            let until = moment(text)?.as_millisecond();
+            let sent = headers.get(DATE).and_then(|date| moment(date.to_str().ok()?));
+            let now = sent.map_or(i64::try_from(now_ms).ok()?, jiff::Timestamp::as_millisecond);
+            Duration::from_millis(u64::try_from(until - now).unwrap_or(0))
+        }
+    };
+    Some(wait.min(RETRY_AFTER_MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_has_a_limit() {
+        let check = |value: &str, expect: Option<u64>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().expect("a header"));
+            headers.insert(DATE, "Sat, 21 Nov 2026 02:52:07 GMT".parse().expect("a header"));
+            assert_eq!(retry_after(&headers, 0), expect.map(Duration::from_secs), "{value}");
+        };
+        check("3", Some(3));
+        check("Sat, 21 Nov 2026 02:52:37 GMT", Some(30));
+        check("Sat, 21 Nov 2026 02:52:00 GMT", Some(0));
+        check("86400", Some(600));
+        check("soon", None);
+    }
+
+    #[test]
+    fn a_message_that_was_taken_may_still_have_failed() {
+        let check = |status: &str, error_code: Option<u32>| {
+            fate(&MessageJson {
+                sid: Some("SM1".to_owned()),
+                status: Some(status.to_owned()),
+                error_code,
+                body: None,
+            })
+        };
+        let sid = Some("SM1".to_owned());
+        assert_eq!(check("queued", None), Ok(Found { sid: sid.clone(), arrived: false }));
+        assert_eq!(check("read", None), Ok(Found { sid, arrived: true }));
+        assert!(matches!(check("failed", Some(63016)), Err(Failure::OutsideWindow { .. })));
+        assert!(matches!(check("undelivered", Some(63018)), Err(Failure::Passing { .. })));
+        assert!(matches!(check("failed", None), Err(Failure::Permanent { .. })));
+    }
+}

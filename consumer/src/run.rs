@@ -1,0 +1,389 @@
+//! The shell around the engine: signals, time, brokers, the tasks that send.
+//!
+//! A tokio runtime of two workers: the engine's loop may wait for a disk or a stopped terminal,
+//! and telephones must ring meanwhile.
+
+use std::io::IsTerminal as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aklight_common::client::{
+    Client, ClientConfig, Subscription, SubscriptionEvent, parse_brokers,
+};
+use aklight_common::clock::{SharedClock, SystemClock};
+use aklight_common::settings::EXIT_INTERRUPTED;
+use aklight_common::wire::command::check_client_id;
+use aklight_common::wire::{ErrorCode, WireError};
+use aklight_common::{Offset, PartitionId};
+use anyhow::{Context as _, anyhow, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tracing::{error, info, warn};
+
+use crate::ConsumerArgs;
+use crate::alerts::Memory;
+use crate::alerts::dead::DeadLetters;
+use crate::alerts::memory::{ANNOUNCEMENTS_MAX, NOTICES_MAX};
+use crate::alerts::store::Store;
+use crate::engine::{Engine, Parts, Telephones};
+use crate::load::{LoadError, load_rules};
+use crate::notify::announce::announce;
+use crate::notify::console::Console;
+use crate::notify::whatsapp::{Event, Patience, Sender, Twilio};
+use crate::rules::{Book, Channel, Rule, defaults};
+
+/// How often silence, reminders and unwritten offsets are looked at: the grain of every duration
+/// in a rule, and the most that is processed again by an engine after a crash.
+const TICK: Duration = Duration::from_millis(500);
+/// The file is written at most this often where nothing is to be told.
+const TICKS_PER_WRITE: u32 = 2;
+/// How long the end waits for a request to Twilio that is under way.
+const SENDER_GRACE: Duration = Duration::from_secs(2);
+/// How long the end waits for the broker to confirm.
+const CLOSE_GRACE: Duration = Duration::from_secs(4);
+
+/// Runs a consumer until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What keeps it from starting or from going on, with what to do about it.
+pub fn run(args: ConsumerArgs) -> anyhow::Result<ExitCode> {
+    let setup = Setup::resolve(args)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .context("cannot start the runtime: are threads or file descriptors used up?")?;
+    let ended = runtime.block_on(setup.follow());
+    // Whatever still waits (a name being resolved, say) must not hold up the end.
+    runtime.shutdown_background();
+    ended
+}
+
+/// The arguments, resolved.
+struct Setup {
+    args: ConsumerArgs,
+    config: ClientConfig,
+    rules: Vec<Rule>,
+    twilio: Option<Twilio>,
+    patience: Patience,
+    clock: SharedClock,
+}
+
+impl Setup {
+    /// Checks everything that can be checked before anything is begun; all mistakes at once.
+    fn resolve(args: ConsumerArgs) -> anyhow::Result<Self> {
+        let clock = SystemClock::shared();
+        let patience = Patience::default();
+        let mut mistakes = Vec::new();
+        let mut note = |mistake: String| mistakes.push(mistake);
+        let brokers = parse_brokers(&args.brokers).map_err(|e| note(format!("--brokers: {e}")));
+        if let Err(rule) = check_client_id(args.id.as_bytes()) {
+            note(format!("--id: {rule}"));
+        }
+        if args.patterns.is_empty() {
+            note("--patterns: name at least one, as in metrics/docker/#".to_owned());
+        }
+        let rules = match args.rules_file() {
+            Some(file) => load_rules(file).map_err(|error| note(with_causes(&error))),
+            None => Ok(defaults()),
+        };
+        let twilio = args
+            .twilio
+            .resolve()
+            .and_then(|settings| {
+                settings.map(|s| Twilio::new(s, &patience, Arc::clone(&clock))).transpose()
+            })
+            .map_err(|error| note(with_causes(&error)));
+        match (brokers, rules, twilio) {
+            (Ok(brokers), Ok(rules), Ok(twilio)) if mistakes.is_empty() => {
+                let config = ClientConfig::new(brokers, &args.id);
+                Ok(Self { args, config, rules, twilio, patience, clock })
+            }
+            _ => Err(anyhow!(mistakes.join("\n"))),
+        }
+    }
+
+    async fn follow(self) -> anyhow::Result<ExitCode> {
+        let Self { args, config, rules, twilio, patience, clock } = self;
+        let now_ms = clock.wall_ms();
+        let (store, memory) = if args.persistent {
+            let (store, memory) = Store::open(&args.offsets_dir, &args.id, now_ms)?;
+            (Some(store), memory)
+        } else {
+            (None, Memory::new(&args.id, now_ms))
+        };
+        warn_of_unreachable_telephones(&rules, twilio.is_some());
+        info!(
+            id = args.id,
+            brokers = args.brokers,
+            rules = rules.len(),
+            whatsapp = twilio.is_some(),
+            "following {}",
+            args.patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
+        );
+        let (events_in, events) = mpsc::channel(NOTICES_MAX);
+        let (telephones, sender) = match twilio {
+            Some(twilio) => {
+                let (orders, queue) = mpsc::channel(NOTICES_MAX);
+                let to = twilio.settings().to.clone();
+                let sender = Sender::new(&args.id, twilio, patience, Arc::clone(&clock));
+                let task = tokio::spawn(sender.run(queue, events_in.clone()));
+                (Some(Telephones { to, orders }), Some(task))
+            }
+            None => (None, None),
+        };
+        let (announcements, queue) = mpsc::channel(ANNOUNCEMENTS_MAX);
+        let (announced_in, announced) = mpsc::channel(ANNOUNCEMENTS_MAX);
+        let first = memory.announcements.first().map_or(memory.next_sequence, |a| a.sequence);
+        let producer = ClientConfig { id: memory.producer.clone(), ..config.clone() };
+        tokio::spawn(announce(producer, first, Arc::clone(&clock), queue, announced_in));
+        let out = anstream::AutoStream::auto(std::io::stdout());
+        let console = Console::new(Box::new(out), args.output, args.quiet);
+        let dead = DeadLetters::of(&args.offsets_dir);
+        let book = Book::new(rules);
+        let parts = Parts { book, memory, store, dead, console, telephones, announcements };
+        let engine = Engine::new(parts, now_ms);
+        let subscription =
+            Subscription::open(config.clone(), args.persistent, args.patterns.clone());
+        let shell = Shell {
+            args,
+            config,
+            clock,
+            engine,
+            events,
+            _events_in: events_in,
+            announced,
+            ticks: 0,
+        };
+        shell.run(subscription, sender).await
+    }
+}
+
+/// The loop.
+struct Shell {
+    args: ConsumerArgs,
+    config: ClientConfig,
+    clock: SharedClock,
+    engine: Engine,
+    events: mpsc::Receiver<Event>,
+    /// Held so that `events` does not end where there is no sender.
+    _events_in: mpsc::Sender<Event>,
+    announced: mpsc::Receiver<u64>,
+    ticks: u32,
+}
+
+impl Shell {
+    async fn run(
+        mut self,
+        mut subscription: Subscription,
+        sender: Option<JoinHandle<()>>,
+    ) -> anyhow::Result<ExitCode> {
+        let mut hang_up = signal(SignalKind::hangup())?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let code = loop {
+            tokio::select! {
+                event = subscription.next() => match event {
+                    Some(event) => self.on_subscription(event, &subscription).await?,
+                    None => bail!("the connection's task ended: this is a mistake in the consumer, please report it"),
+                },
+                _ = tick.tick() => self.on_tick(&subscription),
+                Some(event) = self.events.recv() => self.engine.on_event(event, self.clock.wall_ms()),
+                Some(sequence) = self.announced.recv() => self.engine.on_announced(sequence),
+                _ = hang_up.recv() => self.reload(),
+                _ = terminate.recv() => break ExitCode::SUCCESS,
+                _ = interrupt.recv() => break ExitCode::from(EXIT_INTERRUPTED),
+            }
+            if self.engine.is_urgent() {
+                self.commit(&subscription);
+            }
+        };
+        self.end(subscription, sender).await;
+        Ok(code)
+    }
+
+    async fn on_subscription(
+        &mut self,
+        event: SubscriptionEvent,
+        subscription: &Subscription,
+    ) -> anyhow::Result<()> {
+        match event {
+            SubscriptionEvent::Message(message) => {
+                self.engine.on_message(&message, self.clock.wall_ms());
+            }
+            SubscriptionEvent::Connected { broker, positions } => {
+                info!(%broker, "connected");
+                self.catch_up(&positions, subscription).await;
+                self.engine.watch(Some(self.clock.wall_ms()));
+            }
+            SubscriptionEvent::Disconnected { reason, retry_in } => {
+                warn!(reason, retry_in_ms = retry_in.as_millis(), "not connected");
+                self.engine.watch(None);
+            }
+            SubscriptionEvent::Refused(error) if is_final(&error) => {
+                bail!("the broker refused: {error}")
+            }
+            SubscriptionEvent::Refused(error) => warn!(%error, "the broker refused"),
+        }
+        Ok(())
+    }
+
+    /// The broker begins before what is processed here: either it was not told in time, or its
+    /// log is another one.
+    async fn catch_up(&mut self, positions: &[(PartitionId, Offset)], subscription: &Subscription) {
+        let behind = self.engine.behind(positions);
+        if behind.is_empty() {
+            return;
+        }
+        let ends = self.ends().await;
+        for (partition, position, next) in behind {
+            let end = ends.iter().find(|(p, _)| *p == partition).map(|(_, end)| *end);
+            if end.is_some_and(|end| end < next) {
+                warn!(%partition, processed = %next, %position, "this log is shorter than what was processed of it: was its data removed? Beginning again");
+                self.engine.restart_partition(partition, position);
+            } else if let Some((topic, offset, partition)) = self.engine.last_processed(partition) {
+                subscription.ack(&topic, offset, partition);
+            }
+        }
+    }
+
+    /// The end of each partition; nothing where no broker says.
+    async fn ends(&self) -> Vec<(PartitionId, Offset)> {
+        let ask = async {
+            let mut client = Client::connect(self.config.clone()).await?;
+            client.cluster().await
+        };
+        match tokio::time::timeout(self.config.request_timeout, ask).await {
+            Ok(Ok(cluster)) => cluster.partitions.iter().map(|p| (p.id, p.end)).collect(),
+            Ok(Err(error)) => {
+                warn!(%error, "cannot ask how long the log is");
+                Vec::new()
+            }
+            Err(_) => Vec::new(),
+        }
+    }
+
+    fn on_tick(&mut self, subscription: &Subscription) {
+        self.engine.on_tick(self.clock.wall_ms());
+        self.ticks = (self.ticks + 1) % TICKS_PER_WRITE;
+        if self.ticks == 0 {
+            self.commit(subscription);
+        }
+    }
+
+    fn commit(&mut self, subscription: &Subscription) {
+        for (topic, offset, partition) in self.engine.commit(self.clock.wall_ms()) {
+            subscription.ack(&topic, offset, partition);
+        }
+    }
+
+    fn reload(&mut self) {
+        let Some(file) = self.args.rules_file() else {
+            info!("SIGHUP: no rules file to read again");
+            return;
+        };
+        match load_rules(file) {
+            Ok(rules) => {
+                info!(rules = rules.len(), file = %file.display(), "rules read again");
+                self.engine.replace_rules(rules);
+            }
+            Err(error) => {
+                error!(
+                    error = with_causes(&error),
+                    kept = self.engine.rules().len(),
+                    "the old rules stay in force"
+                );
+            }
+        }
+    }
+
+    async fn end(mut self, subscription: Subscription, sender: Option<JoinHandle<()>>) {
+        self.commit(&subscription);
+        if let Some(mut task) = sender {
+            // Closing the events tells the sender to stop; what it does right now may end well.
+            self.drain_events(&mut task).await;
+            task.abort();
+        }
+        self.commit(&subscription);
+        match tokio::time::timeout(CLOSE_GRACE, subscription.close()).await {
+            Ok(true) => {}
+            Ok(false) | Err(_) => info!("no broker to tell what is processed: the file knows"),
+        }
+        self.engine.say_totals();
+    }
+
+    /// Takes reports until nothing is being sent, for a short while at most.
+    async fn drain_events(&mut self, task: &mut JoinHandle<()>) {
+        let deadline = tokio::time::sleep(SENDER_GRACE);
+        tokio::pin!(deadline);
+        while self.engine.is_sending() {
+            tokio::select! {
+                () = &mut deadline => return,
+                _ = &mut *task => return,
+                Some(event) = self.events.recv() => self.engine.on_event(event, self.clock.wall_ms()),
+            }
+        }
+    }
+}
+
+/// Refusals that no patience mends.
+fn is_final(error: &WireError) -> bool {
+    matches!(
+        error.code,
+        ErrorCode::Unauthorized
+            | ErrorCode::Forbidden
+            | ErrorCode::BadPattern
+            | ErrorCode::BadCommand
+    )
+}
+
+fn warn_of_unreachable_telephones(rules: &[Rule], whatsapp: bool) {
+    let asked_for = |rule: &&Rule| {
+        rule.notify.as_ref().is_some_and(|channels| channels.contains(&Channel::WhatsApp))
+    };
+    if let Some(rule) = rules.iter().find(asked_for).filter(|_| !whatsapp) {
+        warn!(
+            rule = rule.name,
+            "rules notify by WhatsApp, which is not set up: set the TWILIO_ variables"
+        );
+    }
+}
+
+/// An error with all its causes, for a log's one line or a message's end.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}
+
+/// Checks a rules file: mistakes go to stderr, one a line, and make for exit code 1.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn check_rules(file: &Path) -> anyhow::Result<ExitCode> {
+    match load_rules(file) {
+        Ok(rules) => {
+            let count = rules.len();
+            let rules = if count == 1 { "rule" } else { "rules" };
+            anstream::println!("{}: {count} {rules}, no mistake", file.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(LoadError::Mistakes(mistakes)) => {
+            anstream::eprintln!("{mistakes}");
+            if std::io::stderr().is_terminal() {
+                anstream::eprintln!("{} to mend", mistakes.list.len());
+            }
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
