@@ -223,8 +223,11 @@ fn collect(
     mut read: impl FnMut(u64) -> Result<Option<Sample>, ReadError>,
 ) -> i32 {
     let clock = &plan.clock;
-    let mut ticker = Ticker::new(clock.monotonic_us(), plan.interval_us);
     let mut failing = Failing::new(collector.name());
+    // The baseline of what is a rate. Not sent, so that all metrics begin an interval from now,
+    // when the parent usually has its connection.
+    failing.note(read(clock.wall_ms()));
+    let mut ticker = Ticker::new(clock.monotonic_us() + plan.interval_us, plan.interval_us);
     let mut dropped = 0_u64;
     loop {
         if ticker.due(clock.monotonic_us())

@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 use aklight_common::clock::SystemClock;
 use aklight_common::settings::{EXIT_DONE, EXIT_INTERRUPTED};
+use sysinfo::System;
 use tracing::info;
 
 pub use args::ProducerArgs;
@@ -49,9 +50,11 @@ pub fn run(args: ProducerArgs) -> anyhow::Result<ExitCode> {
     let root = Root::system();
     let groups = Groups::find(&root);
     info!(
-        "producer {} measures this {}, control groups {}, sends to {}",
+        "producer {} measures this {} ({}, kernel {}, control groups {}), sends to {}",
         settings.id,
         if groups.container { "container" } else { "machine" },
+        System::long_os_version().unwrap_or_else(|_| "unknown system".to_owned()),
+        System::kernel_version().unwrap_or_else(|_| "unknown".to_owned()),
         groups.layout.name(),
         settings.brokers.join(","),
     );

@@ -13,7 +13,7 @@
 //! default actions. As such it also buries orphans it never knew: every child that has ended is
 //! waited for.
 //!
-//! A collector that dies is forked again at once, but no sooner than [`FORK_DISTANCE_US`] after it
+//! A collector that dies is forked again at once, but no sooner than `FORK_DISTANCE_US` after it
 //! was forked last: one that dies at its start would otherwise keep a processor busy.
 
 use std::os::fd::AsFd;

@@ -12,10 +12,10 @@ pub struct Ticker {
 }
 
 impl Ticker {
-    /// The first tick is now.
+    /// A ticker whose first tick is at `first_us`.
     #[must_use]
-    pub fn new(now_us: u64, interval_us: u64) -> Self {
-        Self { interval_us: interval_us.max(1), next_us: now_us }
+    pub fn new(first_us: u64, interval_us: u64) -> Self {
+        Self { interval_us: interval_us.max(1), next_us: first_us }
     }
 
     /// Whether a tick is due; each is answered once.

@@ -6,14 +6,14 @@
 //! zram, optical and floppy devices, and no device that stands on others (device mapper, RAID,
 //! multipath), whose bytes its parts count already.
 //!
-//! `fs_used_percent` is of the file system at `/`: the share that an ordinary user cannot fill
-//! any more. Where the group does not account for disks (a rootless engine without the io
+//! `fs_used_percent` is of the file system at `/`, as `df` computes it: used blocks in percent of
+//! those and what an ordinary user may still fill. Where the group does not account for disks (a rootless engine without the io
 //! controller), the sample has no counters and its value is 0.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use sysinfo::{DiskRefreshKind, Disks};
+use nix::sys::statvfs::statvfs;
 
 use super::cgroup::{Group, Groups};
 use super::counters::Counters;
@@ -35,22 +35,17 @@ pub struct DiskReader {
     group: Option<Group>,
     container: bool,
     counters: Counters<2>,
-    file_systems: Option<Disks>,
 }
 
 impl DiskReader {
     /// A reader of the container, or else of the machine.
     #[must_use]
     pub fn new(root: Root, groups: &Groups) -> Self {
-        // Lists the mounts and asks none of them: a dead network mount would hold us up.
-        let file_systems =
-            Disks::new_with_refreshed_list_specifics(DiskRefreshKind::nothing()).ok();
         Self {
             root,
             group: groups.container.then(|| groups.blkio.clone()).flatten(),
             container: groups.container,
             counters: Counters::new(),
-            file_systems,
         }
     }
 
@@ -82,12 +77,11 @@ impl DiskReader {
         }))
     }
 
-    fn fs_used_percent(&mut self) -> Option<f64> {
-        let mut mounted = self.file_systems.as_mut()?.iter_mut();
-        let top = mounted.find(|fs| fs.mount_point() == Path::new("/"))?;
-        top.refresh_specifics(DiskRefreshKind::nothing().with_storage());
-        let total = top.total_space();
-        (total > 0).then(|| percent(total.saturating_sub(top.available_space()), total))
+    fn fs_used_percent(&self) -> Option<f64> {
+        let fs = statvfs(&self.root.path(Path::new("/"))).ok()?;
+        let used = fs.blocks().saturating_sub(fs.blocks_free());
+        let whole = used + fs.blocks_available();
+        (whole > 0).then(|| percent(used, whole))
     }
 }
 
