@@ -1,4 +1,28 @@
-//! The one client that everyone uses. (In the making.)
+//! The one client that everyone uses, in its forms.
+//!
+//! | form | for | mends itself |
+//! |---|---|---|
+//! | [`blocking::ProducerLink`] | programs with a poll loop and no runtime: the producer | yes |
+//! | [`Producer`] | async programs that store records | yes |
+//! | [`Subscription`] | async programs that follow topics: the consumer, `aklight tail` | yes |
+//! | [`Client`] | one question, one answer: `aklight fetch`, `topics`, `cluster` | no |
+//!
+//! One state machine without sockets (`pipeline`) is behind both producers, and one rule
+//! (`dialer`, [`Backoff`]) says for all forms which broker is tried next and when. What is
+//! promised, and how it is kept:
+//!
+//! - *A reconnection loses and doubles no record.* A producer keeps each record until it is
+//!   answered, and after a reconnection sends all of them again, in order, under the same
+//!   sequences; PRODUCE_ONCE lets the broker tell the repeats.
+//! - *What may pass is tried again, what will not is handed over.* `busy` and `unavailable` are
+//!   repeated after a pause ([`crate::wire::ErrorCode::is_passing`]); every other error is the
+//!   caller's.
+//! - *Any broker will do.* The list is gone round by itself, and names are resolved anew each
+//!   time. A loss is told in the log once.
+//! - *Nothing waits for ever.* Connecting, answering and idling each have a limit; where a form
+//!   waits for its caller, or for a broker to come back, it says so.
+//!
+//! Left out: TLS and AUTH (brokers do not ask for them yet).
 
 mod ask;
 pub mod backoff;

@@ -13,10 +13,11 @@
 //!   before new records follow: a broker that restarts costs `aklight tail` no line. Where
 //!   several patterns are subscribed to, the fetched records come pattern by pattern.
 //!
-//! The rooms: `acks` and `progress` are pure states; `task` dials and catches up;
-//! `connection` speaks on one socket.
+//! The rooms: `acks` and `progress` are pure states; `task` dials and
+//! hands on, `catch_up` fetches what was missed, `connection` speaks on one socket.
 
 mod acks;
+mod catch_up;
 mod connection;
 mod progress;
 mod task;

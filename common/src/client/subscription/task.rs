@@ -7,11 +7,7 @@
 //!                             └─ live, again ─► fetch ─► SUBSCRIBE ─► fetch ─► Connected ┴─► stream
 //! ```
 //!
-//! A live subscription that comes back fetches twice: before it subscribes, however much there
-//! is, and after it, what little was stored in between. Nothing pushed is read meanwhile, so it
-//! waits in the socket, and where the two meet the positions of `progress` keep each record
-//! single. The fetching is done on a connection of its own, because on one connection a pushed
-//! record before a listing could not be told from the listing's first line.
+//! How a live subscription fetches what it missed is told in `catch_up`.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -22,23 +18,13 @@ use tokio::sync::{mpsc, watch};
 use super::connection::{Connection, Said};
 use super::progress::{Positions, Progress, Seen};
 use super::{Shared, SubscriptionEvent};
-use crate::client::ask::Client;
 use crate::client::config::ClientConfig;
 use crate::client::dial::dial;
 use crate::client::dialer::Dialer;
-use crate::client::error::ClientError;
-use crate::client::values::{FetchRequest, Fetched, Message};
+use crate::client::values::Message;
+use crate::wire::WireError;
 use crate::wire::command::check_client_id;
-use crate::wire::{ErrorCode, WireError};
 use crate::{Offset, PartitionId, Pattern};
-
-/// Most records that may be pushed between the answers to the SUBSCRIBEs of a live subscription:
-/// they are sent in one packet, so a handful is usual.
-const HELD_MAX: usize = 65_536;
-
-/// Records fetched at a time when catching up: they are in memory at once, and each may be as
-/// long as a line.
-const CATCH_UP_RECORDS: u64 = 256;
 
 /// The end of one connection.
 enum End {
@@ -55,17 +41,17 @@ impl From<String> for End {
 }
 
 pub(super) struct Task {
-    config: ClientConfig,
+    pub(super) config: ClientConfig,
     persistent: bool,
-    patterns: Vec<Pattern>,
+    pub(super) patterns: Vec<Pattern>,
     shared: Arc<Shared>,
     events: mpsc::Sender<SubscriptionEvent>,
     closing: watch::Receiver<bool>,
     dialer: Dialer,
-    progress: Progress,
-    connected_before: bool,
+    pub(super) progress: Progress,
+    pub(super) connected_before: bool,
     /// What has arrived and waits for room: at most what one reading of the socket brought.
-    pending: VecDeque<SubscriptionEvent>,
+    pub(super) pending: VecDeque<SubscriptionEvent>,
 }
 
 impl Task {
@@ -196,106 +182,6 @@ impl Task {
         }
     }
 
-    async fn begin_live(
-        &mut self,
-        connection: &mut Connection,
-        broker: &str,
-        connected: SubscriptionEvent,
-    ) -> Result<(), String> {
-        if self.connected_before {
-            self.catch_up(broker).await?;
-        }
-        for pattern in &self.patterns {
-            connection.subscribe(pattern.as_str());
-        }
-        let mut held = Vec::new();
-        let mut answered = 0;
-        while answered < self.patterns.len() {
-            match next_said(connection).await? {
-                Said::Subscribed => answered += 1,
-                Said::SubscriptionRefused(error) if error.code.is_passing() => {
-                    return Err(format!("the broker did not take the subscription: {error}"));
-                }
-                Said::SubscriptionRefused(error) => {
-                    answered += 1;
-                    self.tell_refusal(error);
-                }
-                Said::Message(message) if held.len() < HELD_MAX => held.push(message),
-                other => return Err(format!("the broker answered SUBSCRIBE with {other:?}")),
-            }
-        }
-        if self.connected_before {
-            self.catch_up(broker).await?;
-        }
-        self.pending.push_back(connected);
-        for message in held {
-            self.take_message(message);
-        }
-        Ok(())
-    }
-
-    /// Fetches and delivers whatever was stored since the positions, up to the log's end.
-    async fn catch_up(&mut self, broker: &str) -> Result<(), String> {
-        let Progress::Live(live) = &self.progress else { return Ok(()) };
-        let mut config = self.config.clone();
-        config.brokers = vec![broker.to_owned()];
-        let mut client = Client::connect(config).await.map_err(|error| error.to_string())?;
-        for (number, partition, from) in live.gaps() {
-            let mut from = from;
-            loop {
-                let fetched = self.fetch_gap(&mut client, number, partition, &mut from).await?;
-                let Progress::Live(live) = &mut self.progress else { return Ok(()) };
-                let full = fetched.messages.len() as u64 >= CATCH_UP_RECORDS;
-                for message in fetched.messages {
-                    if live.note_fetched(number, &message) {
-                        self.pending.push_back(SubscriptionEvent::Message(message));
-                    }
-                }
-                let told = fetched.next.iter().find(|(at, _)| *at == partition);
-                let next = told.map_or(from, |(_, next)| *next);
-                live.fetched_up_to(number, partition, next);
-                self.deliver_pending().await;
-                if !full || next <= from {
-                    break;
-                }
-                from = next;
-            }
-        }
-        // The broker may have gone since; then nothing is owed to it.
-        let _ = client.quit().await;
-        Ok(())
-    }
-
-    async fn fetch_gap(
-        &self,
-        client: &mut Client,
-        number: usize,
-        partition: PartitionId,
-        from: &mut Offset,
-    ) -> Result<Fetched, String> {
-        let Progress::Live(live) = &self.progress else { return Ok(Fetched::default()) };
-        let mut request = FetchRequest {
-            pattern: live.pattern(number).clone(),
-            offset: *from,
-            partition: Some(partition),
-            max: CATCH_UP_RECORDS,
-            wait_ms: 0,
-        };
-        match client.fetch(&request).await {
-            Err(ClientError::Refused(error)) if error.code == ErrorCode::OffsetOutOfRange => {
-                let cluster = client.cluster().await.map_err(|error| error.to_string())?;
-                let kept = cluster.partitions.iter().find(|p| p.id == partition);
-                let start = kept.map_or(*from, |kept| kept.start);
-                tracing::warn!(%partition, missed_from = %from, %start, "retention was quicker than this subscription");
-                *from = start;
-                request.offset = start;
-                client.fetch(&request).await
-            }
-            fetched => fetched,
-        }
-        .map_err(|error| error.to_string())
-    }
-
     /// Hands on what is pushed, until the connection breaks or the caller closes.
     async fn stream(&mut self, connection: &mut Connection) -> Result<bool, String> {
         let mut closing = self.closing.clone();
@@ -376,7 +262,7 @@ impl Task {
         Ok(())
     }
 
-    fn take_message(&mut self, message: Message) {
+    pub(super) fn take_message(&mut self, message: Message) {
         let fresh = match &mut self.progress {
             Progress::Persistent(seen) => seen.note(&message),
             Progress::Live(live) => live.note_pushed(&message),
@@ -386,7 +272,7 @@ impl Task {
         }
     }
 
-    fn tell_refusal(&mut self, error: WireError) {
+    pub(super) fn tell_refusal(&mut self, error: WireError) {
         if !error.code.is_passing() {
             self.pending.push_back(SubscriptionEvent::Refused(error));
         }
@@ -401,7 +287,7 @@ impl Task {
     }
 
     /// Hands on everything, however long the caller takes.
-    async fn deliver_pending(&mut self) {
+    pub(super) async fn deliver_pending(&mut self) {
         while !self.pending.is_empty() {
             match self.events.reserve().await {
                 Ok(room) => hand_on(&mut self.pending, room),
@@ -418,7 +304,7 @@ fn hand_on(pending: &mut VecDeque<SubscriptionEvent>, room: mpsc::Permit<'_, Sub
 }
 
 /// The next line, waited for.
-async fn next_said(connection: &mut Connection) -> Result<Said, String> {
+pub(super) async fn next_said(connection: &mut Connection) -> Result<Said, String> {
     loop {
         if let Some(said) = connection.next_said()? {
             return Ok(said);
