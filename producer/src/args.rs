@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aklight_common::client::parse_brokers;
+use aklight_common::client::{BrokersError, parse_brokers};
 use aklight_common::wire::command::check_client_id;
+use anyhow::Context;
 use sysinfo::System;
 
 use crate::spool::SPOOL_BYTES_MIN;
@@ -20,12 +21,13 @@ pub struct ProducerArgs {
         long,
         env = "AKLIGHT_BROKERS",
         value_name = "HOST:PORT,…",
-        default_value = "127.0.0.1:7000"
+        default_value = "127.0.0.1:7000",
+        value_parser = brokers
     )]
-    pub brokers: String,
+    pub brokers: Brokers,
 
     /// What this producer is called in topics: one level of a topic [default: the host's name]
-    #[arg(long, env = "AKLIGHT_ID", value_name = "NAME")]
+    #[arg(long, env = "AKLIGHT_ID", value_name = "NAME", value_parser = id)]
     pub id: Option<String>,
 
     /// How often to measure, as in 500ms, 1s or 1m
@@ -43,6 +45,18 @@ pub struct ProducerArgs {
 
 /// A day of four samples a second, at about 190 bytes each.
 const SPOOL_BYTES_DEFAULT: u64 = 64 << 20;
+
+/// A list of brokers, as one value of one flag.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Brokers(pub Vec<String>);
+
+fn brokers(list: &str) -> Result<Brokers, BrokersError> {
+    parse_brokers(list).map(Brokers)
+}
+
+fn id(text: &str) -> Result<String, String> {
+    check_client_id(text.as_bytes()).map(str::to_owned)
+}
 
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
@@ -68,26 +82,22 @@ pub struct Settings {
 }
 
 impl ProducerArgs {
-    /// Checks what clap could not and puts the defaults in.
+    /// Puts the defaults in.
     ///
     /// # Errors
-    /// All that is wrong, a line each.
+    /// When no id is given and the host's name cannot be one.
     pub fn resolve(self) -> Result<Settings, anyhow::Error> {
-        let mut mistakes = Vec::new();
-        let brokers = parse_brokers(&self.brokers).unwrap_or_else(|error| {
-            mistakes.push(format!("--brokers: {error}"));
-            Vec::new()
-        });
-        let id = self.id.or_else(|| System::host_name().ok()).unwrap_or_default();
-        if let Err(rule) = check_client_id(id.as_bytes()) {
-            mistakes.push(format!("--id '{id}': {rule}"));
-        }
-        if !mistakes.is_empty() {
-            anyhow::bail!("{}", mistakes.join("\n"));
-        }
+        let id = match self.id {
+            Some(id) => id,
+            None => System::host_name()
+                .map_err(anyhow::Error::from)
+                .and_then(|name| id(&name).map_err(anyhow::Error::msg))
+                .context("the host's name cannot be the producer's: give it one with --id")?,
+        };
         let spool_dir =
             self.spool_dir.unwrap_or_else(|| Path::new(".aklight").join("spool").join(&id));
         let interval_us = u64::try_from(self.interval.as_micros()).unwrap_or(u64::MAX);
+        let Brokers(brokers) = self.brokers;
         Ok(Settings { brokers, id, interval_us, spool_dir, spool_bytes: self.spool_bytes })
     }
 }
@@ -121,9 +131,11 @@ mod tests {
     }
 
     #[test]
-    fn all_mistakes_come_at_once() {
-        let error = typed(&["--id", "a/b", "--brokers", "x:y"]).expect_err("mistakes");
-        assert!(error.contains("--id 'a/b'") && error.contains("'x:y'"), "{error}");
+    fn what_is_no_name_or_no_broker_is_refused() {
+        let error = typed(&["--id", "a/b"]).expect_err("no id");
+        assert!(error.contains("a/b") && error.contains("one topic level"), "{error}");
+        let error = typed(&["--brokers", "ok:7000,x:y"]).expect_err("no broker");
+        assert!(error.contains("'x:y' is no broker"), "{error}");
     }
 
     #[test]

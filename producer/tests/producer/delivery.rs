@@ -5,6 +5,8 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::support::{FakeBroker, Producer, Stored, wait_until};
+use aklight_producer::outgoing::Outgoing;
+use aklight_producer::spool::Spool;
 use nix::sys::signal::Signal;
 
 const METRICS: [&str; 4] = ["cpu", "memory", "disk", "network"];
@@ -254,4 +256,39 @@ fn without_a_place_for_a_spool_a_short_gap_is_kept_in_memory() {
     wait_for_after(&broker, gap_until + 1000);
     check_all_once(&broker.records(), 1);
     check_no_hole(&broker, gap_until);
+}
+
+#[test]
+fn a_long_backlog_is_sent_once_in_order_though_all_die_midway() {
+    const SPOOLED: usize = 20_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut spool = Spool::open(folder.path(), 64 << 20).expect("a spool");
+    for n in 1..=SPOOLED as u64 {
+        let record = Outgoing {
+            sequence: n,
+            topic: "metrics/docker/p1/cpu".to_owned(),
+            key: "p1".to_owned(),
+            payload: format!("{{\"ts\":{n},\"value\":1,\"unit\":\"percent\",\"late\":true}}")
+                .into_bytes(),
+        };
+        spool.append(&record).expect("written");
+    }
+    drop(spool);
+    let mut broker = FakeBroker::start();
+    for limit in [5_000, 12_000] {
+        let mut producer = Producer::start(&broker.address(), folder.path());
+        broker.fall_silent_after(limit);
+        wait_until("a part of it", || (broker.count() >= limit).then_some(()));
+        producer.kill();
+        broker.stop();
+        broker.restart();
+    }
+    let _producer = Producer::start(&broker.address(), folder.path());
+    let started = now_ms();
+    wait_for_after(&broker, started);
+    assert!(broker.repeats() > 0, "what was not answered for came again");
+    assert_eq!(broker.below_window(), 0);
+    let cpu = broker.records_of("cpu");
+    let spooled: Vec<u64> = cpu.iter().map(Stored::ts).take_while(|ts| *ts <= 20_000).collect();
+    assert_eq!(spooled, (1..=SPOOLED as u64).collect::<Vec<_>>());
 }

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 
@@ -42,7 +42,8 @@ struct Memory {
 
 struct Shared {
     memory: Mutex<Memory>,
-    silent: AtomicBool,
+    /// Records stored from which on nothing is answered.
+    silent_from: AtomicUsize,
     stopping: AtomicBool,
 }
 
@@ -62,7 +63,7 @@ impl FakeBroker {
     pub fn start() -> Self {
         let shared = Arc::new(Shared {
             memory: Mutex::default(),
-            silent: AtomicBool::new(false),
+            silent_from: AtomicUsize::new(usize::MAX),
             stopping: AtomicBool::new(false),
         });
         let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -103,13 +104,23 @@ impl FakeBroker {
     /// Listens again, with what was stored before.
     pub fn restart(&mut self) {
         self.shared.stopping.store(false, Ordering::SeqCst);
-        self.shared.silent.store(false, Ordering::SeqCst);
+        self.fall_silent_after(usize::MAX);
         self.accept_on(TcpListener::bind(self.address).expect("the same port"));
     }
 
     /// Stores from now on, and answers nothing.
     pub fn fall_silent(&self) {
-        self.shared.silent.store(true, Ordering::SeqCst);
+        self.fall_silent_after(0);
+    }
+
+    /// Stores everything, and answers nothing once it has stored so many records.
+    pub fn fall_silent_after(&self, records: usize) {
+        self.shared.silent_from.store(records, Ordering::SeqCst);
+    }
+
+    /// How many records are stored.
+    pub fn count(&self) -> usize {
+        self.shared.memory().records.len()
     }
 
     pub fn address(&self) -> String {
@@ -187,7 +198,7 @@ fn answer(line: &[u8], shared: &Shared) -> Option<String> {
                     offset
                 }
             };
-            let silent = shared.silent.load(Ordering::SeqCst);
+            let silent = memory.records.len() > shared.silent_from.load(Ordering::SeqCst);
             (!silent).then(|| format!("ACK|{topic}|{offset}|0\n"))
         }
         other => panic!("a producer does not say {other:?}"),
