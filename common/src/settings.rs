@@ -90,36 +90,6 @@ pub fn with_config_flag(command: Command) -> Command {
     )
 }
 
-/// A secret from the environment: from the file that `NAME_FILE` names, else from `NAME`. The end
-/// of the line that editors leave behind is dropped. Empty is as good as absent, because
-/// docker-compose passes on unset variables as empty ones.
-///
-/// # Errors
-/// A file that was named and cannot be read.
-pub fn secret(name: &str) -> Result<Option<String>, SecretError> {
-    let file_variable = format!("{name}_FILE");
-    let given = |variable: &str| env::var(variable).ok().filter(|value| !value.is_empty());
-    let Some(file) = given(&file_variable) else {
-        return Ok(given(name));
-    };
-    match fs::read_to_string(&file) {
-        Ok(text) => {
-            Ok(Some(text.trim_end_matches(['\r', '\n']).to_owned())
-                .filter(|value| !value.is_empty()))
-        }
-        Err(source) => Err(SecretError { variable: file_variable, file, source }),
-    }
-}
-
-/// A secret's file cannot be read.
-#[derive(Debug, thiserror::Error)]
-#[error("{variable} names {file}, which cannot be read: is it mounted and readable for this user?")]
-pub struct SecretError {
-    variable: String,
-    file: String,
-    source: std::io::Error,
-}
-
 /// Whether colours are unwanted: `NO_COLOR` is there and not empty (<https://no-color.org>).
 #[must_use]
 pub fn no_color() -> bool {
