@@ -14,6 +14,7 @@ mod fetch;
 mod generate;
 mod output;
 mod produce;
+mod rules;
 mod tail;
 mod topics;
 mod up;
@@ -23,6 +24,7 @@ use std::process::ExitCode;
 use aklight_broker::BrokerArgs;
 use aklight_common::logging::LogArgs;
 use aklight_common::settings::{self, EXIT_DONE, EXIT_FAILED};
+use aklight_consumer::ConsumerArgs;
 use aklight_producer::ProducerArgs;
 use aklight_stress::StressArgs;
 use clap::{CommandFactory, Parser, Subcommand};
@@ -49,6 +51,8 @@ enum Command {
     Broker(Box<BrokerArgs>),
     /// Measure this machine or container, and send it to a broker
     Producer(ProducerArgs),
+    /// Read metrics, judge them by rules, and tell who is to be told
+    Consumer(Box<ConsumerArgs>),
     /// Load this machine, to see alerts ring
     Stress(StressArgs),
     /// Show records as they come
@@ -63,15 +67,30 @@ enum Command {
     Cluster(cluster::ClusterArgs),
     /// Look into a broker
     Debug(debug::DebugArgs),
+    /// Check a file of rules
+    CheckRules(rules::CheckRulesArgs),
+    /// See to alerts
+    Alerts(rules::AlertsArgs),
     /// Print a shell's completions
     Completions(generate::CompletionsArgs),
     /// Print the manual page, or write the pages of all commands into a folder
     Man(generate::ManArgs),
 }
 
+impl Command {
+    /// Whether it runs to serve, so that its log is what one looks at; or answers a question.
+    fn serves(&self) -> bool {
+        matches!(self, Self::Up(_) | Self::Broker(_) | Self::Producer(_) | Self::Consumer(_))
+    }
+}
+
 fn main() -> ExitCode {
     let Cli { log, command } = settings::parse();
-    log.init();
+    if command.serves() {
+        log.init();
+    } else {
+        log.init_quiet();
+    }
     run(command, &log).unwrap_or_else(|error| match error.downcast_ref() {
         Some(OutputError::Closed) => ExitCode::from(EXIT_DONE),
         _ => {
@@ -87,6 +106,7 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<ExitCode> {
         Command::Up(args) => up::run(&args, log),
         Command::Broker(args) => aklight_broker::run(*args),
         Command::Producer(args) => aklight_producer::run(args),
+        Command::Consumer(args) => aklight_consumer::run(*args),
         Command::Stress(args) => aklight_stress::run(args),
         Command::Tail(args) => tail::run(&args),
         Command::Produce(args) => produce::run(&args),
@@ -94,6 +114,8 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<ExitCode> {
         Command::Topics(args) => topics::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Debug(args) => debug::run(&args),
+        Command::CheckRules(args) => rules::check(&args),
+        Command::Alerts(args) => rules::alerts(&args),
         Command::Completions(args) => generate::completions(&args, whole()),
         Command::Man(args) => generate::man(&args, whole()),
     }

@@ -7,7 +7,7 @@
 //! writes directives: `--log-level info,openraft=debug`.
 //!
 //! Which level counts: `--log-level` (or its variable, or the configuration file), else
-//! `RUST_LOG`, else `info`.
+//! `RUST_LOG`, else `info` for what serves and `warn` for what answers a question.
 //!
 //! Invariant: [`LogArgs::init`] starts no thread, since the producer forks after it. Left out:
 //! log files and their rotation, which service managers and container engines do better.
@@ -39,7 +39,7 @@ pub enum LogFormat {
 #[derive(Debug, Clone, Default, clap::Args)]
 pub struct LogArgs {
     /// How much to log: off, error, warn, info, debug, trace, or directives such as
-    /// info,openraft=debug [default: RUST_LOG, else info]
+    /// info,openraft=debug [default: RUST_LOG, else info, or warn for a client]
     #[arg(long, value_name = "LEVEL", env = "AKLIGHT_LOG_LEVEL", value_parser = check_level,
           global = true, help_heading = "Common options")]
     pub log_level: Option<String>,
@@ -52,8 +52,18 @@ pub struct LogArgs {
 impl LogArgs {
     /// Sends this process's events to stderr from now on. Does nothing when that was done before.
     pub fn init(&self) {
+        self.init_from("info");
+    }
+
+    /// The same, for commands whose output is their answer: where nobody asks for a level, only
+    /// what went wrong is logged.
+    pub fn init_quiet(&self) {
+        self.init_from("warn");
+    }
+
+    fn init_from(&self, default: &str) {
         let wanted = self.log_level.clone().or_else(settings::rust_log);
-        let filter = EnvFilter::new(directives(wanted.as_deref()));
+        let filter = EnvFilter::new(directives(wanted.as_deref().unwrap_or(default)));
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
@@ -70,8 +80,7 @@ impl LogArgs {
 }
 
 /// The directives behind a level: a plain one is narrowed to our own modules.
-fn directives(wanted: Option<&str>) -> String {
-    let wanted = wanted.unwrap_or("info");
+fn directives(wanted: &str) -> String {
     match wanted.parse::<LevelFilter>() {
         Ok(level) if level > LevelFilter::WARN => format!("warn,aklight={level}"),
         _ => wanted.to_owned(),
@@ -111,10 +120,9 @@ mod tests {
 
     #[test]
     fn a_plain_level_concerns_our_own_modules() {
-        assert_eq!(directives(None), "warn,aklight=info");
-        assert_eq!(directives(Some("debug")), "warn,aklight=debug");
-        assert_eq!(directives(Some("error")), "error");
-        assert_eq!(directives(Some("info,openraft=debug")), "info,openraft=debug");
+        assert_eq!(directives("debug"), "warn,aklight=debug");
+        assert_eq!(directives("error"), "error");
+        assert_eq!(directives("info,openraft=debug"), "info,openraft=debug");
     }
 
     #[test]

@@ -49,6 +49,10 @@ pub struct UpArgs {
 
 /// Runs everything until it is ended.
 pub fn run(args: &UpArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
+    if let Some(rules) = &args.rules {
+        // A consumer that cannot start would be started again for ever.
+        aklight_consumer::load::load_rules(rules)?;
+    }
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
     check_port_is_free(address)?;
     let services = services(args, log, address);
