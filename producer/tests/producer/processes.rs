@@ -90,13 +90,18 @@ fn a_signal_ends_all_and_says_which_it_was() {
 }
 
 #[test]
-fn ctrl_c_in_a_terminal_forks_no_collector_again() {
+fn ctrl_c_in_a_terminal_leaves_the_collectors_to_their_parent() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut producer = Producer::start("127.0.0.1:1", folder.path());
-    // The terminal sends the signal to the whole group: collectors first here.
-    for pid in producer.collectors() {
-        send(pid, Signal::SIGINT);
+    let broker = FakeBroker::start();
+    let mut producer = Producer::start(&broker.address(), folder.path());
+    let collectors = producer.collectors();
+    // The terminal sends the signal to the whole group; here the parent gets it last.
+    collectors.map(|pid| send(pid, Signal::SIGINT));
+    for metric in ["cpu", "memory"] {
+        let seen = broker.records_of(metric).len();
+        wait_until("samples", || (broker.records_of(metric).len() > seen + 2).then_some(()));
     }
+    assert_eq!(producer.collectors(), collectors);
     producer.signal(Signal::SIGINT);
     assert_eq!(producer.wait().code(), Some(130));
     assert!(!producer.log().contains("died"), "{}", producer.log());
