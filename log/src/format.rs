@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn the_bytes_of_version_1_stand() {
         let bytes = encode_header(&header(), 9, b"body");
-        let expect = "414b4231 6aed02f0 04000000 01 01 0000 0700000000000000 0300000000000000 \
+        let expect = "414b4231 dc12b75d 04000000 01 01 0000 0700000000000000 0300000000000000 \
                       2800000000000000 02000000 09000000 e803000000000000 d007000000000000";
         let expect: String = expect.split_whitespace().collect();
         let got: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();

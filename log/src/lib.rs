@@ -1,13 +1,59 @@
-//! The segmented append log (in the making).
+//! The segmented append log: a partition's log, and its Raft log, which are one.
+//!
+//! A [`Log`] is a folder. Batches are appended at its end, in memory first, then by one writer
+//! thread to the last of its segments; they are read back by entry or by offset, from memory or
+//! from the files. Everything is synchronous: no runtime is needed, and none is known here.
+//!
+//! ```text
+//! partition_0.log/
+//!   00000000000000000000.log      a segment, named after its first offset   (format, segment)
+//!   00000000000000000000.index    its index: offsets, times, topics          (index, sidecar)
+//!   00000000000000052144.log      the open segment, written to at its end    (writer)
+//!   vote                          Raft's vote, two slots                     (slots)
+//!   purged                        what was forgotten at the beginning        (marks)
+//!   committed                     how far it is committed: a hint            (marks)
+//!   checkpoint                    the state machine's, whole or not there    (checkpoint)
+//!   lock                          held while a process has the log open
+//!   ….log.damaged-4096            bytes that were set aside                  (damage)
+//! ```
+//!
+//! Who reads the code begins with [`BatchHeader`]'s module for the bytes, then `state` for what is
+//! shared, `writer` for how it gets to disk and `recovery` for how it comes back.
+//!
+//! What the log promises: an entry whose answer was given is there after a crash (as far as
+//! [`Fsync`] goes), or its loss is reported; offsets have no holes but those of reported damage,
+//! and none is given out twice unless a truncation took it away. What it leaves out: Raft itself,
+//! what a record means, and mending damage from a peer.
 
+mod checkpoint;
+mod damage;
 pub mod disk;
 mod errors;
 mod format;
+mod index;
+mod index_cache;
 mod log;
+mod marks;
 mod options;
+mod read;
+mod recovery;
+mod report;
+mod scan;
+mod search;
+mod segment;
+mod sidecar;
+mod slots;
+mod state;
+mod tail;
+mod varint;
+mod writer;
 
 pub use disk::{Disk, DiskFile, MemoryDisk, RealDisk};
 pub use errors::{LogError, NoRoom, OpenError, ReadError};
 pub use format::{BODY_BYTES_MAX, Batch, BatchHeader, BatchKind, HEADER_BYTES, NewBatch};
-pub use log::{Bounds, Done, Health, Log, OpenReport, TopicCounts};
+pub use log::{COMMITTED_BYTES_MAX, Log, VOTE_BYTES_MAX};
 pub use options::{Fsync, LogOptions, Retention};
+pub use report::{Damage, OpenReport, TornTail};
+pub use search::TopicCounts;
+pub use state::{Bounds, Health};
+pub use writer::Done;

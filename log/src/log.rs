@@ -1,141 +1,471 @@
-//! In the making.
-use std::collections::BTreeMap;
+//! The handle: what a caller does with a log.
+//!
+//! Appending plans under one lock (`submit`): it checks the batches, gives them offsets and places,
+//! makes them readable in the tail, and queues them for the writer thread. So operations enter
+//! the queue in the order in which they changed the state, and their answers come in that order.
+//! Reading takes none of that: see `read`.
+//!
+//! ```text
+//! Log ─(clones)─ Inner ── submit ── queue ──▶ writer thread
+//!                  └───────── Shared ◀────────────┘   state, marks, indexes
+//! ```
+//!
+//! The last handle to go closes the log: it waits until what was queued is durable.
+
+use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::{JoinHandle, ThreadId};
 use std::time::Duration;
 
 use aklight_common::clock::SharedClock;
 use aklight_common::{Offset, RaftIndex, Term};
+use crossbeam_channel::{Sender, bounded};
+use parking_lot::{Condvar, Mutex, RwLock};
 
-use crate::disk::Disk;
+use crate::checkpoint;
+use crate::disk::{Disk, DiskLock};
 use crate::errors::{LogError, NoRoom, OpenError, ReadError};
 use crate::format::{Batch, NewBatch};
+use crate::index_cache::IndexCache;
 use crate::options::{LogOptions, Retention};
+use crate::recovery::{Recovered, recover};
+use crate::report::OpenReport;
+use crate::search::TopicCounts;
+use crate::state::{Bounds, CommittedHint, Health, Marks, Shared, State};
+use crate::tail::Tail;
+use crate::writer::{Done, Op, Writer};
 
-/// Called by the writer thread.
-pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
-/// Records a topic.
-pub type TopicCounts = BTreeMap<String, u64>;
-/// Bounds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Bounds {
-    /// The last entry that was forgotten.
-    pub purged: Option<(Term, RaftIndex)>,
-    /// The last entry; the purged one where nothing follows it.
-    pub last: Option<(Term, RaftIndex)>,
-    /// The first offset that is kept.
-    pub start_offset: Offset,
-    /// The next offset to be written.
-    pub end_offset: Offset,
-    /// The last entry that was acknowledged.
-    pub flushed: Option<RaftIndex>,
-    /// The last entry that was given to the file system.
-    pub written: Option<RaftIndex>,
-    /// Bytes of all segments.
-    pub bytes: u64,
+/// Longest vote: two numbers and a flag, with room to spare.
+pub const VOTE_BYTES_MAX: usize = 64;
+
+/// Longest committed hint of the caller.
+pub const COMMITTED_BYTES_MAX: usize = 64;
+
+/// A segmented append log. Clones share it; the last one to go closes it.
+#[derive(Clone)]
+pub struct Log {
+    inner: Arc<Inner>,
 }
-/// Health.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Health {
-    /// Takes writes.
-    Writable,
-    /// Refuses them, and why.
-    Failed(String),
+
+struct Inner {
+    shared: Arc<Shared>,
+    queue: Sender<Op>,
+    /// Held from planning to queueing: both happen in one order. `true` once closed.
+    submit: Mutex<bool>,
+    writer: Mutex<Option<Running>>,
+    writer_id: ThreadId,
+    checkpoint: Mutex<()>,
 }
-/// Report.
-#[derive(Debug)]
-pub struct OpenReport {}
-/// A log.
-#[derive(Clone, Debug)]
-pub struct Log;
-#[expect(missing_docs, clippy::missing_errors_doc, reason = "in the making")]
-#[expect(unused_variables, reason = "in the making")]
+
+/// The writer thread, and the lock on the folder that ends with it.
+struct Running {
+    thread: JoinHandle<()>,
+    _lock: Box<dyn DiskLock>,
+}
+
 impl Log {
+    /// Opens the log in a folder, or begins one there.
+    ///
+    /// Damage is no error: the log opens around it, and the report says what was lost.
+    ///
+    /// # Errors
+    /// When another process has the folder, the file system refuses, or the vote or the purge
+    /// mark is beyond reading.
     pub fn open(
         disk: Arc<dyn Disk>,
         dir: &Path,
         options: LogOptions,
         clock: SharedClock,
-    ) -> Result<(Log, OpenReport), OpenError> {
-        panic!("in the making")
+    ) -> Result<(Self, OpenReport), OpenError> {
+        let recovered = recover(&*disk, dir)?;
+        let (shared, writer, queue, report, lock) = assemble(recovered, disk, dir, options, clock)?;
+        let thread = std::thread::Builder::new()
+            // Linux shows 15 bytes of a thread's name.
+            .name("log writer".to_owned())
+            .spawn(move || writer.run())
+            .map_err(|source| OpenError::Io {
+                what: "start the writer thread for",
+                path: dir.to_owned(),
+                source,
+            })?;
+        let inner = Inner {
+            shared,
+            queue,
+            submit: Mutex::new(false),
+            writer_id: thread.thread().id(),
+            writer: Mutex::new(Some(Running { thread, _lock: lock })),
+            checkpoint: Mutex::new(()),
+        };
+        Ok((Self { inner: Arc::new(inner) }, report))
     }
+
+    /// Appends batches, which get the next offsets. They can be read on return; `done` is called
+    /// when they are as durable as the options ask for. Waits while the queue is full.
+    ///
+    /// # Errors
+    /// When the batches do not follow on or the log takes no writes. Nothing was appended then,
+    /// and `done` is not called.
     pub fn append(&self, batches: Vec<NewBatch>, done: Done) -> Result<(), LogError> {
-        panic!("in the making")
+        let closed = self.inner.submit.lock();
+        if *closed {
+            return Err(LogError::Closed);
+        }
+        let shared = &self.inner.shared;
+        if let Health::Failed(reason) = shared.health() {
+            return Err(LogError::Failed(reason));
+        }
+        let writes = {
+            let mut state = shared.state.write();
+            state.check(&batches)?;
+            state.plan(batches, &shared.dir, shared.options.segment_bytes)
+        };
+        let bytes = writes.iter().map(|write| write.batch.header.stored_len()).sum();
+        shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.inner.queue.send(Op::Append { writes, done }).map_err(|_| LogError::Closed)
     }
+
+    /// Saves the vote, at most [`VOTE_BYTES_MAX`] bytes; `done` is called when it is durable, and
+    /// with it everything that was queued before.
     pub fn save_vote(&self, vote: Vec<u8>, done: Done) {
-        panic!("in the making")
+        if vote.len() > VOTE_BYTES_MAX {
+            let text = format!("a vote has at most {VOTE_BYTES_MAX} bytes, not {}", vote.len());
+            return done(Err(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
+        self.submit(Op::Vote { vote, done });
     }
+
+    /// The last vote that was saved.
+    ///
+    /// # Errors
+    /// None today: a vote that cannot be read keeps the log from opening.
     pub fn read_vote(&self) -> Result<Option<Vec<u8>>, LogError> {
-        panic!("in the making")
+        Ok(self.inner.shared.marks.lock().vote.clone())
     }
+
+    /// Notes how far the caller has committed, at most [`COMMITTED_BYTES_MAX`] bytes: a hint for
+    /// the next start, written soon and never synced by itself. Does not wait.
     pub fn save_committed(&self, bytes: Vec<u8>) {
-        panic!("in the making")
+        debug_assert!(bytes.len() <= COMMITTED_BYTES_MAX, "the hint would not fit its slot");
+        let was_new = {
+            let mut committed = self.inner.shared.committed.lock();
+            committed.bytes = Some(bytes);
+            std::mem::replace(&mut committed.is_new, true)
+        };
+        if !was_new {
+            // A full queue means that the writer thread is at work and will look by itself.
+            let _ = self.inner.queue.try_send(Op::Wake);
+        }
     }
+
+    /// What [`Self::save_committed`] noted last.
+    #[must_use]
     pub fn read_committed(&self) -> Option<Vec<u8>> {
-        panic!("in the making")
+        self.inner.shared.committed.lock().bytes.clone()
     }
+
+    /// Saves the state machine's checkpoint as of an entry, durably, in place of the one before.
+    /// What the log holds is made durable first: no checkpoint is ever ahead of it.
+    ///
+    /// # Errors
+    /// What the file system says; the checkpoint before then stands.
     pub fn save_checkpoint(&self, index: RaftIndex, bytes: Vec<u8>) -> io::Result<()> {
-        panic!("in the making")
+        let _one_at_a_time = self.inner.checkpoint.lock();
+        let (sender, synced) = bounded(1);
+        self.submit(Op::Sync {
+            done: Box::new(move |result| {
+                let _ = sender.send(result);
+            }),
+        });
+        synced.recv().map_err(|_| io::Error::other("the log is closed"))??;
+        let shared = &self.inner.shared;
+        checkpoint::write(&*shared.disk, &shared.dir, index, &bytes)
     }
+
+    /// The last checkpoint; none where there is none, or a damaged one.
+    ///
+    /// # Errors
+    /// When the file system refuses to read it.
     pub fn read_checkpoint(&self) -> Result<Option<(RaftIndex, Vec<u8>)>, LogError> {
-        panic!("in the making")
+        let shared = &self.inner.shared;
+        checkpoint::read(&*shared.disk, &shared.dir)
+            .map_err(|source| LogError::Io { path: checkpoint::path(&shared.dir), source })
     }
+
+    /// Takes away every entry behind `last`; their offsets will be given out again. Returns when
+    /// the log shows it, with whatever was queued before written; later appends may follow at
+    /// once. `done` is called when it is durable.
     pub fn truncate_after(&self, last: Option<RaftIndex>, done: Done) {
-        panic!("in the making")
+        let (finished, shown) = bounded(0);
+        let closed = self.inner.submit.lock();
+        self.queue(*closed, Op::Truncate { last, done, finished });
+        // Nothing is ever sent: the writer thread, or the failed queueing, drops the sender.
+        let _ = shown.recv();
     }
+
+    /// Forgets every entry up to and with `upto`, which the log must hold. Whole segments are
+    /// removed; the start of the log moves at once. `done` is called when that is durable.
     pub fn purge(&self, upto: RaftIndex, done: Done) {
-        panic!("in the making")
+        self.purge_with(upto, None, done);
     }
+
+    /// The same for an entry that may be past the log's end (when a snapshot took its place): the
+    /// log is empty then and goes on behind it.
+    pub fn purge_to(&self, term: Term, upto: RaftIndex, done: Done) {
+        self.purge_with(upto, Some(term), done);
+    }
+
+    fn purge_with(&self, upto: RaftIndex, term: Option<Term>, done: Done) {
+        let closed = self.inner.submit.lock();
+        let last = self.inner.shared.state.read().last;
+        let is_past_end = last.is_none_or(|last| upto > last.1);
+        if is_past_end && term.is_none() {
+            let text = format!("cannot purge up to entry {upto}: the log ends before it");
+            return done(Err(io::Error::new(io::ErrorKind::InvalidInput, text)));
+        }
+        // A purge past the end changes where the next append goes: wait for that.
+        let (finished, shown) = bounded(0);
+        let finished = is_past_end.then_some(finished);
+        self.queue(*closed, Op::Purge { upto, term, done, finished });
+        if is_past_end {
+            let _ = shown.recv();
+        }
+    }
+
+    /// Where the log begins and ends.
+    #[must_use]
     pub fn bounds(&self) -> Bounds {
-        panic!("in the making")
+        self.inner.shared.bounds()
     }
+
+    /// Waits until an entry is acknowledged; `false` when the time is up.
+    ///
+    /// # Errors
+    /// When the log refuses writes: it will not be acknowledged then.
     pub fn wait_flushed(&self, index: RaftIndex, timeout: Duration) -> io::Result<bool> {
-        panic!("in the making")
+        let shared = &self.inner.shared;
+        let mut marks = shared.marks.lock();
+        shared.marks_changed.wait_while_for(
+            &mut marks,
+            |marks| marks.flushed < Some(index) && marks.failed.is_none(),
+            timeout,
+        );
+        if marks.flushed >= Some(index) {
+            return Ok(true);
+        }
+        marks.failed.clone().map_or(Ok(false), |reason| Err(io::Error::other(reason)))
     }
+
+    /// Reads entries from `from` up to `to`, the last not included: at least one if there is one,
+    /// and no more than fit into `bytes_max`.
+    ///
+    /// # Errors
+    /// When `from` is purged, past the end or damaged, or the disk cannot be read.
     pub fn read_indexes(
         &self,
         from: RaftIndex,
         to: RaftIndex,
         bytes_max: usize,
     ) -> Result<Vec<Batch>, ReadError> {
-        panic!("in the making")
+        self.inner.shared.read_indexes(from, to, bytes_max)
     }
+
+    /// Reads batches of records, beginning with the one that holds `from`, up to `to`, the last
+    /// not included: at least one if there is one, and no more than fit into `bytes_max`. A batch
+    /// that reaches over `to` is not read.
+    ///
+    /// # Errors
+    /// When `from` is purged, past the end or damaged, or the disk cannot be read.
     pub fn read_offsets(
         &self,
         from: Offset,
         to: Offset,
         bytes_max: usize,
     ) -> Result<Vec<Batch>, ReadError> {
-        panic!("in the making")
+        self.inner.shared.read_offsets(from, to, bytes_max)
     }
+
+    /// A lower bound of the first offset from `from` up to `to` whose topic is wanted, by the
+    /// indexes alone; `to` when there is none. Damage counts as a match, so that its reader
+    /// hears of it.
     pub fn next_with_topics(
         &self,
         from: Offset,
         to: Offset,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Offset {
-        panic!("in the making")
+        self.inner.shared.next_with_topics(from, to, wanted)
     }
+
+    /// The first record that is not older; the log's end when all are.
+    #[must_use]
     pub fn offset_at_time(&self, time_us: u64) -> Offset {
-        panic!("in the making")
+        self.inner.shared.offset_at_time(time_us)
     }
+
+    /// The base offset of an entry; none where it is not (or no longer) there or is damaged.
+    #[must_use]
     pub fn offset_of(&self, index: RaftIndex) -> Option<Offset> {
-        panic!("in the making")
+        self.inner.shared.offset_of(index)
     }
+
+    /// How many records of each topic `purge(upto)` would take away.
+    ///
+    /// # Errors
+    /// When they cannot be read.
     pub fn topic_counts_before(&self, upto: RaftIndex) -> Result<TopicCounts, ReadError> {
-        panic!("in the making")
+        self.inner.shared.topic_counts_before(upto)
     }
+
+    /// The last entry that retention would purge now: always the last of a sealed segment.
+    #[must_use]
     pub fn expired(&self, now_us: u64, retention: &Retention) -> Option<RaftIndex> {
-        panic!("in the making")
+        self.inner.shared.expired(now_us, retention)
     }
+
+    /// Whether there is room for what is queued, `bytes` more and the reserve.
+    ///
+    /// # Errors
+    /// When there is not, or nobody can tell.
     pub fn check_room(&self, bytes: u64) -> Result<(), NoRoom> {
-        panic!("in the making")
+        self.inner.shared.check_room(bytes)
     }
+
+    /// Whether the log takes writes.
+    #[must_use]
     pub fn health(&self) -> Health {
-        panic!("in the making")
+        self.inner.shared.health()
     }
+
+    /// Closes the log: what was queued is written, synced and answered, the writer thread ends,
+    /// the folder is free. Reads go on. Closing again does nothing.
     pub fn close(&self) {
-        panic!("in the making")
+        self.inner.close();
     }
+
+    fn submit(&self, op: Op) {
+        let closed = self.inner.submit.lock();
+        self.queue(*closed, op);
+    }
+
+    /// Queues an operation, or answers that the log is closed. The caller holds `submit`.
+    fn queue(&self, closed: bool, op: Op) {
+        let refused = if closed { Some(op) } else { self.inner.queue.send(op).err().map(|e| e.0) };
+        if let Some(op) = refused {
+            op.refuse();
+        }
+    }
+}
+
+impl Inner {
+    fn close(&self) {
+        {
+            let mut closed = self.submit.lock();
+            if !std::mem::replace(&mut *closed, true) {
+                let _ = self.queue.send(Op::Close);
+            }
+        }
+        // The last handle may be dropped by an answer, on the writer thread itself: then it ends
+        // by itself, right after.
+        if std::thread::current().id() != self.writer_id
+            && let Some(running) = self.writer.lock().take()
+            && running.thread.join().is_err()
+        {
+            tracing::error!(dir = %self.shared.dir.display(), "the log's writer thread panicked");
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl fmt::Debug for Log {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Log").field("dir", &self.inner.shared.dir).finish_non_exhaustive()
+    }
+}
+
+type Assembled = (Arc<Shared>, Writer, Sender<Op>, OpenReport, Box<dyn DiskLock>);
+
+/// Makes what is shared and the writer from what was found on disk.
+fn assemble(
+    recovered: Recovered,
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: LogOptions,
+    clock: SharedClock,
+) -> Result<Assembled, OpenError> {
+    let Recovered {
+        lock,
+        vote,
+        purge,
+        hint_slots,
+        hint,
+        purged,
+        segments,
+        last,
+        end_offset,
+        allocated,
+        report,
+    } = recovered;
+    let Some(open) = segments.last().cloned() else {
+        return Err(OpenError::Io {
+            what: "find a segment in",
+            path: dir.to_owned(),
+            source: io::ErrorKind::NotFound.into(),
+        });
+    };
+    let size = open.summary().size;
+    let last_index = last.map(|last| last.1);
+    let saved_vote = Some(vote.value().to_vec()).filter(|vote| !vote.is_empty());
+    let (sender, queue) = bounded(options.queue_ops_max.max(1));
+    let state = State {
+        segments: segments.into(),
+        planned_bytes: size,
+        tail: Tail::default(),
+        purged,
+        last,
+        end_offset,
+        written: last_index,
+        truncations: 0,
+    };
+    let marks = Marks { flushed: last_index, failed: None, vote: saved_vote };
+    let committed = CommittedHint { bytes: hint.committed.clone(), is_new: false };
+    let shared = Arc::new(Shared {
+        disk,
+        dir: dir.to_owned(),
+        state: RwLock::new(state),
+        marks: Mutex::new(marks),
+        marks_changed: Condvar::new(),
+        committed: Mutex::new(committed),
+        queued_bytes: AtomicU64::new(0),
+        spare_bytes: AtomicU64::new(allocated.saturating_sub(size)),
+        indexes: IndexCache::default(),
+        last_read: Mutex::default(),
+        options,
+        clock,
+    });
+    let last_sync_us = shared.clock.monotonic_us();
+    let writer = Writer {
+        shared: shared.clone(),
+        queue,
+        vote,
+        purge,
+        hint_slots,
+        hint,
+        open,
+        allocated,
+        synced: size,
+        cannot_preallocate: false,
+        is_dirty: false,
+        last_sync_us,
+        writes: Vec::new(),
+        waiting: Vec::new(),
+    };
+    Ok((shared, writer, sender, report, lock))
 }

@@ -145,7 +145,6 @@ impl MemoryDisk {
     }
 
     /// The operations since the last call.
-    #[must_use]
     pub fn take_trace(&self) -> Vec<DiskOp> {
         std::mem::take(&mut self.shared.inner.lock().trace)
     }
@@ -228,7 +227,7 @@ impl MemoryDisk {
     /// drawn from `seed`.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
-        let mut dice = Dice(seed | 1);
+        let mut dice = Dice::new(seed);
         let inner = self.shared.inner.lock();
         let mut names = inner.durable_names.clone();
         let arrived = dice.below(inner.pending_names.len() as u64 + 1);
@@ -329,6 +328,12 @@ fn put(bytes: &mut Vec<u8>, at: usize, written: &[u8]) {
 struct Dice(u64);
 
 impl Dice {
+    /// Seeds that follow one another shall not throw alike: the factor is 2^64 over the golden
+    /// ratio, which spreads them.
+    const fn new(seed: u64) -> Self {
+        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
+    }
+
     fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;

@@ -1,0 +1,468 @@
+//! A segment's index: where an entry, an offset, a moment or a topic is, within one block.
+//!
+//! The segment is thought of as blocks of at least [`BLOCK_BYTES`]: a block begins with the first
+//! batch that starts that far after the block before it. For each block the index has the position,
+//! the entry and the offset it begins with and the latest time up to its end; for each topic, how
+//! many records it has and in which blocks they are. A search ends with a walk through one block.
+//!
+//! The writer thread grows the index of the active segment with every batch that it has written.
+//! When the segment is full the index is put beside it, as `….index`, with a checksum of its own
+//! and the segment's length: what does not fit the segment is thrown away and built again.
+//!
+//! ```text
+//! sidecar = "AKI1" crc32c payload        crc32c over the payload; numbers are LEB128 varints
+//! payload = version summary blocks topics damages
+//! ```
+//!
+//! Invariant: the index covers exactly the bytes of the segment below `summary.size`, damage
+//! excepted. Left out: an index of single records, and of keys.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use aklight_common::record::put_varint;
+use aklight_common::{Offset, RaftIndex, Term};
+
+use crate::format::{Batch, BatchKind};
+use crate::report::Damage;
+use crate::varint::Varints;
+
+/// Least bytes of a block: a walk through one costs one read of the disk, and the block's entry
+/// a thousandth of the segment.
+pub(crate) const BLOCK_BYTES: u64 = 16 << 10;
+
+const MAGIC: [u8; 4] = *b"AKI1";
+const VERSION: u64 = 1;
+
+/// Magic and checksum.
+const SIDECAR_HEADER_BYTES: usize = 8;
+
+/// Stands for what is in a batch whose body does not decode: no topic is empty, so this one
+/// matches every question.
+const UNKNOWN_TOPIC: &str = "";
+
+/// What a segment holds, in numbers.
+///
+/// Invariants: `first_index ≤ next_index`, `base_offset ≤ end_offset`, `last_position ≤ size`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Summary {
+    pub first_index: RaftIndex,
+    /// One past the last entry.
+    pub next_index: RaftIndex,
+    pub base_offset: Offset,
+    pub end_offset: Offset,
+    pub last_term: Term,
+    /// Where the last batch begins.
+    pub last_position: u64,
+    /// Bytes of batches, without space taken in advance.
+    pub size: u64,
+    /// The latest time of a record.
+    pub time_us_max: u64,
+}
+
+/// Where to begin a walk.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Block {
+    pub position: u64,
+    pub index: RaftIndex,
+    pub base_offset: Offset,
+    /// The latest time of a record from the segment's start to the block's end.
+    pub time_us_max: u64,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Postings {
+    records: u64,
+    /// Ordinals of blocks, rising: the first, then the steps between them, as varints.
+    steps: Vec<u8>,
+    last_block: Option<usize>,
+}
+
+/// The index of one segment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SegmentIndex {
+    summary: Summary,
+    blocks: Vec<Block>,
+    topics: HashMap<Box<str>, Postings>,
+    damages: Vec<Damage>,
+}
+
+impl SegmentIndex {
+    /// The index of an empty segment.
+    pub(crate) fn new(first_index: RaftIndex, base_offset: Offset) -> Self {
+        let summary = Summary {
+            first_index,
+            next_index: first_index,
+            base_offset,
+            end_offset: base_offset,
+            last_term: Term(0),
+            last_position: 0,
+            size: 0,
+            time_us_max: 0,
+        };
+        Self { summary, blocks: Vec::new(), topics: HashMap::new(), damages: Vec::new() }
+    }
+
+    pub(crate) const fn summary(&self) -> &Summary {
+        &self.summary
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.summary.next_index == self.summary.first_index
+    }
+
+    pub(crate) fn damages(&self) -> &[Damage] {
+        &self.damages
+    }
+
+    /// Takes in a batch that begins at `position`, behind everything else.
+    pub(crate) fn add(&mut self, position: u64, batch: &Batch) {
+        let header = &batch.header;
+        if self.is_empty() {
+            // A segment that was made for an empty log learns here where it begins.
+            self.summary.first_index = header.index;
+            self.summary.base_offset = header.base_offset;
+        }
+        self.summary.next_index = header.index.next();
+        self.summary.end_offset = header.end_offset();
+        self.summary.last_term = header.term;
+        self.summary.last_position = position;
+        self.summary.size = position + header.stored_len();
+        if header.kind == BatchKind::Records {
+            self.summary.time_us_max = self.summary.time_us_max.max(header.last_time_us);
+        }
+        let time_us_max = self.summary.time_us_max;
+        match self.blocks.last_mut() {
+            Some(block) if position - block.position < BLOCK_BYTES => {
+                block.time_us_max = time_us_max;
+            }
+            _ => self.blocks.push(Block {
+                position,
+                index: header.index,
+                base_offset: header.base_offset,
+                time_us_max,
+            }),
+        }
+        self.add_topics(batch);
+    }
+
+    fn add_topics(&mut self, batch: &Batch) {
+        let block = self.blocks.len() - 1;
+        // Runs of one topic are the rule: count a run, then look the topic up once.
+        let (mut run, mut count) = (UNKNOWN_TOPIC, 0);
+        for record in batch.records() {
+            let Ok(record) = record else {
+                self.count(UNKNOWN_TOPIC, block, 0);
+                break;
+            };
+            if record.topic != run {
+                if count > 0 {
+                    self.count(run, block, count);
+                }
+                (run, count) = (record.topic, 0);
+            }
+            count += 1;
+        }
+        if count > 0 {
+            self.count(run, block, count);
+        }
+    }
+
+    fn count(&mut self, topic: &str, block: usize, records: u64) {
+        let postings = match self.topics.get_mut(topic) {
+            Some(postings) => postings,
+            None => self.topics.entry(topic.into()).or_default(),
+        };
+        postings.records += records;
+        if postings.last_block != Some(block) {
+            let step = block - postings.last_block.unwrap_or(0);
+            put_varint(&mut postings.steps, step as u64);
+            postings.last_block = Some(block);
+        }
+    }
+
+    /// Takes in a stretch that cannot be read; the batches go on at its end.
+    pub(crate) fn add_damage(&mut self, damage: Damage) {
+        self.summary.next_index = damage.resume_index;
+        self.summary.end_offset = damage.resume;
+        self.summary.size = damage.position + damage.bytes;
+        self.damages.push(damage);
+    }
+
+    /// The same with whole paths in the damages; the sidecar has names only.
+    pub(crate) fn within(mut self, dir: &Path) -> Self {
+        self.damages = self.damages.into_iter().map(|damage| damage.within(dir)).collect();
+        self
+    }
+
+    /// The block where the walk to an entry begins.
+    pub(crate) fn block_of_index(&self, index: RaftIndex) -> Option<Block> {
+        let after = self.blocks.partition_point(|block| block.index <= index);
+        self.blocks.get(after.saturating_sub(1)).copied()
+    }
+
+    /// The block where the walk to an offset begins.
+    pub(crate) fn block_of_offset(&self, offset: Offset) -> Option<Block> {
+        self.blocks.get(self.ordinal_of(offset)).copied()
+    }
+
+    /// The block where the walk to the first record of a time or later begins.
+    pub(crate) fn block_of_time(&self, time_us: u64) -> Option<Block> {
+        self.blocks.get(self.blocks.partition_point(|block| block.time_us_max < time_us)).copied()
+    }
+
+    fn ordinal_of(&self, offset: Offset) -> usize {
+        self.blocks.partition_point(|block| block.base_offset <= offset).saturating_sub(1)
+    }
+
+    /// A lower bound of the first offset from `from` on that has a wanted topic; `None` when
+    /// there is none in this segment.
+    pub(crate) fn next_with_topics(
+        &self,
+        from: Offset,
+        wanted: &dyn Fn(&str) -> bool,
+    ) -> Option<Offset> {
+        let first = self.ordinal_of(from);
+        // What is damaged matches nothing and is nevertheless shown to the reader: it must learn
+        // that something is missing there.
+        let ahead = self.damages.iter().filter(|damage| damage.resume > from);
+        let damaged = ahead.map(|damage| damage.from.max(from)).min();
+        let mut found: Option<usize> = None;
+        for (topic, postings) in &self.topics {
+            if found == Some(first) {
+                break;
+            }
+            if topic.is_empty() || wanted(topic) {
+                let next = postings.first_from(first);
+                found = match (found, next) {
+                    (Some(a), Some(b)) => Some(a.min(b)),
+                    (a, b) => a.or(b),
+                };
+            }
+        }
+        let found = found.and_then(|block| self.blocks.get(block)).map(|b| b.base_offset.max(from));
+        match (found, damaged) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        }
+    }
+
+    /// How many records each topic has.
+    pub(crate) fn topic_counts(&self) -> impl Iterator<Item = (&str, u64)> {
+        let known = self.topics.iter().filter(|(topic, _)| !topic.is_empty());
+        known.map(|(topic, postings)| (&**topic, postings.records))
+    }
+
+    /// The bytes of the sidecar.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut bytes = vec![0; SIDECAR_HEADER_BYTES];
+        let summary = &self.summary;
+        for number in [
+            VERSION,
+            summary.first_index.0,
+            summary.next_index.0,
+            summary.base_offset.0,
+            summary.end_offset.0,
+            summary.last_term.0,
+            summary.last_position,
+            summary.size,
+            summary.time_us_max,
+            self.blocks.len() as u64,
+        ] {
+            put_varint(&mut bytes, number);
+        }
+        for block in &self.blocks {
+            for number in [block.position, block.index.0, block.base_offset.0, block.time_us_max] {
+                put_varint(&mut bytes, number);
+            }
+        }
+        put_varint(&mut bytes, self.topics.len() as u64);
+        // Sorted, so that one segment has one sidecar.
+        let mut topics: Vec<_> = self.topics.iter().collect();
+        topics.sort_unstable_by_key(|(topic, _)| *topic);
+        for (topic, postings) in topics {
+            put_sized(&mut bytes, topic.as_bytes());
+            put_varint(&mut bytes, postings.records);
+            put_varint(&mut bytes, postings.last_block.unwrap_or(0) as u64);
+            put_sized(&mut bytes, &postings.steps);
+        }
+        put_varint(&mut bytes, self.damages.len() as u64);
+        for damage in &self.damages {
+            damage.encode(&mut bytes);
+        }
+        bytes[..4].copy_from_slice(&MAGIC);
+        let crc = crc32c::crc32c(&bytes[SIDECAR_HEADER_BYTES..]);
+        bytes[4..SIDECAR_HEADER_BYTES].copy_from_slice(&crc.to_le_bytes());
+        bytes
+    }
+
+    /// Reads a sidecar; `None` where it is damaged or of another version.
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let (header, payload) = bytes.split_at_checked(SIDECAR_HEADER_BYTES)?;
+        let crc = u32::from_le_bytes(header[4..].try_into().ok()?);
+        if header[..4] != MAGIC || crc != crc32c::crc32c(payload) {
+            return None;
+        }
+        let mut numbers = Varints::new(payload);
+        if numbers.next()? != VERSION {
+            return None;
+        }
+        let summary = Summary {
+            first_index: RaftIndex(numbers.next()?),
+            next_index: RaftIndex(numbers.next()?),
+            base_offset: Offset(numbers.next()?),
+            end_offset: Offset(numbers.next()?),
+            last_term: Term(numbers.next()?),
+            last_position: numbers.next()?,
+            size: numbers.next()?,
+            time_us_max: numbers.next()?,
+        };
+        let mut blocks = Vec::new();
+        for _ in 0..numbers.next()? {
+            blocks.push(Block {
+                position: numbers.next()?,
+                index: RaftIndex(numbers.next()?),
+                base_offset: Offset(numbers.next()?),
+                time_us_max: numbers.next()?,
+            });
+        }
+        let mut topics = HashMap::new();
+        for _ in 0..numbers.next()? {
+            let topic = numbers.text()?;
+            let records = numbers.next()?;
+            let last_block = Some(usize::try_from(numbers.next()?).ok()?);
+            let postings = Postings { records, steps: numbers.sized()?.to_vec(), last_block };
+            topics.insert(topic.into(), postings);
+        }
+        let mut damages = Vec::new();
+        for _ in 0..numbers.next()? {
+            damages.push(Damage::decode(&mut numbers)?);
+        }
+        numbers.is_empty().then_some(Self { summary, blocks, topics, damages })
+    }
+}
+
+impl Postings {
+    /// The first block of the topic that is not before `block`.
+    fn first_from(&self, block: usize) -> Option<usize> {
+        if self.last_block < Some(block) {
+            return None;
+        }
+        let mut steps = Varints::new(&self.steps);
+        let mut at = 0;
+        while let Some(step) = steps.next() {
+            at += usize::try_from(step).unwrap_or(usize::MAX);
+            if at >= block {
+                return Some(at);
+            }
+        }
+        None
+    }
+}
+
+fn put_sized(bytes: &mut Vec<u8>, sized: &[u8]) {
+    put_varint(bytes, sized.len() as u64);
+    bytes.extend_from_slice(sized);
+}
+
+#[cfg(test)]
+mod tests {
+    use aklight_common::record::{BodyBuilder, Record};
+
+    use super::*;
+    use crate::format::BatchHeader;
+
+    fn batch(index: u64, base: u64, topic: &str, payload_bytes: usize) -> Batch {
+        let mut builder = BodyBuilder::new();
+        let payload = vec![b'x'; payload_bytes];
+        builder.push(&Record {
+            time_us: index * 10,
+            topic,
+            key: b"",
+            payload: &payload,
+            once: None,
+        });
+        let body = builder.finish();
+        let header = BatchHeader {
+            index: RaftIndex(index),
+            term: Term(1),
+            kind: BatchKind::Records,
+            base_offset: Offset(base),
+            records: 1,
+            first_time_us: body.first_time_us,
+            last_time_us: body.last_time_us,
+            body_len: u32::try_from(body.bytes.len()).expect("short"),
+        };
+        Batch { header, body: body.bytes }
+    }
+
+    /// Offsets 100 to 139, one record a batch, about 5 batches a block; `rare/a` at 130 only.
+    fn sample() -> SegmentIndex {
+        let mut index = SegmentIndex::new(RaftIndex(0), Offset(0));
+        let mut position = 0;
+        for n in 0..40 {
+            let topic = if n == 30 { "rare/a" } else { "usual/b" };
+            let batch = batch(7 + n, 100 + n, topic, 4000);
+            index.add(position, &batch);
+            position += batch.header.stored_len();
+        }
+        index
+    }
+
+    #[test]
+    fn a_search_ends_in_the_block_that_holds_the_answer() {
+        let index = sample();
+        assert_eq!(
+            (index.summary().first_index, index.summary().next_index),
+            (RaftIndex(7), RaftIndex(47))
+        );
+        for n in 0..40 {
+            let by_offset = index.block_of_offset(Offset(100 + n)).expect("a block");
+            let by_index = index.block_of_index(RaftIndex(7 + n)).expect("a block");
+            let by_time = index.block_of_time((7 + n) * 10).expect("a block");
+            assert_eq!((by_offset, by_index), (by_index, by_time));
+            assert!(by_offset.base_offset <= Offset(100 + n));
+            assert!(Offset(100 + n).0 - by_offset.base_offset.0 <= 5);
+        }
+        assert_eq!(index.block_of_time(470), None);
+    }
+
+    #[test]
+    fn blocks_without_a_wanted_topic_are_skipped() {
+        let index = sample();
+        let rare = |topic: &str| topic == "rare/a";
+        let found = index.next_with_topics(Offset(100), &rare).expect("there is one");
+        assert!(found <= Offset(130) && found > Offset(120), "{found}");
+        assert_eq!(index.next_with_topics(Offset(139), &rare), None);
+        assert_eq!(index.next_with_topics(Offset(104), &|t| t == "usual/b"), Some(Offset(104)));
+        assert_eq!(index.next_with_topics(Offset(100), &|_| false), None);
+        let mut counts: Vec<_> = index.topic_counts().collect();
+        counts.sort_unstable();
+        assert_eq!(counts, [("rare/a", 1), ("usual/b", 39)]);
+    }
+
+    #[test]
+    fn a_body_that_does_not_decode_is_never_skipped() {
+        let mut index = sample();
+        let mut opaque = batch(47, 140, "x", 10);
+        opaque.body = bytes::Bytes::from_static(b"\xff\xff");
+        opaque.header.body_len = 2;
+        index.add(index.summary().size, &opaque);
+        assert!(index.next_with_topics(Offset(140), &|_| false).is_some());
+    }
+
+    #[test]
+    fn a_sidecar_is_read_as_it_was_written_or_not_at_all() {
+        let index = sample();
+        let bytes = index.encode();
+        assert_eq!(SegmentIndex::decode(&bytes), Some(index));
+        for cut in 0..bytes.len() {
+            assert_eq!(SegmentIndex::decode(&bytes[..cut]), None, "cut at {cut}");
+        }
+        for bit in 0..bytes.len() * 8 {
+            let mut flipped = bytes.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentIndex::decode(&flipped), None, "bit {bit}");
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! Walks through the batches of a segment, and finds the way again behind a damaged one.
+//!
+//! A [`Cursor`] reads in chunks, checks every batch (checksum, and that index and offset follow
+//! on) and hands it out as a slice of the chunk, not copied. Where no good batch is it says
+//! [`Step::Broken`] and stays; whoever uses it decides what that means: the end of a torn write
+//! for recovery, damage for a reader.
+//!
+//! Behind a broken place [`next_good`] looks for the next batch that can be trusted: its
+//! checksum is right, it does not go back, and it is not further ahead than the bytes between
+//! could have held batches. What is left out: payloads that hold bytes of this very log (a backup
+//! sent as a record, say) could be mistaken for batches, if the batch around them is damaged.
+
+use std::io;
+
+use aklight_common::{Offset, RaftIndex};
+use bytes::Bytes;
+
+use crate::disk::DiskFile;
+use crate::format::{Batch, HEADER_BYTES, MAGIC, RawHeader};
+
+/// What a reader of batches reads at once: a few blocks; larger batches are read whole.
+pub(crate) const READ_CHUNK_BYTES: usize = 128 << 10;
+
+/// What recovery reads at once: long enough that the disk, not the calls, sets the pace.
+pub(crate) const SCAN_CHUNK_BYTES: usize = 1 << 20;
+
+/// The entry and the offset that must come next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Next {
+    pub index: RaftIndex,
+    pub offset: Offset,
+}
+
+impl Next {
+    fn after(batch: &Batch) -> Self {
+        Self { index: batch.header.index.next(), offset: batch.header.end_offset() }
+    }
+}
+
+/// What is at the cursor.
+pub(crate) enum Step {
+    /// A good batch, and where it begins.
+    Batch(u64, Batch),
+    /// The end of what the cursor was given.
+    End,
+    /// Anything else.
+    Broken,
+}
+
+/// A place in a segment, moving forward.
+pub(crate) struct Cursor<'a> {
+    file: &'a dyn DiskFile,
+    position: u64,
+    end: u64,
+    /// What must come next; `None` takes the first batch as it is.
+    next: Option<Next>,
+    chunk_bytes: usize,
+    buffer: Bytes,
+    buffer_at: u64,
+}
+
+impl<'a> Cursor<'a> {
+    pub(crate) fn new(
+        file: &'a dyn DiskFile,
+        position: u64,
+        end: u64,
+        next: Option<Next>,
+        chunk_bytes: usize,
+    ) -> Self {
+        Self { file, position, end, next, chunk_bytes, buffer: Bytes::new(), buffer_at: 0 }
+    }
+
+    pub(crate) const fn position(&self) -> u64 {
+        self.position
+    }
+
+    pub(crate) const fn next(&self) -> Option<Next> {
+        self.next
+    }
+
+    /// Goes on somewhere else: behind damage.
+    pub(crate) fn jump(&mut self, position: u64, next: Next) {
+        self.position = position;
+        self.next = Some(next);
+    }
+
+    /// Reads the batch here and moves behind it.
+    pub(crate) fn step(&mut self) -> io::Result<Step> {
+        if self.position >= self.end {
+            return Ok(Step::End);
+        }
+        let Some(head) = self.window(HEADER_BYTES)? else { return Ok(Step::Broken) };
+        let Some(raw) = head.first_chunk().and_then(RawHeader::read) else {
+            return Ok(Step::Broken);
+        };
+        let len = HEADER_BYTES + raw.header.body_len as usize;
+        let Some(whole) = self.window(len)? else { return Ok(Step::Broken) };
+        let body = whole.slice(HEADER_BYTES..);
+        let follows = self.next.is_none_or(|next| {
+            next == Next { index: raw.header.index, offset: raw.header.base_offset }
+        });
+        let good = whole.first_chunk().is_some_and(|head| raw.vouches_for(head, &body));
+        if !follows || !good {
+            return Ok(Step::Broken);
+        }
+        let batch = Batch { header: raw.header, body };
+        let position = self.position;
+        self.position += len as u64;
+        self.next = Some(Next::after(&batch));
+        Ok(Step::Batch(position, batch))
+    }
+
+    /// The next `len` bytes; `None` where the segment has fewer.
+    fn window(&mut self, len: usize) -> io::Result<Option<Bytes>> {
+        if self.position + len as u64 > self.end {
+            return Ok(None);
+        }
+        let buffer_end = self.buffer_at + self.buffer.len() as u64;
+        if self.position < self.buffer_at || self.position + len as u64 > buffer_end {
+            let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+            let mut bytes = vec![0; len.max(self.chunk_bytes).min(left)];
+            let filled = fill(self.file, &mut bytes, self.position)?;
+            bytes.truncate(filled);
+            self.buffer = bytes.into();
+            self.buffer_at = self.position;
+            if filled < len {
+                return Ok(None);
+            }
+        }
+        let from = usize::try_from(self.position - self.buffer_at).map_err(io::Error::other)?;
+        Ok(Some(self.buffer.slice(from..from + len)))
+    }
+}
+
+/// Reads as much as there is.
+fn fill(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], at + filled as u64) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
+}
+
+/// The bytes of a segment from a broken place to its end: bounded by the segment's length.
+pub(crate) fn read_rest(file: &dyn DiskFile, position: u64, end: u64) -> io::Result<Vec<u8>> {
+    let len = usize::try_from(end.saturating_sub(position)).map_err(io::Error::other)?;
+    let mut bytes = vec![0; len];
+    let filled = fill(file, &mut bytes, position)?;
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// A good batch behind a broken place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    /// Bytes from the broken place.
+    pub at: usize,
+    /// Bytes from the broken place to the batch's end.
+    pub end: usize,
+    /// What the batch begins with.
+    pub next: Next,
+    /// What must come behind it.
+    pub after: Next,
+    /// The stretch before it of which it does not vouch.
+    pub unsynced: u32,
+}
+
+/// The next good batch in `rest`, from `from` on, where `next` would have had to come.
+pub(crate) fn next_good(rest: &[u8], from: usize, next: Next) -> Option<Found> {
+    if let Some(found) = good_at(rest, from, from, next) {
+        return Some(found);
+    }
+    // A batch whose header is whole says itself where the next one begins. Trusting that first
+    // keeps payloads that look like batches from being taken for some.
+    let head = rest.get(from..).and_then(|rest| rest.first_chunk::<HEADER_BYTES>());
+    let behind = head
+        .and_then(RawHeader::read)
+        .filter(|raw| raw.header.index == next.index)
+        .map(|raw| from + HEADER_BYTES + raw.header.body_len as usize);
+    if let Some(found) = behind.and_then(|at| good_at(rest, at, from, next)) {
+        return Some(found);
+    }
+    let searched = rest.get(from..)?;
+    memchr::memmem::find_iter(searched, &MAGIC).find_map(|at| good_at(rest, from + at, from, next))
+}
+
+/// Whether any good batch in `rest` vouches that its beginning, a broken place, had been durable.
+pub(crate) fn is_vouched_for(rest: &[u8], mut next: Next) -> bool {
+    let mut from = 0;
+    while let Some(found) = next_good(rest, from, next) {
+        if found.at as u64 > u64::from(found.unsynced) {
+            return true;
+        }
+        (from, next) = (found.end, found.after);
+    }
+    false
+}
+
+fn good_at(rest: &[u8], at: usize, broken_at: usize, next: Next) -> Option<Found> {
+    let head = rest.get(at..)?.first_chunk::<HEADER_BYTES>()?;
+    let raw = RawHeader::read(head)?;
+    let end = at + HEADER_BYTES + raw.header.body_len as usize;
+    let header = &raw.header;
+    let skipped = header.index.0.checked_sub(next.index.0)?;
+    // One more than would fit: the first entry of a log may be 1 where 0 was expected.
+    let skippable = (at - broken_at) / HEADER_BYTES + 1;
+    let plausible = skipped <= skippable as u64 && header.base_offset >= next.offset;
+    let good = plausible && raw.vouches_for(head, rest.get(at + HEADER_BYTES..end)?);
+    good.then(|| Found {
+        at,
+        end,
+        next: Next { index: header.index, offset: header.base_offset },
+        after: Next { index: header.index.next(), offset: header.end_offset() },
+        unsynced: raw.unsynced,
+    })
+}

@@ -1,0 +1,448 @@
+//! The writer thread: takes what has queued, writes it at once, syncs once, answers all in order.
+//!
+//! ```text
+//! callers ──bounded queue──▶ wave ──one gathered write a segment──▶ one sync ──▶ hint ──▶ answers
+//! ```
+//!
+//! A wave is whatever had queued when the thread came back from the disk, up to a limit: under
+//! load many appends share a sync (group commit), and a lone one waits for nobody. Operations
+//! keep their order. Appends next to one another share a wave; a vote, a truncation, a purge and
+//! a wanted sync first finish what came before them.
+//!
+//! Space is taken from the file system in steps ahead of the writes, so that a sync need not
+//! record a new length. A file system that cannot, or has too little left, is no failure: the
+//! write itself then makes the file longer.
+//!
+//! After a failed write or sync nothing is written any more: the kernel may have dropped pages
+//! that it could not write, and a later sync would not say so. Every waiting caller gets the
+//! error; reads go on.
+//!
+//! Left out: retries, and io_uring (house.md says why).
+
+mod cut;
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use aklight_common::{RaftIndex, Term};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+
+use crate::disk::write_all_at;
+use crate::format::{HEADER_BYTES, encode_header};
+use crate::marks::{Hint, Point};
+use crate::options::Fsync;
+use crate::segment::{Inside, Segment};
+use crate::sidecar;
+use crate::slots::Slots;
+use crate::state::{Planned, Shared};
+
+/// Called by the writer thread, in the order of the operations. It must not call back into the
+/// log: the thread that would have to answer is the one that calls it.
+pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+
+/// Bytes of one wave: long enough to keep a disk busy between two syncs, short enough that the
+/// first caller of the wave does not wait for much more than its own write.
+const WAVE_BYTES_MAX: u64 = 8 << 20;
+
+/// An operation for the writer thread.
+pub(crate) enum Op {
+    Append {
+        writes: Vec<Planned>,
+        done: Done,
+    },
+    Vote {
+        vote: Vec<u8>,
+        done: Done,
+    },
+    /// Everything behind `last` goes. `finished` is dropped once the state shows it.
+    Truncate {
+        last: Option<RaftIndex>,
+        done: Done,
+        finished: Sender<()>,
+    },
+    /// Everything up to `upto` is forgotten. `finished` is dropped once the state shows it.
+    Purge {
+        upto: RaftIndex,
+        term: Option<Term>,
+        done: Done,
+        finished: Option<Sender<()>>,
+    },
+    /// Makes everything before it durable, whatever the options say.
+    Sync {
+        done: Done,
+    },
+    /// There is something to do that is in no queue: the committed hint.
+    Wake,
+    Close,
+}
+
+/// The writer thread's own state.
+pub(crate) struct Writer {
+    pub shared: Arc<Shared>,
+    pub queue: Receiver<Op>,
+    pub vote: Slots,
+    pub purge: Slots,
+    pub hint_slots: Slots,
+    pub hint: Hint,
+    /// The segment that is written to.
+    pub open: Arc<Segment>,
+    /// Length of its file.
+    pub allocated: u64,
+    /// Bytes of it that are durable.
+    pub synced: u64,
+    /// Whether the file system has refused to take space in advance.
+    pub cannot_preallocate: bool,
+    /// Whether something is written and not yet synced.
+    pub is_dirty: bool,
+    pub last_sync_us: u64,
+    /// Appends of this wave, and who waits for them.
+    pub writes: Vec<Planned>,
+    pub waiting: Vec<Done>,
+}
+
+impl Writer {
+    /// Works until the log is closed.
+    pub(crate) fn run(mut self) {
+        let _on_panic = OnPanic(self.shared.clone());
+        while let Some(first) = self.receive() {
+            let mut bytes = 0;
+            let mut next = Some(first);
+            while let Some(op) = next {
+                bytes += op.bytes();
+                if self.take(op) {
+                    self.end();
+                    return;
+                }
+                next = if bytes < WAVE_BYTES_MAX { self.queue.try_recv().ok() } else { None };
+            }
+            self.flush();
+            self.sync_when_due();
+            if self.take_committed() {
+                self.write_hint();
+            }
+        }
+        self.end();
+    }
+
+    /// The next operation, or none when every handle is gone.
+    fn receive(&self) -> Option<Op> {
+        let Fsync::Interval(interval) = self.shared.options.fsync else {
+            return self.queue.recv().ok();
+        };
+        if !self.is_dirty {
+            return self.queue.recv().ok();
+        }
+        let since = self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
+        match self.queue.recv_timeout(interval.saturating_sub(Duration::from_micros(since))) {
+            Ok(op) => Some(op),
+            Err(RecvTimeoutError::Timeout) => Some(Op::Wake),
+            Err(RecvTimeoutError::Disconnected) => None,
+        }
+    }
+
+    /// Takes an operation in; `true` when it was the last one.
+    fn take(&mut self, op: Op) -> bool {
+        match op {
+            Op::Append { writes, done } => {
+                self.writes.extend(writes);
+                self.waiting.push(done);
+            }
+            Op::Wake => {}
+            Op::Close => {
+                self.flush();
+                return true;
+            }
+            Op::Vote { vote, done } => {
+                self.flush();
+                let saved = self.attempt("save the vote", |writer| writer.save_vote(&vote));
+                if saved.is_ok() {
+                    self.shared.marks.lock().vote = Some(vote);
+                }
+                done(saved);
+            }
+            Op::Truncate { last, done, finished } => {
+                self.flush();
+                let cut = self.truncate(last);
+                drop(finished);
+                done(cut);
+            }
+            Op::Purge { upto, term, done, finished } => {
+                self.flush();
+                let purged = self.purge(upto, term);
+                drop(finished);
+                done(purged);
+            }
+            Op::Sync { done } => {
+                self.flush();
+                let synced = self.attempt("sync", Self::sync);
+                done(synced);
+            }
+        }
+        false
+    }
+
+    /// Does something that must not fail: if it does, the log refuses writes.
+    fn attempt<T>(
+        &mut self,
+        what: &str,
+        work: impl FnOnce(&mut Self) -> io::Result<T>,
+    ) -> io::Result<T> {
+        if let Some(reason) = self.shared.marks.lock().failed.clone() {
+            return Err(io::Error::other(reason));
+        }
+        let worked = work(self);
+        if let Err(error) = &worked {
+            let reason = format!("cannot {what} in {}: {error}", self.shared.dir.display());
+            self.shared.fail(reason);
+        }
+        worked
+    }
+
+    fn save_vote(&mut self, vote: &[u8]) -> io::Result<()> {
+        // What was queued before the vote must be durable before it.
+        self.sync()?;
+        self.vote.write(vote)?;
+        self.vote.sync()
+    }
+
+    /// Writes the wave, syncs as the options say, and answers.
+    fn flush(&mut self) {
+        if self.waiting.is_empty() {
+            return;
+        }
+        let writes = std::mem::take(&mut self.writes);
+        let bytes: u64 = writes.iter().map(|write| write.batch.header.stored_len()).sum();
+        let last = writes.last().map(|write| {
+            let header = &write.batch.header;
+            Point { term: header.term, index: header.index, end_offset: header.end_offset() }
+        });
+        let flushed = self.attempt("append", |writer| {
+            writer.write(&writes)?;
+            if writer.shared.options.fsync == Fsync::Always { writer.sync() } else { Ok(()) }
+        });
+        drop(writes);
+        self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let (Ok(()), Some(last)) = (&flushed, last) {
+            self.acknowledge(last);
+        }
+        for done in self.waiting.drain(..) {
+            done(flushed.as_ref().map(|()| ()).map_err(copy_of));
+        }
+    }
+
+    /// Notes, before anyone is told, how far the log is safe.
+    fn acknowledge(&mut self, last: Point) {
+        self.hint.acknowledged = Some(last);
+        self.take_committed();
+        self.write_hint();
+        self.shared.marks.lock().flushed = Some(last.index);
+        self.shared.marks_changed.notify_all();
+    }
+
+    /// Takes the caller's committed bytes into the hint; `false` when there are no new ones.
+    fn take_committed(&mut self) -> bool {
+        let mut committed = self.shared.committed.lock();
+        if committed.is_new {
+            self.hint.committed.clone_from(&committed.bytes);
+        }
+        std::mem::take(&mut committed.is_new)
+    }
+
+    /// Writes the hint. It is only a hint: a failure costs evidence, not data.
+    fn write_hint(&mut self) {
+        if let Err(error) = self.hint_slots.write(&self.hint.encode()) {
+            tracing::warn!(dir = %self.shared.dir.display(), %error,
+                "cannot note how far the log is committed");
+        }
+    }
+
+    /// Writes batches, one gathered write a segment.
+    fn write(&mut self, writes: &[Planned]) -> io::Result<()> {
+        for run in writes.chunk_by(|a, b| Arc::ptr_eq(&a.segment, &b.segment)) {
+            let Some(first) = run.first() else { continue };
+            if !Arc::ptr_eq(&first.segment, &self.open) {
+                self.roll(&first.segment)?;
+            }
+            self.write_run(first.position, run)?;
+            self.publish(run);
+        }
+        Ok(())
+    }
+
+    fn write_run(&mut self, position: u64, run: &[Planned]) -> io::Result<()> {
+        let mut end = position;
+        let headers: Vec<_> = run
+            .iter()
+            .map(|write| {
+                let unsynced = u32::try_from(write.position - self.synced).unwrap_or(u32::MAX);
+                end = write.position + write.batch.header.stored_len();
+                encode_header(&write.batch.header, unsynced, &write.batch.body)
+            })
+            .collect();
+        let bodies = run.iter().map(|write| &write.batch.body);
+        let mut parts: Vec<_> = headers
+            .iter()
+            .zip(bodies)
+            .flat_map(|(header, body)| [IoSlice::new(header), IoSlice::new(body)])
+            .collect();
+        debug_assert_eq!(
+            end - position,
+            parts.iter().map(|part| part.len() as u64).sum::<u64>(),
+            "batches of {HEADER_BYTES} bytes and a body, without a gap"
+        );
+        self.preallocate(end);
+        self.is_dirty = true;
+        let file = self.open.file().ok_or(io::ErrorKind::NotFound)?;
+        write_all_at(&**file, &mut parts, position)?;
+        self.allocated = self.allocated.max(end);
+        self.shared.spare_bytes.store(self.allocated - end, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Takes space for everything up to `end`, and a step more.
+    fn preallocate(&mut self, end: u64) {
+        let step = self.shared.options.preallocate_bytes;
+        if end <= self.allocated || step == 0 || self.cannot_preallocate {
+            return;
+        }
+        let steps = (end - self.allocated).div_ceil(step);
+        let wanted =
+            (self.allocated + steps * step).min(self.shared.options.segment_bytes.max(end));
+        let Some(file) = self.open.file() else { return };
+        match file.preallocate(self.allocated, wanted - self.allocated) {
+            Ok(()) => self.allocated = wanted,
+            // Nearly full: what is to be written may fit all the same.
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {}
+            Err(error) => {
+                tracing::info!(dir = %self.shared.dir.display(), %error,
+                    "the file system takes no space in advance; appends will be slower");
+                self.cannot_preallocate = true;
+            }
+        }
+    }
+
+    /// Makes written batches findable on disk, then lets go of their copies in memory.
+    fn publish(&self, run: &[Planned]) {
+        if let Inside::Open(index) = &mut *self.open.inside.write() {
+            for write in run {
+                index.add(write.position, &write.batch);
+            }
+        }
+        let mut state = self.shared.state.write();
+        state.written = run.last().map(|write| write.batch.header.index).or(state.written);
+        let written = state.written;
+        state.tail.shrink(written, self.shared.options.tail_cache_bytes);
+    }
+
+    /// Closes the open segment for good and begins the next.
+    fn roll(&mut self, next: &Arc<Segment>) -> io::Result<()> {
+        self.seal()?;
+        self.begin(next)
+    }
+
+    /// Gives a planned segment its file and makes it the open one.
+    fn begin(&mut self, next: &Arc<Segment>) -> io::Result<()> {
+        let file = self.shared.disk.create(&next.path)?;
+        self.shared.disk.sync_dir(&self.shared.dir)?;
+        next.set_file(file);
+        self.open = next.clone();
+        self.allocated = 0;
+        self.synced = 0;
+        Ok(())
+    }
+
+    /// A sealed segment is as long as its batches, durable, and has its index beside it.
+    fn seal(&mut self) -> io::Result<()> {
+        let size = self.open.summary().size;
+        let file = self.open.file().ok_or(io::ErrorKind::NotFound)?;
+        if self.allocated > size {
+            file.set_size(size)?;
+        }
+        self.is_dirty = true;
+        self.sync()?;
+        let mut inside = self.open.inside.write();
+        let Inside::Open(index) = &*inside else { return Ok(()) };
+        let summary = *index.summary();
+        let sealed = std::mem::replace(&mut *inside, Inside::Sealed(summary));
+        // Readers need not wait for the sidecar: the cache has the index.
+        if let Inside::Open(index) = sealed {
+            let index = Arc::new(index);
+            self.shared.indexes.put(&self.open, index.clone());
+            drop(inside);
+            sidecar::write(&*self.shared.disk, &self.open.path, &index);
+        }
+        Ok(())
+    }
+
+    /// Makes everything that is written durable.
+    fn sync(&mut self) -> io::Result<()> {
+        if !self.is_dirty {
+            return Ok(());
+        }
+        self.open.file().ok_or(io::ErrorKind::NotFound)?.sync()?;
+        self.is_dirty = false;
+        self.synced = self.open.summary().size;
+        self.last_sync_us = self.shared.clock.monotonic_us();
+        Ok(())
+    }
+
+    fn sync_when_due(&mut self) {
+        let Fsync::Interval(interval) = self.shared.options.fsync else { return };
+        let since = self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
+        if self.is_dirty && Duration::from_micros(since) >= interval {
+            // Nobody waits for this; the failure shows in the log's health.
+            let _ = self.attempt("sync", Self::sync);
+        }
+    }
+
+    /// The end of a closed log: everything durable, the hint too.
+    fn end(&mut self) {
+        self.take_committed();
+        self.write_hint();
+        let _ = self.attempt("sync", |writer| {
+            writer.sync()?;
+            writer.hint_slots.sync()
+        });
+    }
+}
+
+impl Op {
+    /// Answers an operation that the closed log does not take.
+    pub(crate) fn refuse(self) {
+        match self {
+            Self::Append { done, .. }
+            | Self::Vote { done, .. }
+            | Self::Truncate { done, .. }
+            | Self::Purge { done, .. }
+            | Self::Sync { done } => done(Err(io::Error::other("the log is closed"))),
+            Self::Wake | Self::Close => {}
+        }
+    }
+
+    fn bytes(&self) -> u64 {
+        match self {
+            Self::Append { writes, .. } => {
+                writes.iter().map(|write| write.batch.header.stored_len()).sum()
+            }
+            _ => 0,
+        }
+    }
+}
+
+/// An error is not `Clone`, and everyone who waits must get it.
+fn copy_of(error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), error.to_string())
+}
+
+/// A panic of the writer thread must not look like a slow disk.
+struct OnPanic(Arc<Shared>);
+
+impl Drop for OnPanic {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("the log's writer thread panicked".to_owned());
+        }
+    }
+}
