@@ -96,7 +96,7 @@ fn ctrl_c_in_a_terminal_leaves_the_collectors_to_their_parent() {
     let mut producer = Producer::start(&broker.address(), folder.path());
     let collectors = producer.collectors();
     // The terminal sends the signal to the whole group; here the parent gets it last.
-    collectors.map(|pid| send(pid, Signal::SIGINT));
+    collectors.into_iter().for_each(|pid| send(pid, Signal::SIGINT));
     for metric in ["cpu", "memory"] {
         let seen = broker.records_of(metric).len();
         wait_until("samples", || (broker.records_of(metric).len() > seen + 2).then_some(()));
