@@ -169,9 +169,13 @@ impl Engine {
         self.dirty = true;
     }
 
-    /// The last record processed of a partition, where the file knows.
+    /// The last record processed of a partition, where the file knows it. Nothing while the file
+    /// lags behind: what is acknowledged must survive a crash here first.
     #[must_use]
     pub fn last_processed(&self, partition: PartitionId) -> Option<Processed> {
+        if self.dirty || self.parts.store.is_none() {
+            return None;
+        }
         let of_partition = self.parts.memory.processed.iter().filter(|((_, p), _)| *p == partition);
         let ((topic, _), offset) = of_partition.max_by_key(|(_, offset)| **offset)?;
         Some((topic.clone(), *offset, partition))
@@ -249,6 +253,10 @@ impl Engine {
             return Vec::new();
         }
         let acknowledged = std::mem::take(&mut self.unacknowledged);
+        if self.parts.store.is_none() {
+            // A consumer who keeps nothing does not let the broker keep anything either.
+            return Vec::new();
+        }
         acknowledged.into_iter().map(|(p, (topic, offset))| (topic, offset, p)).collect()
     }
 
@@ -288,7 +296,7 @@ impl Engine {
             Err(cause) => {
                 if !std::mem::replace(&mut self.write_fails, true) {
                     let source = std::error::Error::source(&cause).map(ToString::to_string);
-                    error!(at = moment(now_ms), error = %cause, cause = source, "the state cannot be kept");
+                    error!(at = moment(now_ms), error = %cause, cause = source, "the state cannot be kept; it is tried again every second, and alerts go on");
                 }
                 (self.dirty, self.urgent) = (true, false);
             }

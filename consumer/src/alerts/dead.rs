@@ -93,6 +93,9 @@ impl DeadLetters {
             .unwrap_or_else(|error| unreachable!("plain structs are always JSON: {error}"));
         line.push(b'\n');
         let error = |source| DeadError::Io { what: "write", path: self.path.clone(), source };
+        if let Some(folder) = self.path.parent() {
+            std::fs::create_dir_all(folder).map_err(error)?;
+        }
         let mut file = OpenOptions::new()
             .create(true)
             .append(true)

@@ -3,6 +3,7 @@
 //! A file that cannot be understood is set aside under another name, never removed, and the
 //! start fails once with what to do; the next start begins where the broker says.
 
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -29,7 +30,7 @@ pub enum StoreError {
         source: io::Error,
     },
     /// The file cannot be written.
-    #[error("cannot write {}: is the disk full, or the folder read-only? Nothing is lost: it is tried again", path.display())]
+    #[error("cannot write {}: is the disk full, or the folder not writable for this user?", path.display())]
     Write {
         /// The file.
         path: PathBuf,
@@ -50,6 +51,14 @@ pub enum StoreError {
         /// What is wrong with it.
         source: DecodeError,
     },
+    /// Another process uses it.
+    #[error("a consumer '{consumer}' is running already with {}: give this one another --id", path.display())]
+    InUse {
+        /// Who.
+        consumer: String,
+        /// The lock's file.
+        path: PathBuf,
+    },
     /// The file belongs to another consumer.
     #[error("{} belongs to the consumer '{owner}': use --id {owner}, or another --offsets-dir", path.display())]
     Foreign {
@@ -64,6 +73,9 @@ pub enum StoreError {
 #[derive(Debug)]
 pub struct Store {
     path: PathBuf,
+    /// Held until the process ends, in whatever way. A file of its own, because the state's file
+    /// is another one after each write.
+    _lock: File,
 }
 
 impl Store {
@@ -77,7 +89,7 @@ impl Store {
         std::fs::create_dir_all(folder)
             .map_err(|source| StoreError::Folder { path: folder.to_owned(), source })?;
         let path = folder.join(format!("{consumer}.offsets"));
-        let store = Self { path };
+        let store = Self { path, _lock: lock(folder, consumer)? };
         let content = match std::fs::read(&store.path) {
             Ok(content) => content,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -114,6 +126,25 @@ impl Store {
     }
 }
 
+/// Two consumers of one name would overwrite each other's state.
+fn lock(folder: &Path, consumer: &str) -> Result<File, StoreError> {
+    let path = folder.join(format!("{consumer}.lock"));
+    let unwritable = |source| StoreError::Write { path: path.clone(), source };
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)
+        .map_err(unwritable)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            Err(StoreError::InUse { consumer: consumer.to_owned(), path })
+        }
+        Err(TryLockError::Error(source)) => Err(unwritable(source)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,6 +157,9 @@ mod tests {
         let (store, fresh) = Store::open(&deep, "consumer1", 5).expect("opened");
         assert_eq!(fresh, Memory::new("consumer1", 5));
         store.write(&full()).expect("written");
+        let error = Store::open(&deep, "consumer1", 6).expect_err("in use");
+        assert!(error.to_string().contains("running already"), "{error}");
+        drop(store);
         let (_, read) = Store::open(&deep, "consumer1", 6).expect("opened again");
         assert_eq!(read, full());
         std::fs::rename(deep.join("consumer1.offsets"), deep.join("other.offsets")).expect("moved");

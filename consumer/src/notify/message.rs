@@ -144,7 +144,7 @@ pub(crate) mod tests {
         let cases = [
             (93.14, "percent", "93.1 %"),
             (12.0, "", "12"),
-            (0.125, "", "0.13"),
+            (0.126, "", "0.13"),
             (3.0, "processes", "3 processes"),
             (999.0, "bytes/s", "999 B/s"),
             (1_500_000.0, "bytes/s", "1.5 MB/s"),
