@@ -21,7 +21,9 @@ pub mod retry;
 pub mod rules;
 pub mod run;
 pub mod sample;
+mod setup;
 
 pub use args::{ConsumerArgs, RetryArgs};
+pub use load::check_rules;
 pub use retry::alerts_retry;
-pub use run::{check_rules, run};
+pub use run::run;

@@ -1,7 +1,8 @@
-//! Reads a rules file: the one place of the rules that touches the disk.
+//! Reads and checks a rules file: the one place of the rules that touches the disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use crate::rules::{Mistakes, Rule, file};
 
@@ -41,4 +42,24 @@ pub fn load_rules(path: &Path) -> Result<Vec<Rule>, LoadError> {
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     file::parse(path, &text).map_err(LoadError::Mistakes)
+}
+
+/// Checks a rules file: mistakes go to stderr, one a line, and make for exit code 1.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn check_rules(file: &Path) -> anyhow::Result<ExitCode> {
+    match load_rules(file) {
+        Ok(rules) => {
+            let count = rules.len();
+            let rules = if count == 1 { "rule" } else { "rules" };
+            anstream::println!("{}: {count} {rules}, no mistake", file.display());
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(LoadError::Mistakes(mistakes)) => {
+            anstream::eprintln!("{mistakes}");
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error.into()),
+    }
 }

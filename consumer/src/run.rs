@@ -3,21 +3,16 @@
 //! A tokio runtime of two workers: the engine's loop may wait for a disk or a stopped terminal,
 //! and telephones must ring meanwhile.
 
-use std::io::IsTerminal as _;
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aklight_common::client::{
-    Client, ClientConfig, Subscription, SubscriptionEvent, parse_brokers,
-};
-use aklight_common::clock::{SharedClock, SystemClock};
+use aklight_common::client::{Client, ClientConfig, Subscription, SubscriptionEvent};
+use aklight_common::clock::SharedClock;
 use aklight_common::settings::EXIT_INTERRUPTED;
-use aklight_common::wire::command::check_client_id;
 use aklight_common::wire::{ErrorCode, WireError};
 use aklight_common::{Offset, PartitionId};
-use anyhow::{Context as _, anyhow, bail};
+use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -29,11 +24,12 @@ use crate::alerts::dead::DeadLetters;
 use crate::alerts::memory::{ANNOUNCEMENTS_MAX, NOTICES_MAX};
 use crate::alerts::store::Store;
 use crate::engine::{Engine, Parts, Telephones};
-use crate::load::{LoadError, load_rules};
+use crate::load::load_rules;
 use crate::notify::announce::announce;
 use crate::notify::console::Console;
-use crate::notify::whatsapp::{Event, Patience, Sender, Twilio};
-use crate::rules::{Book, Channel, Rule, defaults};
+use crate::notify::whatsapp::{Event, Sender};
+use crate::rules::{Book, Channel, Rule};
+use crate::setup::{Setup, with_causes};
 
 /// How often silence, reminders and unwritten offsets are looked at: the grain of every duration
 /// in a rule, and the most that is processed again by an engine after a crash.
@@ -64,50 +60,7 @@ pub fn run(args: ConsumerArgs) -> anyhow::Result<ExitCode> {
     ended
 }
 
-/// The arguments, resolved.
-struct Setup {
-    args: ConsumerArgs,
-    config: ClientConfig,
-    rules: Vec<Rule>,
-    twilio: Option<Twilio>,
-    patience: Patience,
-    clock: SharedClock,
-}
-
 impl Setup {
-    /// Checks everything that can be checked before anything is begun; all mistakes at once.
-    fn resolve(args: ConsumerArgs) -> anyhow::Result<Self> {
-        let clock = SystemClock::shared();
-        let patience = Patience::default();
-        let mut mistakes = Vec::new();
-        let mut note = |mistake: String| mistakes.push(mistake);
-        let brokers = parse_brokers(&args.brokers).map_err(|e| note(format!("--brokers: {e}")));
-        if let Err(rule) = check_client_id(args.id.as_bytes()) {
-            note(format!("--id: {rule}"));
-        }
-        if args.patterns.is_empty() {
-            note("--patterns: name at least one, as in metrics/docker/#".to_owned());
-        }
-        let rules = match args.rules_file() {
-            Some(file) => load_rules(file).map_err(|error| note(with_causes(&error))),
-            None => Ok(defaults()),
-        };
-        let twilio = args
-            .twilio
-            .resolve()
-            .and_then(|settings| {
-                settings.map(|s| Twilio::new(s, &patience, Arc::clone(&clock))).transpose()
-            })
-            .map_err(|error| note(with_causes(&error)));
-        match (brokers, rules, twilio) {
-            (Ok(brokers), Ok(rules), Ok(twilio)) if mistakes.is_empty() => {
-                let config = ClientConfig::new(brokers, &args.id);
-                Ok(Self { args, config, rules, twilio, patience, clock })
-            }
-            _ => Err(anyhow!(mistakes.join("\n"))),
-        }
-    }
-
     async fn follow(self) -> anyhow::Result<ExitCode> {
         let Self { args, config, rules, twilio, patience, clock } = self;
         let now_ms = clock.wall_ms();
@@ -367,39 +320,5 @@ fn warn_of_unreachable_telephones(rules: &[Rule], whatsapp: bool) {
             rule = rule.name,
             "rules notify by WhatsApp, which is not set up: set the TWILIO_ variables"
         );
-    }
-}
-
-/// An error with all its causes, for a log's one line or a message's end.
-fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(source) = cause {
-        text = format!("{text}: {source}");
-        cause = source.source();
-    }
-    text
-}
-
-/// Checks a rules file: mistakes go to stderr, one a line, and make for exit code 1.
-///
-/// # Errors
-/// When the file cannot be read.
-pub fn check_rules(file: &Path) -> anyhow::Result<ExitCode> {
-    match load_rules(file) {
-        Ok(rules) => {
-            let count = rules.len();
-            let rules = if count == 1 { "rule" } else { "rules" };
-            anstream::println!("{}: {count} {rules}, no mistake", file.display());
-            Ok(ExitCode::SUCCESS)
-        }
-        Err(LoadError::Mistakes(mistakes)) => {
-            anstream::eprintln!("{mistakes}");
-            if std::io::stderr().is_terminal() {
-                anstream::eprintln!("{} to mend", mistakes.list.len());
-            }
-            Ok(ExitCode::FAILURE)
-        }
-        Err(error) => Err(error.into()),
     }
 }

@@ -1,7 +1,7 @@
 //! Rules: what is worth an alert. Pure, all of it: no file, no clock, no socket.
 //!
 //! A rule names topics by a pattern and says when one of them is in trouble: its value passes a
-//! [`Threshold`], or the topic falls silent. [`file`] turns a TOML text into rules and reports
+//! [`Threshold`], or the topic falls silent. [`file`](mod@file) turns a TOML text into rules and reports
 //! every mistake at once; [`machine`] is what happens to one topic under one rule; [`book`]
 //! keeps the state of every such pair and feeds the machines.
 //!

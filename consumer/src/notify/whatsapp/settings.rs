@@ -29,7 +29,7 @@ pub struct TwilioArgs {
     /// RESOLVED, 2 rule, 3 severity, 4 what happened, 5 reference
     #[arg(long, env = "TWILIO_CONTENT_SID", value_name = "HX…")]
     pub twilio_content_sid: Option<String>,
-    /// Where Twilio is; default https://api.twilio.com
+    /// Where Twilio is, when not at api.twilio.com; for tests against a server of one's own
     #[arg(long, env = "TWILIO_BASE_URL", value_name = "URL")]
     pub twilio_base_url: Option<String>,
     /// Most messages a minute

@@ -1,0 +1,69 @@
+//! What the user said, checked: all mistakes are told at once, before anything is begun.
+
+use std::sync::Arc;
+
+use aklight_common::client::{ClientConfig, parse_brokers};
+use aklight_common::clock::{SharedClock, SystemClock};
+use aklight_common::wire::command::check_client_id;
+use anyhow::anyhow;
+
+use crate::ConsumerArgs;
+use crate::load::load_rules;
+use crate::notify::whatsapp::{Patience, Twilio};
+use crate::rules::{Rule, defaults};
+
+/// The arguments, resolved.
+pub(crate) struct Setup {
+    pub(crate) args: ConsumerArgs,
+    pub(crate) config: ClientConfig,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) twilio: Option<Twilio>,
+    pub(crate) patience: Patience,
+    pub(crate) clock: SharedClock,
+}
+
+impl Setup {
+    /// Checks everything that can be checked before anything is begun; all mistakes at once.
+    pub(crate) fn resolve(args: ConsumerArgs) -> anyhow::Result<Self> {
+        let clock = SystemClock::shared();
+        let patience = Patience::default();
+        let mut mistakes = Vec::new();
+        let mut note = |mistake: String| mistakes.push(mistake);
+        let brokers = parse_brokers(&args.brokers).map_err(|e| note(format!("--brokers: {e}")));
+        if let Err(rule) = check_client_id(args.id.as_bytes()) {
+            note(format!("--id: {rule}"));
+        }
+        if args.patterns.is_empty() {
+            note("--patterns: name at least one, as in metrics/docker/#".to_owned());
+        }
+        let rules = match args.rules_file() {
+            Some(file) => load_rules(file).map_err(|error| note(with_causes(&error))),
+            None => Ok(defaults()),
+        };
+        let twilio = args
+            .twilio
+            .resolve()
+            .and_then(|settings| {
+                settings.map(|s| Twilio::new(s, &patience, Arc::clone(&clock))).transpose()
+            })
+            .map_err(|error| note(with_causes(&error)));
+        match (brokers, rules, twilio) {
+            (Ok(brokers), Ok(rules), Ok(twilio)) if mistakes.is_empty() => {
+                let config = ClientConfig::new(brokers, &args.id);
+                Ok(Self { args, config, rules, twilio, patience, clock })
+            }
+            _ => Err(anyhow!(mistakes.join("\n"))),
+        }
+    }
+}
+
+/// An error with all its causes, for a log's one line or a message's end.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        text = format!("{text}: {source}");
+        cause = source.source();
+    }
+    text
+}
