@@ -1,10 +1,10 @@
 //! Load for a machine, so that alerts have something to ring about.
 //!
-//! A run is a number of seconds with one burner a core ([`cpu`]), with memory held ([`memory`]),
-//! or with both; `spike` lets bursts and rests alternate. All of it hangs on one [`switch`]: the
+//! A run is a number of seconds with one burner a core (`cpu`), with memory held (`memory`),
+//! or with both; `spike` lets bursts and rests alternate. All of it hangs on one `switch`: the
 //! burners look at it between two rounds, the holder of memory between two blocks, and the clock
 //! or a signal turns it off. What the run cost is then told from what the kernel counted
-//! ([`machine`]), not from what was intended.
+//! (`machine`), not from what was intended.
 //!
 //! Invariant: when [`run`] returns, no burner runs and no block is held, however the run ended.
 //! Left out: load on disks and networks, which would wear or disturb what others use.
