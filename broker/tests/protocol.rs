@@ -170,7 +170,7 @@ fn produce_once_appends_once_whatever_the_connection() {
     assert!(nc.ask("PRODUCE_ONCE|10002|x||v").ends_with("|0"));
     // Another producer's sequences are its own.
     assert_eq!(other.ask("REGISTER_PRODUCER|q"), "OK");
-    assert!(other.ask("PRODUCE_ONCE|1|t|k|v").starts_with("ACK|t|2|"));
+    assert!(other.ask("PRODUCE_ONCE|1|t|k|v").starts_with("ACK|t|3|"));
 }
 
 #[test]

@@ -25,7 +25,6 @@ struct MembershipFile {
 #[derive(Serialize, Deserialize)]
 struct StoredMembershipFile {
     log_id: Option<(u64, u64)>,
-    #[serde(flatten)]
     membership: MembershipFile,
 }
 
