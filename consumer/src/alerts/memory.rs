@@ -158,3 +158,32 @@ impl Memory {
         self.notices.iter().filter(telephone).count()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Sequences begin with 1 again in a new file: under the old name the broker would take them
+    /// for repeats and store nothing.
+    #[test]
+    fn a_new_memory_has_a_producer_of_its_own_whose_id_fits() {
+        let (one, two) = (Memory::new("c", 5), Memory::new("c", 6));
+        assert_ne!(one.producer, two.producer);
+        let long = Memory::new(&"é".repeat(64), u64::MAX).producer;
+        aklight_common::wire::command::check_client_id(long.as_bytes()).expect("an id");
+    }
+
+    #[test]
+    fn a_partition_that_begins_again_forgets_its_topics() {
+        let mut memory = Memory::new("c", 5);
+        let topic = Topic::new("a/b").expect("a topic");
+        for partition in [PartitionId(0), PartitionId(1)] {
+            memory.process(&topic, partition, Offset(9));
+            assert!(memory.has_processed(partition, Offset(9)));
+            assert!(!memory.has_processed(partition, Offset(10)));
+        }
+        memory.restart(PartitionId(0), Offset(2));
+        assert!(!memory.has_processed(PartitionId(0), Offset(2)));
+        assert_eq!(memory.processed.keys().map(|(_, p)| p.0).collect::<Vec<_>>(), [1]);
+    }
+}

@@ -1,6 +1,6 @@
 //! The one task that talks to Twilio: works on one job at a time, the earliest due first.
 //!
-//! Limits: [`JOBS_MAX`] jobs at once, the rest waits in the queue in front; so many messages a
+//! Limits: 256 jobs at once, the rest waits in the queue in front; so many messages a
 //! minute as are set; nothing at all while the circuit breaker is open. The order of checks is
 //! age, breaker, rate limit, and the timeout of the single request.
 
