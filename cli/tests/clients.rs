@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
-use support::{Running, aklight, free_port, run, stdout_of, wait_until};
+use support::{Running, aklight, free_port, run, stdout_of, wait_for_end, wait_until};
 
 struct Broker {
     process: Running,
@@ -108,7 +108,7 @@ fn tail_begins_with_what_is_new_and_ends_with_its_reader() {
 
     let mut child = aklight(&["tail", "a/b", to]).stdout(Stdio::piped()).spawn().expect("started");
     drop(child.stdout.take());
-    assert_eq!(child.wait().expect("ended").code(), Some(0));
+    assert_eq!(wait_for_end(&mut child).code(), Some(0));
 }
 
 #[test]

@@ -106,7 +106,8 @@ impl Drop for Running {
     }
 }
 
-fn wait_for_end(child: &mut Child) -> ExitStatus {
+/// Waits until a process ends.
+pub fn wait_for_end(child: &mut Child) -> ExitStatus {
     let mut status = None;
     wait_until("the process ends", || {
         status = child.try_wait().expect("waited");
