@@ -244,6 +244,26 @@ async fn a_persistent_consumer_sees_each_record_once_over_reconnections() {
 }
 
 #[tokio::test]
+async fn an_acknowledgement_lost_with_its_connection_is_sent_again_before_anything_else() {
+    let broker = FakeBroker::start(vec![Plan { lose_ack: true, ..Plan::default() }]);
+    let mut subscription = Subscription::open(config(&[broker.name()]), true, vec![Pattern::all()]);
+    connected(&mut subscription).await;
+    broker.append("a", "0", 0);
+    broker.append("a", "1", 0);
+    let first = message(&mut subscription).await;
+    assert_eq!(message(&mut subscription).await.offset, Offset(1));
+    subscription.ack(&first.topic, first.offset, first.partition);
+    connected(&mut subscription).await;
+    broker.append("a", "2", 0);
+    // "1" is not acknowledged and comes again, but the caller has it.
+    assert_eq!(payloads(&mut subscription, 1).await, ["2"]);
+    assert_eq!(subscription.acknowledged().get(&PartitionId(0)), Some(&Offset(0)));
+    let inner = broker.lock();
+    let of = |start: &str| inner.lines.iter().rposition(|line| line.starts_with(start));
+    assert!(of("REGISTER_CONSUMER") < of("ACK|a|0|0") && of("ACK|a|0|0") < of("SUBSCRIBE"));
+}
+
+#[tokio::test]
 async fn a_live_subscription_fetches_what_it_missed() {
     let broker = FakeBroker::start(vec![]);
     broker.append("metrics/a", "before its time", 0);
@@ -265,6 +285,15 @@ async fn a_live_subscription_fetches_what_it_missed() {
     assert_eq!(missed[700], "in the other partition");
     broker.append("metrics/a", "pushed again", 0);
     assert_eq!(payloads(&mut live, 1).await, ["pushed again"]);
+    // Much is fetched before the SUBSCRIBE, and what came in between after it.
+    eventually_async("a FETCH after the second SUBSCRIBE", || {
+        let inner = broker.lock();
+        let mut kinds = inner.lines.iter().filter_map(|line| line.split('|').next());
+        kinds.find(|kind| *kind == "SUBSCRIBE").expect("the first");
+        let before = kinds.by_ref().take_while(|kind| *kind != "SUBSCRIBE");
+        before.filter(|kind| *kind == "FETCH").count() >= 4 && kinds.any(|kind| kind == "FETCH")
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -347,9 +376,10 @@ async fn a_broker_that_falls_silent_is_noticed_without_a_question() {
     assert_eq!(connected(&mut live).await.0, broker.name());
     // An idle line is asked for a sign of life, and answers.
     eventually_async("a PING on an idle line", || {
-        broker.lock().lines.iter().filter(|line| line.starts_with("PING")).count() > 2
+        broker.lock().lines.iter().filter(|line| *line == "PING|acks").count() > 2
     })
     .await;
+    assert_eq!(broker.lock().lines.iter().filter(|l| l.starts_with("SUBSCRIBE")).count(), 1);
     broker.append("a", "still there", 0);
     assert_eq!(payloads(&mut live, 1).await, ["still there"]);
 }

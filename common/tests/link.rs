@@ -116,6 +116,15 @@ fn after_a_drop_the_same_sequences_come_again_in_order() {
 }
 
 #[test]
+fn half_an_answer_is_forgotten_with_its_connection() {
+    let plan = Plan { drop_after: Some(3), halve_last_answer: true, ..Plan::default() };
+    let broker = FakeBroker::start(vec![plan]);
+    let mut link = link(&[broker.name()]);
+    assert_eq!(stored(&send_all(&broker, &mut link, 3)).len(), 3);
+    assert_eq!(broker.lock().connections, 2, "the next one began with a clean line");
+}
+
+#[test]
 fn lines_may_be_cut_at_any_byte() {
     for chunk in 1..8 {
         let plan = Plan { chunk: Some(chunk), ..Plan::default() };

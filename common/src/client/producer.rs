@@ -155,9 +155,8 @@ impl Producer {
 
 impl Drop for Producer {
     fn drop(&mut self) {
+        // With the task goes the last hold on `waiting`: receipts do not wait for ever.
         self.task.abort();
-        // Receipts outlive the producer and must not wait for ever.
-        self.shared.state.lock().waiting.clear();
     }
 }
 

@@ -26,8 +26,12 @@ pub struct Plan {
     pub drop_after: Option<usize>,
     /// …and leave the last of them, stored, without its answer.
     pub swallow_last_answer: bool,
+    /// …or leave it half its answer.
+    pub halve_last_answer: bool,
     /// Answer these sequences so, once each.
     pub refuse: Vec<(u64, ErrorCode)>,
+    /// Hang up at the first ACK, without having heard it.
+    pub lose_ack: bool,
     /// Never answer anything.
     pub silent: bool,
     /// Write so many bytes at a time.
@@ -324,6 +328,7 @@ fn answer(line: &[u8], peer: &mut Peer, inner: &mut Inner) -> (Vec<u8>, bool) {
             Reply::OkPositions(positions)
         }
         Command::Subscribe { pattern } => return (subscribe(pattern, peer, inner), true),
+        Command::Ack { .. } if peer.plan.lose_ack => return (Vec::new(), false),
         Command::Ack { offset, partition, .. } => {
             if partition.0 >= PARTITIONS {
                 Reply::Err(ErrorCode::BadNumber.with("there is no such partition"))
@@ -374,7 +379,11 @@ fn produce(sequence: u64, kept: Kept, peer: &mut Peer, inner: &mut Inner) -> (Ve
         return (Vec::new(), false);
     }
     let (offset, partition) = (Offset(offset), PartitionId(partition));
-    (encode(&Reply::Ack { topic: &topic, offset, partition }), !last)
+    let mut answer = encode(&Reply::Ack { topic: &topic, offset, partition });
+    if last && peer.plan.halve_last_answer {
+        answer.truncate(answer.len() / 2);
+    }
+    (answer, !last)
 }
 
 fn subscribe(pattern: &str, peer: &Peer, inner: &mut Inner) -> Vec<u8> {

@@ -77,13 +77,6 @@ impl Acks {
     pub(super) fn durable(&self) -> &BTreeMap<PartitionId, Offset> {
         &self.durable
     }
-
-    /// The highest acknowledged offset of each partition, durable or not.
-    pub(super) fn acknowledged(&self) -> BTreeMap<PartitionId, Offset> {
-        let partitions =
-            self.durable.keys().chain(self.on_the_way.keys()).chain(self.queued.keys());
-        partitions.filter_map(|p| Some((*p, self.highest(*p)?))).collect()
-    }
 }
 
 #[cfg(test)]
@@ -108,6 +101,8 @@ mod tests {
         acks.confirmed();
         assert_eq!(acks.durable().get(&P), Some(&Offset(5)));
         assert_eq!(offsets(&acks.take()), [9]);
+        acks.lost();
+        assert_eq!(offsets(&acks.take()), [9], "again after a loss");
         acks.lost();
         assert!(acks.ack(&topic, Offset(10), P));
         assert_eq!(offsets(&acks.take()), [10]);

@@ -30,20 +30,14 @@ pub(super) enum Progress {
 /// Of a persistent consumer.
 #[derive(Debug, Default)]
 pub(super) struct Seen {
-    /// Acknowledged when the connection began: anything up to here was processed.
-    floors: BTreeMap<PartitionId, Offset>,
     /// Delivered above what is acknowledged.
     delivered: BTreeMap<PartitionId, BTreeSet<Offset>>,
     count: usize,
 }
 
 impl Seen {
-    /// A new connection begins, with so much acknowledged.
-    pub(super) fn reconnected(&mut self, acknowledged: BTreeMap<PartitionId, Offset>) {
-        self.floors = acknowledged;
-    }
-
-    /// Records up to here need not be remembered: they are not sent again.
+    /// Records up to here need not be remembered: the broker learns of this before it is asked
+    /// for records again.
     pub(super) fn acknowledged(&mut self, partition: PartitionId, offset: Offset) {
         if let Some(delivered) = self.delivered.get_mut(&partition) {
             let kept = delivered.split_off(&offset.next());
@@ -54,9 +48,6 @@ impl Seen {
 
     /// Notes a record; false when the caller had it before.
     pub(super) fn note(&mut self, message: &Message) -> bool {
-        if self.floors.get(&message.partition).is_some_and(|floor| *floor >= message.offset) {
-            return false;
-        }
         let delivered = self.delivered.entry(message.partition).or_default();
         if delivered.contains(&message.offset) {
             return false;
@@ -168,8 +159,7 @@ mod tests {
         }
         seen.acknowledged(P, Offset(5));
         assert_eq!(seen.count, 1);
-        seen.reconnected([(P, Offset(5))].into());
-        let again: Vec<_> = (3..12).filter(|offset| seen.note(&message("a", *offset))).collect();
+        let again: Vec<_> = (6..12).filter(|offset| seen.note(&message("a", *offset))).collect();
         assert_eq!(again, [6, 7, 8, 10, 11]);
     }
 

@@ -3,7 +3,7 @@
 //! One round of the loop is one connection:
 //!
 //! ```text
-//!  dial ─► REGISTER_CONSUMER ─┬─ persistent ─► ACKs kept back ─► SUBSCRIBE ─► Connected ─┐
+//!  dial ─► REGISTER_CONSUMER ─┬─ persistent ─► ACKs of before ─► SUBSCRIBE ─► Connected ─┐
 //!                             └─ live, again ─► fetch ─► SUBSCRIBE ─► fetch ─► Connected ┴─► stream
 //! ```
 //!
@@ -136,7 +136,7 @@ impl Task {
         self.dialer.connected();
         let connected = SubscriptionEvent::Connected { broker: broker.clone(), positions };
         if self.persistent {
-            self.begin_persistent(&mut connection);
+            self.begin_persistent(&mut connection).await?;
             self.pending.push_back(connected);
         } else {
             self.begin_live(&mut connection, &broker, connected).await?;
@@ -165,21 +165,21 @@ impl Task {
         }
     }
 
-    fn begin_persistent(&mut self, connection: &mut Connection) {
-        let batch = {
-            let mut acks = self.shared.acks.lock();
-            if let Progress::Persistent(seen) = &mut self.progress {
-                seen.reconnected(acks.acknowledged());
-            }
-            acks.take()
-        };
-        // Before the SUBSCRIBE, so that the broker does not send again what these cover.
+    async fn begin_persistent(&mut self, connection: &mut Connection) -> Result<(), String> {
+        // What the last connection may have lost comes before the SUBSCRIBE, so that the broker
+        // does not send again what it covers.
+        let batch = self.next_batch();
         if !batch.is_empty() {
             connection.acknowledge(&batch);
+            while connection.awaits_barrier() {
+                let said = next_said(connection).await?;
+                self.take_said(said)?;
+            }
         }
         for pattern in &self.patterns {
             connection.subscribe(pattern.as_str());
         }
+        Ok(())
     }
 
     /// Hands on what is pushed, until the connection breaks or the caller closes.
