@@ -32,7 +32,6 @@ pub fn what(alert: &Alert) -> String {
     let text = match (alert.kind, alert.absence) {
         (Kind::Resolved, true) => format!("{topic} sends again"),
         (_, true) => format!("{topic} has been silent for {value}, limit {limit}"),
-        (Kind::Resolved, false) => format!("{topic} is {value}, limit {limit}"),
         (_, false) => format!("{topic} is {value}, limit {limit}"),
     };
     let lasted = match (alert.kind, lasted) {
@@ -172,12 +171,9 @@ pub(crate) mod tests {
             absence: true,
             value: 31.0,
             unit: "s".to_owned(),
-            limit: "silent for 30s".to_owned(),
+            limit: "30s".to_owned(),
             ..alert(Kind::Fired)
         };
-        assert_eq!(
-            what(&silent),
-            "metrics/docker/web/cpu has been silent for 31 s, limit silent for 30s"
-        );
+        assert_eq!(what(&silent), "metrics/docker/web/cpu has been silent for 31 s, limit 30s");
     }
 }

@@ -120,16 +120,24 @@ impl Book {
         verdicts
     }
 
-    /// Takes other rules. The state of a topic under a rule is kept where its name is.
-    pub fn replace(&mut self, rules: Vec<Rule>) {
+    /// Takes other rules. The state of a topic under a rule is kept where its name is. Gives back
+    /// how many alerts were firing under rules that are gone.
+    pub fn replace(&mut self, rules: Vec<Rule>) -> usize {
         let kept: Vec<_> = self
             .states()
             .map(|(rule, topic, state)| (rule.name.clone(), topic.clone(), *state))
             .collect();
+        let before = self.firing();
         *self = Self::new(rules);
         for (rule, topic, state) in kept {
             self.restore(&rule, &topic, state);
         }
+        before - self.firing()
+    }
+
+    fn firing(&self) -> usize {
+        let firing = |state: &State| matches!(state.phase, Phase::Firing { .. });
+        self.states().filter(|(_, _, state)| firing(state)).count()
     }
 
     /// Puts a state back; one whose rule is gone or no longer matches is dropped.

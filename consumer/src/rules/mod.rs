@@ -112,13 +112,13 @@ impl Rule {
         self.notify.as_ref().is_none_or(|channels| channels.contains(&channel))
     }
 
-    /// The limit as people write it: `> 80`, or `silent for 30s`.
+    /// The limit as people write it: `> 80`, `fs_used_percent > 90`, or `30s` of silence.
     #[must_use]
     pub fn limit(&self) -> String {
         match &self.condition {
             Condition::Threshold { field, fire, .. } if field == VALUE => fire.to_string(),
             Condition::Threshold { field, fire, .. } => format!("{field} {fire}"),
-            Condition::Absent { after_ms } => format!("silent for {}", duration(*after_ms)),
+            Condition::Absent { after_ms } => duration(*after_ms),
         }
     }
 }

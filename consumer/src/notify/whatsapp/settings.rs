@@ -11,7 +11,7 @@ use std::time::Duration;
 #[command(next_help_heading = "WhatsApp, by Twilio")]
 pub struct TwilioArgs {
     /// The account; WhatsApp is off where this, the token and the numbers are not set
-    #[arg(long, env = "TWILIO_ACCOUNT_SID", value_name = "AC…")]
+    #[arg(long, env = "TWILIO_ACCOUNT_SID", hide_env_values = true, value_name = "AC…")]
     pub twilio_account_sid: Option<String>,
     /// The account's token. Give it by the environment or a file: a command line is seen by all
     #[arg(long, env = "TWILIO_AUTH_TOKEN", value_name = "TOKEN", hide_env_values = true)]
@@ -20,10 +20,10 @@ pub struct TwilioArgs {
     #[arg(long, env = "TWILIO_AUTH_TOKEN_FILE", value_name = "FILE")]
     pub twilio_auth_token_file: Option<String>,
     /// The number to send from
-    #[arg(long, env = "TWILIO_FROM_NUMBER", value_name = "+NUMBER")]
+    #[arg(long, env = "TWILIO_FROM_NUMBER", hide_env_values = true, value_name = "+NUMBER")]
     pub twilio_from_number: Option<String>,
     /// The numbers to send to, separated by commas
-    #[arg(long, env = "TWILIO_TO_NUMBER", value_name = "+NUMBER,…")]
+    #[arg(long, env = "TWILIO_TO_NUMBER", hide_env_values = true, value_name = "+NUMBER,…")]
     pub twilio_to_number: Option<String>,
     /// The approved template to use outside WhatsApp's 24-hour window. Its variables: 1 FIRING or
     /// RESOLVED, 2 rule, 3 severity, 4 what happened, 5 reference
