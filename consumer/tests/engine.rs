@@ -251,3 +251,19 @@ fn reminders_and_silence_wait_for_a_broker() {
     assert!(stage.printed().contains("is 90.0 %, limit > 80, for 40s now"), "{}", stage.printed());
     assert_eq!(stage.announced(), [1], "a reminder is no change");
 }
+
+#[test]
+fn other_rules_keep_the_state_of_those_that_keep_their_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::open(folder.path());
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.sample("metrics/docker/web/memory", 1, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let only_hot = RULES.split("[[rule]]").take(2).collect::<Vec<_>>().join("[[rule]]");
+    stage.engine.replace_rules(file::parse(Path::new("test"), &only_hot).expect("right"));
+    stage.sample(CPU, 2, 0, 50.0);
+    stage.sample("metrics/docker/web/memory", 3, 0, 50.0);
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.printed().matches("--- RESOLVED ---").count(), 1, "{}", stage.printed());
+    assert_eq!(stage.rung().len(), 3, "two fired, one resolved");
+}

@@ -234,6 +234,59 @@ async fn an_alert_fires_once_wherever_the_consumer_is_killed() {
     }
 }
 
+/// Killed at moments that nobody chose: what can be looked up (a message at Twilio, a record at
+/// the broker) is there once; a line on the console at least once.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_moment_of_a_kill_loses_or_doubles_a_message_or_a_record() {
+    const ROUNDS: u64 = 12;
+    let (server, bodies) = twilio(Duration::from_millis(30)).await;
+    let uri = server.uri();
+    let env = [
+        ("TWILIO_ACCOUNT_SID", "AC1"),
+        ("TWILIO_AUTH_TOKEN", "geheim"),
+        ("TWILIO_FROM_NUMBER", "+14155238886"),
+        ("TWILIO_TO_NUMBER", "+34600000089"),
+        ("TWILIO_BASE_URL", &uri),
+        ("AKLIGHT_WHATSAPP_PER_MINUTE", "4800"),
+    ];
+    let broker = FakeBroker::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = folder.path().join("rules.toml");
+    std::fs::write(&rules, RULES.replace("for = \"1s\"", "")).expect("written");
+    let args = ["--quiet", "--rules", rules.to_str().expect("text")];
+    let mut lines = Vec::new();
+    for round in 0..ROUNDS {
+        let consumer = Consumer::start(&broker, folder.path(), &args, &env);
+        until("connected", || consumer.log().contains("aklight_consumer::run: connected")).await;
+        broker.sample(&format!("web{round:02}"), now_ms(), 90.0);
+        // Not a wait for something, but the moment itself.
+        tokio::time::sleep(Duration::from_millis(round * 4)).await;
+        lines.extend(consumer.killed());
+    }
+    let last = Consumer::start(&broker, folder.path(), &args, &env);
+    let names: Vec<_> = (0..ROUNDS).map(|round| format!("web{round:02}")).collect();
+    until("all is sent", || bodies.with(FIRED) as u64 >= ROUNDS).await;
+    for name in &names {
+        broker.sample(name, now_ms(), 50.0);
+    }
+    until("all is over", || bodies.with(RESOLVED) as u64 >= ROUNDS).await;
+    until("all is recorded", || broker.announced("hot").len() as u64 >= 2 * ROUNDS).await;
+    lines.extend(last.killed());
+    assert_eq!(broker.announced("hot").len() as u64, 2 * ROUNDS);
+    let bodies = bodies.0.lock().expect("a lock").clone();
+    for name in names {
+        let of = |texts: &[String], mark: &str| {
+            texts.iter().filter(|text| text.contains(mark) && text.contains(&name)).count()
+        };
+        assert_eq!(
+            (of(&bodies, FIRED), of(&bodies, RESOLVED)),
+            (1, 1),
+            "{name} at Twilio: {bodies:#?}"
+        );
+        assert!((1..=2).contains(&of(&lines, FIRED)), "{name} on the console: {lines:#?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn sighup_reads_the_rules_again_and_a_mistake_leaves_the_old_ones() {
     let broker = FakeBroker::start();
