@@ -26,13 +26,14 @@ use crate::admin;
 use crate::config::{BrokerArgs, BrokerConfig, ConfigErrors, PARTITIONS_DEFAULT};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::events::Events;
-use crate::ingress::{self, PERMIT_BYTES, Services};
+use crate::ingress;
 use crate::partition::producers::Producers;
 use crate::partition::topics::Topics;
 use crate::partition::{
     ActorParts, MAILBOX_BATCHES_MAX, Partition, Partitions, RecordMachine, retention, run_actor,
 };
 use crate::replication::{Group, GroupConfig, GroupError, Machine};
+use crate::services::{PERMIT_BYTES, Services};
 use crate::sessions::{MetadataMachine, SessionError, Sessions};
 use crate::stamp::Stamp;
 use crate::stats::Stats;

@@ -26,7 +26,7 @@ const LINE_BYTES_HIGHEST: usize = 64 << 20;
 pub enum FsyncArg {
     /// Before its ACK.
     Always,
-    /// Within --fsync-interval; a power loss may take acknowledged records.
+    /// Within --fsync-interval-ms; a power loss may take acknowledged records.
     Interval,
     /// When the kernel likes; a power loss may take acknowledged records.
     Never,

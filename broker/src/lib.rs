@@ -19,6 +19,7 @@ pub mod fetch;
 pub mod ingress;
 pub mod partition;
 pub mod replication;
+pub mod services;
 pub mod sessions;
 mod stamp;
 pub mod stats;

@@ -23,7 +23,7 @@ use serde::Serialize;
 use tokio::net::TcpListener;
 
 use crate::events::Event;
-use crate::ingress::Services;
+use crate::services::Services;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartitionLabel {

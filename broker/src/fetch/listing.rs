@@ -14,8 +14,8 @@ use aklight_common::{Offset, PartitionId, Pattern};
 
 use tokio_util::sync::CancellationToken;
 
+use super::outbox::Outbox;
 use super::reader;
-use crate::ingress::Outbox;
 use crate::partition::topics::TopicStats;
 use crate::partition::{Partition, Partitions};
 
@@ -59,7 +59,7 @@ pub async fn fetch(
     // From here on commits are noticed, so that none falls between a look and the wait for it.
     let mut commits = partitions.commits.clone();
     let wait = Duration::from_millis(request.wait_ms.min(FETCH_WAIT_MS_MAX));
-    let deadline = tokio::time::Instant::now() + wait;
+    let mut out_of_time = std::pin::pin!(tokio::time::sleep(wait));
     let max = request.max.min(FETCH_RECORDS_MAX);
     let mut next: Vec<_> = asked.iter().map(|partition| (partition.id, request.offset)).collect();
     let mut sent = 0;
@@ -78,10 +78,10 @@ pub async fn fetch(
         }
         // Nothing yet: the waiting client sees what was answered before.
         out.flush().await?;
-        let changed = tokio::time::timeout_at(deadline, commits.changed());
-        match stopping.run_until_cancelled(changed).await {
-            Some(Ok(Ok(()))) => {}
-            Some(Ok(Err(_)) | Err(_)) | None => break,
+        tokio::select! {
+            Ok(()) = commits.changed() => {}
+            () = &mut out_of_time => break,
+            () = stopping.cancelled() => break,
         }
     }
     out.push(&Reply::End { count: sent, next: Some(next) });

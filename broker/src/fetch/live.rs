@@ -16,8 +16,8 @@ use aklight_common::wire::WireError;
 use aklight_common::{Offset, Pattern};
 
 use super::listing::message;
+use super::outbox::Outbox;
 use super::reader::{self, Gap};
-use crate::ingress::Outbox;
 use crate::partition::{Partition, Partitions};
 
 /// Most patterns of one connection: each costs some bytes a partition and a branch of a tree.

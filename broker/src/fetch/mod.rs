@@ -6,6 +6,8 @@
 
 pub mod listing;
 pub mod live;
+pub mod outbox;
 mod reader;
 
+pub use outbox::Outbox;
 pub use reader::Gap;

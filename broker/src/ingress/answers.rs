@@ -10,14 +10,14 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::Services;
 use super::intake::{Queued, Work};
-use super::outbox::Outbox;
 use super::run::{ProducedRun, Slot};
+use crate::fetch::Outbox;
 use crate::fetch::listing::{self, FetchRequest, ListingError, no_partition};
 use crate::fetch::live::{Live, SUBSCRIPTIONS_MAX};
 use crate::partition::ProduceError;
 use crate::partition::producers::Place;
+use crate::services::Services;
 use crate::sessions::SessionError;
 
 /// Longest wait for a record to become durable, or an acknowledgement; then `unavailable` is

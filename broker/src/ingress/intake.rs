@@ -10,8 +10,8 @@ use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 use super::run::{ProducedRun, RunBuilder};
-use super::{PERMIT_BYTES, Services, permits};
 use crate::partition::producers::Producer;
+use crate::services::{PERMIT_BYTES, Services, permits};
 
 /// Room for one read of the socket: what fits into the kernel's buffer of a busy sender, so that
 /// one system call brings hundreds of lines.

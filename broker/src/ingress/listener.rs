@@ -19,7 +19,8 @@ use tokio_util::task::TaskTracker;
 
 use super::answers::Answers;
 use super::intake::{Intake, WORK_MAX};
-use super::{Outbox, Services};
+use crate::fetch::Outbox;
+use crate::services::Services;
 
 /// How long a refused connection may take to read why. Closing at once could make the kernel throw
 /// the line away, when the client has already sent something.

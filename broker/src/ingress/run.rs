@@ -11,9 +11,9 @@ use aklight_common::{Offset, PartitionId};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use super::{Services, permits};
 use crate::partition::producers::{Admission, Place, Producer};
 use crate::partition::{ProduceError, RoutedBatch};
+use crate::services::{Services, permits};
 
 /// The answer to one PRODUCE, or where it will come from.
 pub(super) enum Slot {
