@@ -1,4 +1,5 @@
-//! Reads and checks a rules file: the one place of the rules that touches the disk.
+//! Reads what the user wrote into files: the rules, and a secret. Nothing else of rules and
+//! notifications touches the disk.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,14 @@ pub fn load_rules(path: &Path) -> Result<Vec<Rule>, LoadError> {
     }
     let text = std::fs::read_to_string(path).map_err(unreadable)?;
     file::parse(path, &text).map_err(LoadError::Mistakes)
+}
+
+/// Reads a file that holds one secret, without the blanks and line ends around it.
+///
+/// # Errors
+/// Whatever the file system says.
+pub fn load_secret(path: &Path) -> io::Result<String> {
+    std::fs::read_to_string(path).map(|text| text.trim().to_owned())
 }
 
 /// Checks a rules file: mistakes go to stderr, one a line, and make for exit code 1.

@@ -161,8 +161,8 @@ impl TwilioArgs {
 
     fn token(&self) -> Result<Option<Secret>, SettingsError> {
         match self.twilio_auth_token_file.as_deref().filter(|path| !path.is_empty()) {
-            Some(path) => std::fs::read_to_string(path)
-                .map(|text| Some(Secret(text.trim().to_owned())))
+            Some(path) => crate::load::load_secret(path.as_ref())
+                .map(|text| Some(Secret(text)))
                 .map_err(|source| SettingsError::TokenFile { path: path.into(), source }),
             None => Ok(self.twilio_auth_token.clone().filter(|secret| !secret.0.is_empty())),
         }
