@@ -365,3 +365,65 @@ fn check(sequence: u64, topic: &str) -> Result<(), WireError> {
         .map(|_| ())
         .map_err(|error| ErrorCode::BadTopic.with(&error.to_string()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A pipeline that is registered and has sent `count` records at time 0.
+    fn sent(count: usize) -> Pipeline {
+        let mut pipeline = Pipeline::new(ClientConfig::new(Vec::new(), "p"), 1);
+        pipeline.connected(0).expect("a good id");
+        pipeline.received(b"OK\n", 0).expect("registered");
+        for n in 0..count {
+            pipeline.send(&format!("t/{n}"), b"", b"x").expect("room");
+        }
+        pipeline.fill(0);
+        pipeline.out().clear();
+        assert_eq!(pipeline.in_flight.len(), count);
+        pipeline
+    }
+
+    /// How long nothing is sent after the last of `errors` passing errors in a row.
+    fn pause_ms(errors: usize) -> u64 {
+        let mut pipeline = sent(1);
+        let mut now_ms = 0;
+        for n in 1..=errors {
+            pipeline.received(b"ERR|busy|later\n", now_ms).expect("taken");
+            let until_ms = pipeline.wake_ms().expect("a pause has an end");
+            if until_ms > now_ms {
+                pipeline.fill(until_ms - 1);
+                assert!(pipeline.out().is_empty() && !pipeline.wants_write(), "within the pause");
+            }
+            pipeline.fill(until_ms);
+            assert!(pipeline.out().starts_with(b"PRODUCE_ONCE|1|t/0|"), "the same sequence");
+            pipeline.out().clear();
+            if n == errors {
+                return until_ms - now_ms;
+            }
+            now_ms = until_ms;
+        }
+        0
+    }
+
+    #[test]
+    fn a_busy_broker_is_left_alone_for_longer_and_longer() {
+        let longest = |errors| (0..100).map(|_| pause_ms(errors)).max().unwrap_or(0);
+        let (first, fifth) = (longest(1), longest(5));
+        assert!(first > 0 && first <= 100, "{first}");
+        assert!(fifth > 200 && fifth <= 1600, "{fifth}");
+    }
+
+    #[test]
+    fn an_answer_out_of_its_turn_ends_the_connection_and_is_not_believed() {
+        for wrong in ["ACK|t/1|0|0\n", "OK\n", "PONG|x\n", "ACKS|1\n", "END|0\n"] {
+            let mut pipeline = sent(2);
+            assert!(pipeline.received(wrong.as_bytes(), 0).is_err(), "{wrong}");
+            pipeline.disconnected();
+            assert_eq!((pipeline.unanswered(), pipeline.take_answers().len()), (2, 0), "{wrong}");
+        }
+        let mut pipeline = sent(1);
+        let twice = pipeline.received(b"ACK|t/0|0|0\nACK|t/0|1|0\n", 0);
+        assert!(twice.is_err() && pipeline.take_answers().len() == 1);
+    }
+}
