@@ -160,12 +160,14 @@ impl TwilioArgs {
     }
 
     fn token(&self) -> Result<Option<Secret>, SettingsError> {
-        match self.twilio_auth_token_file.as_deref().filter(|path| !path.is_empty()) {
-            Some(path) => crate::load::load_secret(path.as_ref())
-                .map(|text| Some(Secret(text)))
-                .map_err(|source| SettingsError::TokenFile { path: path.into(), source }),
-            None => Ok(self.twilio_auth_token.clone().filter(|secret| !secret.0.is_empty())),
-        }
+        let token = match self.twilio_auth_token_file.as_deref().filter(|path| !path.is_empty()) {
+            Some(path) => {
+                let unreadable = |source| SettingsError::TokenFile { path: path.into(), source };
+                Some(Secret(crate::load::load_secret(path.as_ref()).map_err(unreadable)?))
+            }
+            None => self.twilio_auth_token.clone(),
+        };
+        Ok(token.filter(|secret| !secret.0.is_empty()))
     }
 }
 
@@ -287,6 +289,10 @@ mod tests {
         args.twilio_auth_token_file = Some(path.display().to_string());
         let settings = args.resolve().expect("right").expect("set");
         assert_eq!(settings.auth_token.reveal(), "from-file");
+        std::fs::write(&path, "\n").expect("written");
+        assert!(
+            args.resolve().expect_err("empty").to_string().contains("TWILIO_AUTH_TOKEN missing")
+        );
         args.twilio_auth_token_file = Some("/nowhere".to_owned());
         assert!(args.resolve().expect_err("no file").to_string().contains("/nowhere"));
     }
