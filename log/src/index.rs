@@ -195,15 +195,17 @@ impl SegmentIndex {
         self
     }
 
-    /// The block where the walk to an entry begins.
+    /// The block where the walk to an entry begins; none before the first block, which does not
+    /// begin the segment when that is damaged.
     pub(crate) fn block_of_index(&self, index: RaftIndex) -> Option<Block> {
         let after = self.blocks.partition_point(|block| block.index <= index);
-        self.blocks.get(after.saturating_sub(1)).copied()
+        after.checked_sub(1).map(|ordinal| self.blocks[ordinal])
     }
 
-    /// The block where the walk to an offset begins.
+    /// The block where the walk to an offset begins; none before the first block.
     pub(crate) fn block_of_offset(&self, offset: Offset) -> Option<Block> {
-        self.blocks.get(self.ordinal_of(offset)).copied()
+        let after = self.blocks.partition_point(|block| block.base_offset <= offset);
+        after.checked_sub(1).map(|ordinal| self.blocks[ordinal])
     }
 
     /// The block where the walk to the first record of a time or later begins.
@@ -211,6 +213,7 @@ impl SegmentIndex {
         self.blocks.get(self.blocks.partition_point(|block| block.time_us_max < time_us)).copied()
     }
 
+    /// The block that an offset is in, or the first one.
     fn ordinal_of(&self, offset: Offset) -> usize {
         self.blocks.partition_point(|block| block.base_offset <= offset).saturating_sub(1)
     }

@@ -192,9 +192,9 @@ impl Shared {
     fn find(&self, seek: Seek, answer: &mut Answer) -> Source {
         let state = self.state.read();
         let in_tail = match seek {
-            Seek::Index(index) => state.tail.from_index(index).map(|tail| take_all(tail, answer)),
+            Seek::Index(index) => state.tail.since_index(index).map(|tail| take_all(tail, answer)),
             Seek::Offset(offset) => {
-                state.tail.from_offset(offset).map(|tail| take_all(tail, answer))
+                state.tail.since_offset(offset).map(|tail| take_all(tail, answer))
             }
         };
         if in_tail.is_some() {

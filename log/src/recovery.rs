@@ -11,20 +11,20 @@
 //! | anything | the hint proves that more had been acknowledged | a lost tail: set aside, the log goes on behind what was acknowledged, in a new segment |
 //! | anything | no proof | a torn write, never acknowledged: cut off (and set aside, if whole batches were in it) |
 //!
-//! A gap between two segments is damage too. In the end everything that was found is synced:
-//! after a `kill -9` it may have been in the system's memory only, and Raft is about to be told
-//! that it is safe.
+//! A gap between two segments is damage too. In the end what is not known to be durable is written
+//! again and synced: after a `kill -9` it may have been in the system's memory only (and after a
+//! failed sync it may stay there for ever), and Raft is about to be told that it is safe.
 //!
 //! Left out: mending a damaged log from a peer. The report says enough for the broker to do it.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aklight_common::{Offset, RaftIndex, Term};
 
 use crate::damage::{Broken, set_aside};
-use crate::disk::{Disk, DiskFile, DiskLock};
+use crate::disk::{Disk, DiskFile, DiskLock, write_all_at};
 use crate::errors::OpenError;
 use crate::index::{SegmentIndex, Summary};
 use crate::marks::{Hint, Point, decode_point};
@@ -85,6 +85,9 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenErro
         let start = recovery.start_of(*name, found.last());
         found.push(recovery.load(*name, start, place + 1 == segments.len())?);
     }
+    if let Some(tail) = found.last_mut() {
+        recovery.place_empty(tail);
+    }
     recovery.drop_purged(&mut found)?;
     recovery.find_gaps(&mut found);
     let end = recovery.settle_end(&mut found)?;
@@ -120,6 +123,8 @@ struct Loaded {
     /// Bytes behind the last good batch that are neither zeros nor damage with a batch behind.
     leftover: u64,
     leftover_holds_batches: bool,
+    /// Bytes that are known to have been durable when the last batch was written.
+    vouched: u64,
 }
 
 impl Loaded {
@@ -143,9 +148,25 @@ struct End {
 impl Recovery<'_> {
     /// What a segment should begin with.
     fn start_of(&self, name: SegmentName, before: Option<&Loaded>) -> Next {
-        let purged = self.purged.map_or(RaftIndex(0), |point| point.index.next());
-        let index = before.map_or(purged, |before| before.summary.next_index);
-        Next { index: name.index.unwrap_or(index), offset: name.offset }
+        let behind = before.map(|before| before.summary.next_index);
+        let purged = self.purged.filter(|point| point.end_offset <= name.offset);
+        let purged = purged.map(|point| point.index.next());
+        let index = name.index.or(behind).max(purged).unwrap_or_default();
+        Next { index, offset: name.offset }
+    }
+
+    /// An empty last segment says with which offset it goes on, not with which entry: that is
+    /// behind whatever is known to have been before it.
+    fn place_empty(&self, tail: &mut Loaded) {
+        if !tail.is_empty() || tail.leftover > 0 {
+            return;
+        }
+        let before = self.acknowledged.filter(|point| point.end_offset <= tail.name.offset);
+        let behind = before.map(|point| point.index.next());
+        let index = behind.map_or(tail.summary.next_index, |b| b.max(tail.summary.next_index));
+        let placed = SegmentIndex::new(index, tail.name.offset);
+        tail.summary = *placed.summary();
+        tail.index = Some(placed);
     }
 
     fn load(&mut self, name: SegmentName, start: Next, last: bool) -> Result<Loaded, OpenError> {
@@ -155,7 +176,7 @@ impl Recovery<'_> {
             let damages = index.damages().to_vec();
             self.report.damaged.extend_from_slice(&damages);
             let summary = *index.summary();
-            let (leftover, leftover_holds_batches) = (0, false);
+            let (leftover, leftover_holds_batches, vouched) = (0, false, summary.size);
             let index = None;
             return Ok(Loaded {
                 name,
@@ -166,6 +187,7 @@ impl Recovery<'_> {
                 damages,
                 leftover,
                 leftover_holds_batches,
+                vouched,
             });
         }
         let loaded = self.scan(name, &path, file, start, last).map_err(at("read", &path))?;
@@ -244,6 +266,7 @@ impl Recovery<'_> {
             }
         }
         self.report.scanned_bytes += cursor.position();
+        let vouched = cursor.vouched();
         self.report.damaged.extend_from_slice(index.damages());
         Ok(Loaded {
             name,
@@ -254,6 +277,7 @@ impl Recovery<'_> {
             file,
             leftover,
             leftover_holds_batches,
+            vouched,
         })
     }
 
@@ -281,14 +305,6 @@ impl Recovery<'_> {
         {
             remove_segment(self.disk, &first.path).map_err(at("remove", &first.path))?;
             found.remove(0);
-        }
-        if let [only] = &mut found[..]
-            && only.is_empty()
-            && only.summary.next_index < kept_from
-        {
-            let index = SegmentIndex::new(kept_from, only.name.offset);
-            only.summary = *index.summary();
-            only.index = Some(index);
         }
         self.disk.sync_dir(self.dir).map_err(at("sync", self.dir))
     }
@@ -339,19 +355,25 @@ impl Recovery<'_> {
         broken.describe(bytes, resume)
     }
 
+    /// The last entry before the log's end: of a segment, or known from a mark where the entry
+    /// itself is purged or lost.
+    fn last_before(&self, next: Next, found: &[Loaded]) -> Option<(Term, RaftIndex)> {
+        let stored = found.iter().rev().find(|loaded| !loaded.is_empty());
+        let stored = stored.map(|l| (l.summary.last_term, l.summary.next_index));
+        let known = self.purged.into_iter().chain(self.acknowledged);
+        let known = known.map(|point| (point.term, point.index.next()));
+        let before = known.chain(stored).filter(|(_, behind)| *behind <= next.index);
+        let (term, _) = before.max_by_key(|(_, behind)| *behind)?;
+        Some((term, RaftIndex(next.index.0.checked_sub(1)?)))
+    }
+
     /// Decides where the log ends, and cuts off or sets aside what is behind.
     fn settle_end(&mut self, found: &mut [Loaded]) -> Result<End, OpenError> {
-        let purged = self.purged.map(|point| (point.term, point.index));
         let start = self.purged.map_or(Next { index: RaftIndex(0), offset: Offset(0) }, |point| {
             Next { index: point.index.next(), offset: point.end_offset }
         });
         let next = found.last().map_or(start, Loaded::next);
-        let last_of = |loaded: &Loaded| {
-            let last = loaded.summary.next_index.0.checked_sub(1)?;
-            Some((loaded.summary.last_term, RaftIndex(last)))
-        };
-        let last = found.iter().rev().find(|l| !l.is_empty()).and_then(last_of);
-        let last = last.filter(|last| Some(last.1) >= purged.map(|purged| purged.1)).or(purged);
+        let last = self.last_before(next, found);
         let lost = self.acknowledged.filter(|point| point.index >= next.index);
 
         if let Some(tail) = found.last_mut().filter(|tail| tail.leftover > 0 || lost.is_some()) {
@@ -405,10 +427,10 @@ impl Recovery<'_> {
         kept: Kept,
     ) -> Result<Recovered, OpenError> {
         if let Some(tail) = found.last() {
-            tail.file.sync().map_err(at("sync", &tail.path))?;
+            make_durable(tail).map_err(at("sync", &tail.path))?;
         }
         for (slots, name) in [(&kept.vote, "vote"), (&kept.purge, "purged")] {
-            slots.sync().map_err(at("sync", &self.dir.join(name)))?;
+            slots.rewrite().map_err(at("sync", &self.dir.join(name)))?;
         }
         let before = found.last().map(|loaded| loaded.name);
         let mut allocated = 0;
@@ -455,6 +477,14 @@ impl Recovery<'_> {
         self.disk.sync_dir(self.dir).map_err(at("sync", self.dir))?;
         Ok(Arc::new(segment))
     }
+}
+
+/// Writes again what is not known to have been durable, and syncs it. See [`Slots::rewrite`] for
+/// why a sync alone would not do.
+fn make_durable(tail: &Loaded) -> io::Result<()> {
+    let stretch = read_rest(&*tail.file, tail.vouched, tail.summary.size)?;
+    write_all_at(&*tail.file, &mut [IoSlice::new(&stretch)], tail.vouched)?;
+    tail.file.sync()
 }
 
 /// Where the log goes on when its acknowledged tail is lost.

@@ -57,6 +57,7 @@ pub(crate) struct Cursor<'a> {
     chunk_bytes: usize,
     buffer: Bytes,
     buffer_at: u64,
+    vouched: u64,
 }
 
 impl<'a> Cursor<'a> {
@@ -67,7 +68,16 @@ impl<'a> Cursor<'a> {
         next: Option<Next>,
         chunk_bytes: usize,
     ) -> Self {
-        Self { file, position, end, next, chunk_bytes, buffer: Bytes::new(), buffer_at: 0 }
+        Self {
+            file,
+            position,
+            end,
+            next,
+            chunk_bytes,
+            buffer: Bytes::new(),
+            buffer_at: 0,
+            vouched: 0,
+        }
     }
 
     pub(crate) const fn position(&self) -> u64 {
@@ -76,6 +86,11 @@ impl<'a> Cursor<'a> {
 
     pub(crate) const fn next(&self) -> Option<Next> {
         self.next
+    }
+
+    /// Where the bytes end that the last batch vouches for: they were durable before it.
+    pub(crate) const fn vouched(&self) -> u64 {
+        self.vouched
     }
 
     /// Goes on somewhere else: behind damage.
@@ -105,6 +120,7 @@ impl<'a> Cursor<'a> {
         }
         let batch = Batch { header: raw.header, body };
         let position = self.position;
+        self.vouched = position.saturating_sub(u64::from(raw.unsynced));
         self.position += len as u64;
         self.next = Some(Next::after(&batch));
         Ok(Step::Batch(position, batch))

@@ -105,7 +105,7 @@ impl Shared {
             if index < state.first_index() || state.last.is_none_or(|last| index > last.1) {
                 return None;
             }
-            if let Some(mut batches) = state.tail.from_index(index) {
+            if let Some(mut batches) = state.tail.since_index(index) {
                 return batches.next().map(|batch| batch.header.base_offset);
             }
         }

@@ -84,7 +84,21 @@ impl Slots {
                 format!("{} bytes do not fit into a slot of {PAYLOAD_BYTES_MAX}", value.len()),
             ));
         }
-        let sequence = self.sequence + 1;
+        self.put(self.sequence + 1, value)?;
+        self.sequence += 1;
+        self.value = value.to_vec();
+        Ok(())
+    }
+
+    /// Writes the value again where it is, and makes it durable. A process that died after a
+    /// failed sync leaves bytes that can be read and are on no disk, and that no sync would save:
+    /// the system thinks that they are. Only writing them again does.
+    pub(crate) fn rewrite(&self) -> io::Result<()> {
+        self.put(self.sequence, &self.value)?;
+        self.sync()
+    }
+
+    fn put(&self, sequence: u64, value: &[u8]) -> io::Result<()> {
         let mut bytes = vec![0; HEADER_BYTES];
         bytes[..4].copy_from_slice(&MAGIC);
         bytes[8..16].copy_from_slice(&sequence.to_le_bytes());
@@ -92,10 +106,7 @@ impl Slots {
         bytes.extend_from_slice(value);
         let crc = crc32c::crc32c(&bytes[CRC_FROM..]);
         bytes[4..8].copy_from_slice(&crc.to_le_bytes());
-        write_all_at(&*self.file, &mut [IoSlice::new(&bytes)], sequence % 2 * SLOT_STRIDE)?;
-        self.sequence = sequence;
-        self.value = value.to_vec();
-        Ok(())
+        write_all_at(&*self.file, &mut [IoSlice::new(&bytes)], sequence % 2 * SLOT_STRIDE)
     }
 
     /// Makes the last value durable.

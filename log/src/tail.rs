@@ -48,14 +48,14 @@ impl Tail {
     }
 
     /// The batches from an entry on, where the tail reaches back so far.
-    pub(crate) fn from_index(&self, index: RaftIndex) -> Option<impl Iterator<Item = &Batch>> {
+    pub(crate) fn since_index(&self, index: RaftIndex) -> Option<impl Iterator<Item = &Batch>> {
         let first = self.batches.front()?.header.index;
         let skipped = usize::try_from(index.0.checked_sub(first.0)?).ok()?;
         (skipped < self.batches.len()).then(|| self.batches.range(skipped..))
     }
 
     /// The batches from the one that holds an offset on, where the tail reaches back so far.
-    pub(crate) fn from_offset(&self, offset: Offset) -> Option<impl Iterator<Item = &Batch>> {
+    pub(crate) fn since_offset(&self, offset: Offset) -> Option<impl Iterator<Item = &Batch>> {
         if offset < self.batches.front()?.header.base_offset {
             return None;
         }
@@ -115,11 +115,11 @@ mod tests {
     #[test]
     fn a_place_is_found_by_entry_and_by_offset_or_not_at_all() {
         let tail: &'static Tail = Box::leak(Box::new(tail(3)));
-        assert_eq!(first(tail.from_index(RaftIndex(11))), Some(11));
-        assert_eq!(first(tail.from_index(RaftIndex(9))), None);
-        assert_eq!(first(tail.from_index(RaftIndex(13))), None);
-        assert_eq!(first(tail.from_offset(Offset(103))), Some(11));
-        assert_eq!(first(tail.from_offset(Offset(99))), None);
-        assert_eq!(first(tail.from_offset(Offset(106))), None);
+        assert_eq!(first(tail.since_index(RaftIndex(11))), Some(11));
+        assert_eq!(first(tail.since_index(RaftIndex(9))), None);
+        assert_eq!(first(tail.since_index(RaftIndex(13))), None);
+        assert_eq!(first(tail.since_offset(Offset(103))), Some(11));
+        assert_eq!(first(tail.since_offset(Offset(99))), None);
+        assert_eq!(first(tail.since_offset(Offset(106))), None);
     }
 }

@@ -228,7 +228,7 @@ impl Writer {
             self.acknowledge(last);
         }
         for done in self.waiting.drain(..) {
-            done(flushed.as_ref().map(|()| ()).map_err(copy_of));
+            done(flushed.as_ref().copied().map_err(copy_of));
         }
     }
 

@@ -7,7 +7,8 @@
 //! whoever still holds them, and reach nobody.
 //!
 //! A failed sync does what Linux does: the bytes stay readable, but no later sync will save
-//! them.
+//! them. (A file's length is another matter: it is in the file system's journal, and a journal that
+//! fails ends every write there.)
 //!
 //! Left out: folders (every path's folder exists, durably), permissions, and damage other than
 //! flipped bits and cut files.
@@ -534,9 +535,11 @@ impl DiskFile for MemoryFile {
         let name = inner.file(self.id)?.name.clone();
         let allowed = inner.allow(DiskOp::Sync(name));
         let file = inner.file(self.id)?;
-        let pending = std::mem::take(&mut file.pending);
-        allowed?;
-        for change in pending {
+        if let Err(error) = allowed {
+            file.pending.retain(|change| matches!(change, Change::Size(_)));
+            return Err(error);
+        }
+        for change in std::mem::take(&mut file.pending) {
             change.apply(&mut file.durable);
         }
         Ok(())

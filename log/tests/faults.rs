@@ -1,0 +1,396 @@
+//! What a log does when the disk fails, loses or changes something.
+
+mod support;
+
+use std::io;
+use std::path::PathBuf;
+
+use aklight_common::{Offset, RaftIndex};
+use aklight_log::{Health, Log, LogError, LogOptions, MemoryDisk, NewBatch, OpenError};
+use support::*;
+
+const FIRST: &str = "00000000000000000000.log";
+
+/// Batches of 2 records (and one blank entry), about six a segment.
+fn batches(count: u64) -> Vec<NewBatch> {
+    (0..count).map(|n| if n == 4 { blank(n, 1) } else { records(n, 1, 2, 20) }).collect()
+}
+
+fn segments_of_600_bytes() -> LogOptions {
+    LogOptions { segment_bytes: 800, preallocate_bytes: 512, ..small() }
+}
+
+/// A log of twenty batches, each acknowledged on its own, closed well.
+fn filled() -> (MemoryDisk, Vec<NewBatch>) {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, segments_of_600_bytes());
+    let batches = batches(20);
+    for batch in &batches {
+        append(&log, vec![batch.clone()]).expect("appended");
+    }
+    log.close();
+    (disk, batches)
+}
+
+fn segment_paths(disk: &MemoryDisk) -> Vec<PathBuf> {
+    let mut names = disk.shared().list(dir()).expect("listed");
+    names.retain(|name| name.ends_with(".log"));
+    names.sort();
+    names.iter().map(|name| dir().join(name)).collect()
+}
+
+fn file_named(disk: &MemoryDisk, holds: &str) -> Vec<String> {
+    let mut names = disk.shared().list(dir()).expect("listed");
+    names.retain(|name| name.contains(holds));
+    names
+}
+
+#[test]
+fn after_a_failed_write_or_sync_nothing_is_written_and_reads_go_on() {
+    for kind in ["write", "sync"] {
+        let disk = MemoryDisk::new();
+        let (log, _) = open(&disk, small());
+        append(&log, vec![records(0, 1, 1, 10)]).expect("appended");
+        disk.fail(kind, FIRST, 0, io::ErrorKind::Other);
+        assert!(append(&log, vec![records(1, 1, 1, 10)]).is_err(), "{kind}");
+        let refused = log.append(vec![records(2, 1, 1, 10)], Box::new(|_| panic!("not called")));
+        assert!(matches!(refused, Err(LogError::Failed(_))), "{kind}");
+        assert!(matches!(log.health(), Health::Failed(reason) if reason.contains("append")));
+        assert!(wait(|done| log.save_vote(vec![1], done)).is_err());
+        assert!(truncate(&log, Some(0)).is_err());
+        assert!(log.wait_flushed(RaftIndex(1), PATIENCE).is_err(), "does not wait in vain");
+        assert_eq!(log.bounds().flushed, Some(RaftIndex(0)));
+        assert_eq!(log.read_offsets(Offset(0), Offset(1), 1).expect("readable").len(), 1);
+        log.close();
+        let (log, _) = open(&disk.crash(3), small());
+        assert_eq!(log.health(), Health::Writable);
+        assert!(is_same(&read_good(&log)[0], &records(0, 1, 1, 10)));
+    }
+}
+
+#[test]
+fn everyone_in_the_queue_gets_the_error() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, small());
+    disk.hold_syncs();
+    let (sender, answers) = crossbeam_channel::unbounded();
+    for index in 0..10 {
+        let sender = sender.clone();
+        let done = Box::new(move |result: io::Result<()>| {
+            sender.send(result.is_err()).expect("somebody waits");
+        });
+        log.append(vec![records(index, 1, 1, 10)], done).expect("taken");
+        if index == 0 {
+            disk.wait_for_held_sync();
+        }
+    }
+    disk.fail("sync", FIRST, 0, io::ErrorKind::Other);
+    disk.release_syncs();
+    for _ in 0..10 {
+        assert_eq!(answers.recv_timeout(PATIENCE), Ok(true));
+    }
+}
+
+#[test]
+fn short_writes_are_gone_on_with() {
+    for bytes_max in [1, 7, 63, 64, 65] {
+        let disk = MemoryDisk::new();
+        disk.shorten_writes(bytes_max);
+        let (log, _) = open(&disk, segments_of_600_bytes());
+        let batches = batches(20);
+        append(&log, batches.clone()).expect("appended");
+        log.close();
+        let (log, report) = open(&disk, segments_of_600_bytes());
+        assert!(report.is_clean() && report.torn.is_none());
+        assert!(read_good(&log).iter().zip(&batches).all(|(read, new)| is_same(read, new)));
+    }
+}
+
+#[test]
+fn space_that_cannot_be_taken_in_advance_is_no_failure() {
+    for error in [io::ErrorKind::Unsupported, io::ErrorKind::StorageFull] {
+        let disk = MemoryDisk::new();
+        let (log, _) = open(&disk, small());
+        disk.fail("reserve", FIRST, 0, error);
+        append(&log, vec![records(0, 1, 1, 10)]).expect("appended");
+        append(&log, vec![records(1, 1, 1, 10)]).expect("appended");
+        log.close();
+        assert_eq!(read_good(&open(&disk, small()).0).len(), 2);
+    }
+}
+
+#[test]
+fn a_full_disk_refuses_and_goes_on_when_there_is_room_again() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, LogOptions { reserve_bytes: 100, ..small() });
+    // The small files are about 12 KiB; the segment finds room for a few batches.
+    let used = 1_000_000 - {
+        disk.limit(1_000_000);
+        disk.shared().free_bytes(dir()).expect("known")
+    };
+    disk.limit(used + 1500);
+    let mut index = 0;
+    while append(&log, vec![records(index, 1, 1, 200)]).is_ok() {
+        index += 1;
+    }
+    assert!(index >= 3, "what fits is taken: {index}");
+    assert!(log.check_room(1000).is_err());
+    drop(log);
+    disk.limit(used + 100_000);
+    let (log, report) = open(&disk, small());
+    assert!(report.is_clean(), "{report:?}");
+    let kept = read_good(&log).len() as u64;
+    assert!(kept >= index);
+    append(&log, vec![records(kept, 1, 1, 200)]).expect("appended");
+}
+
+/// What a flipped bit at `byte` of a segment hits: the place in `batches`, if any.
+fn hit(disk: &MemoryDisk, segment: usize, byte: usize, batches: &[NewBatch]) -> Option<usize> {
+    let (mut place, mut position) = (0, 0);
+    for (number, path) in segment_paths(disk).iter().enumerate() {
+        let size = disk.contents(path).expect("there").len();
+        let mut at = 0;
+        while place < batches.len() && at + 64 + batches[place].body.len() <= size {
+            let content = disk.contents(path).expect("there");
+            if content[at..at + 4] == [0; 4] {
+                break;
+            }
+            position = at + 64 + batches[place].body.len();
+            if number == segment && (at..position).contains(&byte) {
+                return Some(place);
+            }
+            place += 1;
+            at = position;
+        }
+    }
+    let _ = position;
+    None
+}
+
+fn offsets_of(batches: &[NewBatch], place: usize) -> (Offset, Offset) {
+    let records = |upto: usize| batches[..upto].iter().map(|b| u64::from(b.records)).sum();
+    (Offset(records(place)), Offset(records(place + 1)))
+}
+
+/// Opens the damaged log and checks that all but `lost` can be read and nothing is reused.
+fn check_all_but(disk: &MemoryDisk, batches: &[NewBatch], lost: Option<usize>, what: &str) {
+    for round in 0..2 {
+        let (log, report) = open(disk, segments_of_600_bytes());
+        let (read, damages) = read_all(&log);
+        let expect: Vec<_> =
+            batches.iter().enumerate().filter(|(place, _)| Some(*place) != lost).collect();
+        assert_eq!(read.len(), expect.len(), "{what}, round {round}: {report:?} {damages:?}");
+        for (read, (place, new)) in read.iter().zip(expect) {
+            assert!(is_same(read, new), "{what}");
+            assert_eq!(read.header.base_offset, offsets_of(batches, place).0, "{what}");
+        }
+        let expect: Vec<_> = lost.map(|place| offsets_of(batches, place)).into_iter().collect();
+        assert_eq!(damages, expect, "{what}, round {round}");
+        let bounds = log.bounds();
+        let end = offsets_of(batches, batches.len() - 1).1;
+        assert_eq!(bounds.end_offset, end, "{what}: no offset is given out twice");
+        assert_eq!(bounds.last.map(|last| last.1), Some(batches[batches.len() - 1].index));
+        if let Some(place) = lost {
+            let (from, resume) = offsets_of(batches, place);
+            if from < resume {
+                let all = log.next_with_topics(from, end, &|_| false);
+                assert_eq!(all, from, "{what}: damage is never skipped");
+            }
+            assert!(!file_named(disk, ".damaged-").is_empty(), "{what}: set aside");
+        }
+        log.close();
+    }
+    let (log, _) = open(disk, segments_of_600_bytes());
+    let next = batches.len() as u64;
+    append(&log, vec![records(next, 1, 2, 20)]).expect("the log goes on");
+    let read = log.read_indexes(RaftIndex(next), RaftIndex(next + 1), 1).expect("read");
+    assert_eq!(read[0].header.base_offset, offsets_of(batches, batches.len() - 1).1);
+}
+
+#[test]
+fn a_flipped_bit_anywhere_costs_its_own_batch_and_is_reported() {
+    let (disk, batches) = filled();
+    let paths = segment_paths(&disk);
+    assert!(paths.len() >= 3);
+    for (number, path) in paths.iter().enumerate() {
+        let size = disk.contents(path).expect("there").len();
+        for byte in 0..size {
+            let lost = hit(&disk, number, byte, &batches);
+            let damaged = disk.kill();
+            damaged.flip_bit(path, byte * 8 + byte % 8);
+            check_all_but(&damaged, &batches, lost, &format!("segment {number}, byte {byte}"));
+        }
+    }
+}
+
+#[test]
+fn without_a_sidecar_damage_is_found_at_once() {
+    let (disk, batches) = filled();
+    let paths = segment_paths(&disk);
+    for (number, path) in paths.iter().enumerate() {
+        for byte in (0..disk.contents(path).expect("there").len()).step_by(13) {
+            let lost = hit(&disk, number, byte, &batches);
+            let damaged = disk.kill();
+            for sidecar in file_named(&damaged, ".index") {
+                damaged.shared().remove(&dir().join(sidecar)).expect("removed");
+            }
+            damaged.flip_bit(path, byte * 8);
+            let again = damaged.kill();
+            let (_, report) = open(&damaged, segments_of_600_bytes());
+            assert_eq!(report.damaged.len(), usize::from(lost.is_some()), "{report:?}");
+            assert_eq!(report.indexes_rebuilt.len(), paths.len() - 1);
+            check_all_but(&again, &batches, lost, &format!("segment {number}, byte {byte}"));
+        }
+    }
+}
+
+#[test]
+fn a_damaged_sidecar_is_built_again() {
+    let (disk, batches) = filled();
+    for sidecar in file_named(&disk, ".index") {
+        let path = dir().join(&sidecar);
+        for bit in (0..disk.contents(&path).expect("there").len() * 8).step_by(37) {
+            let damaged = disk.kill();
+            damaged.flip_bit(&path, bit);
+            let (log, report) = open(&damaged, segments_of_600_bytes());
+            assert_eq!(report.indexes_rebuilt.len(), 1, "{sidecar}, bit {bit}");
+            assert!(report.is_clean() && read_good(&log).len() == batches.len());
+        }
+    }
+}
+
+#[test]
+fn an_acknowledged_tail_that_is_gone_is_reported_and_its_offsets_are_not_reused() {
+    let (disk, batches) = filled();
+    let paths = segment_paths(&disk);
+    let last = paths.last().expect("some");
+    let size = disk.contents(last).expect("there").len();
+    for left in 0..size {
+        let damaged = disk.kill();
+        damaged.cut(last, left);
+        let (log, report) = open(&damaged, segments_of_600_bytes());
+        let (read, damages) = read_all(&log);
+        let lost = read.len() < batches.len();
+        assert_eq!(report.damaged.len(), usize::from(lost), "cut at {left}: {report:?}");
+        assert_eq!(damages.len(), usize::from(lost), "cut at {left}");
+        assert_eq!(log.bounds().end_offset, Offset(38), "cut at {left}");
+        assert!(report.torn.is_none());
+        append(&log, vec![records(20, 1, 2, 20)]).expect("the log goes on");
+        log.close();
+        let (log, _) = open(&damaged, segments_of_600_bytes());
+        assert_eq!(log.bounds().end_offset, Offset(40), "cut at {left}");
+        assert_eq!(read_all(&log).0.len(), read.len() + 1, "cut at {left}");
+    }
+}
+
+#[test]
+fn a_missing_segment_is_reported_and_gone_around() {
+    let (disk, batches) = filled();
+    let paths = segment_paths(&disk);
+    for gone in 0..paths.len() {
+        let damaged = disk.kill();
+        damaged.shared().remove(&paths[gone]).expect("removed");
+        let (log, report) = open(&damaged, segments_of_600_bytes());
+        assert_eq!(report.damaged.len(), 1, "without segment {gone}: {report:?}");
+        assert!(report.damaged[0].from < report.damaged[0].resume);
+        let bounds = log.bounds();
+        assert_eq!(
+            (bounds.end_offset, bounds.start_offset),
+            (Offset(38), report_start(gone, &report))
+        );
+        if gone > 0 {
+            let (read, damages) = read_all(&log);
+            assert_eq!(damages, [(report.damaged[0].from, report.damaged[0].resume)]);
+            assert!(read.len() < batches.len());
+        }
+        append(&log, vec![records(20, 1, 2, 20)]).expect("the log goes on");
+    }
+}
+
+/// Without its first segment a log that was never purged begins where the second does.
+fn report_start(gone: usize, report: &aklight_log::OpenReport) -> Offset {
+    if gone == 0 { report.damaged[0].resume } else { Offset(0) }
+}
+
+#[test]
+fn a_log_whose_segments_are_all_gone_goes_on_behind_them() {
+    let (disk, _) = filled();
+    for path in segment_paths(&disk) {
+        disk.shared().remove(&path).expect("removed");
+    }
+    let refused =
+        Log::open(disk.shared(), dir(), small(), aklight_common::clock::ManualClock::at(1));
+    let (log, report) = refused.expect("opens");
+    assert_eq!((report.damaged[0].from, report.damaged[0].resume), (Offset(0), Offset(38)));
+    append(&log, vec![records(20, 1, 2, 20)]).expect("the log goes on");
+    assert_eq!(log.read_offsets(Offset(38), Offset(40), 1).expect("read").len(), 1);
+}
+
+#[test]
+fn an_unfinished_write_is_cut_off_and_not_called_damage() {
+    let mut torn = 0;
+    for seed in 0..200 {
+        let disk = MemoryDisk::new();
+        let (log, _) = open(&disk, LogOptions { preallocate_bytes: 4096, ..small() });
+        append(&log, vec![records(0, 1, 2, 400), records(1, 1, 2, 400)]).expect("appended");
+        disk.hold_syncs();
+        let batches: Vec<_> = (2..5).map(|index| records(index, 1, 2, 300)).collect();
+        log.append(batches, Box::new(|_| {})).expect("taken");
+        disk.wait_for_held_sync();
+        let after = disk.crash(seed);
+        disk.release_syncs();
+        let (log, report) = open(&after, small());
+        assert!(report.is_clean(), "seed {seed}: {report:?}");
+        torn += usize::from(report.torn.is_some());
+        let read = read_good(&log);
+        assert!((2..=5).contains(&read.len()), "seed {seed}");
+        append(&log, vec![records(read.len() as u64, 1, 1, 10)]).expect("appended");
+        log.close();
+        assert_eq!(read_good(&open(&after, small()).0).len(), read.len() + 1, "seed {seed}");
+    }
+    assert!(torn > 20, "crashes tear: {torn}");
+}
+
+#[test]
+fn a_hole_before_what_vouches_for_it_is_damage_even_without_the_hint() {
+    let (disk, batches) = filled();
+    let path = segment_paths(&disk).pop().expect("some");
+    // The first batch of the open segment: later ones were written after its sync.
+    disk.flip_bit(&path, 300);
+    for slot in [0, 4096] {
+        disk.flip_bit(&dir().join("committed"), (slot + 5) * 8);
+    }
+    let (log, report) = open(&disk, segments_of_600_bytes());
+    assert!(report.hint_lost && !report.is_clean());
+    assert_eq!((report.damaged.len(), report.torn), (1, None));
+    assert_eq!(read_all(&log).0.len(), batches.len() - 1);
+}
+
+#[test]
+fn a_vote_beyond_reading_keeps_the_log_closed_and_says_why() {
+    for name in ["vote", "purged"] {
+        let (disk, _) = filled();
+        for slot in [0, 4096] {
+            disk.flip_bit(&dir().join(name), (slot + 5) * 8);
+        }
+        let clock = aklight_common::clock::ManualClock::at(1);
+        let refused = Log::open(disk.shared(), dir(), small(), clock).expect_err("refused");
+        assert!(matches!(&refused, OpenError::SlotsDamaged { path } if path.ends_with(name)));
+        assert!(refused.to_string().contains("restore the file from a backup"), "{refused}");
+    }
+}
+
+#[test]
+fn an_open_that_fails_says_what_and_where_and_may_be_tried_again() {
+    for kind in ["create", "write", "sync", "rename", "sync names"] {
+        let disk = MemoryDisk::new();
+        disk.fail(kind, "", 0, io::ErrorKind::PermissionDenied);
+        let clock = aklight_common::clock::ManualClock::at(1);
+        let refused = Log::open(disk.shared(), dir(), small(), clock).expect_err("refused");
+        let OpenError::Io { path, .. } = &refused else { panic!("{refused}") };
+        assert!(path.starts_with(dir()), "{refused}");
+        let (log, report) = open(&disk, small());
+        assert!(report.is_clean(), "{kind}: {report:?}");
+        append(&log, vec![blank(0, 1)]).expect("appended");
+    }
+}

@@ -1,0 +1,287 @@
+//! Random operations, crashes and faults against the plainest log there is: a `Vec`.
+//!
+//! The model knows what was acknowledged and what was only asked for. After every crash the log
+//! must hold all of the first and a prefix of the second, with dense offsets, and must not call
+//! any of it damage.
+
+mod support;
+
+use std::io;
+
+use aklight_common::{Offset, RaftIndex, Term};
+use aklight_log::{Fsync, Log, LogOptions, MemoryDisk, NewBatch};
+use proptest::prelude::*;
+use support::*;
+
+#[derive(Debug, Clone)]
+enum Step {
+    /// Appended and waited for: (records, payload bytes) of each batch.
+    Append(Vec<(u32, usize)>),
+    /// Truncated to a part of the kept entries, in 256ths.
+    Truncate(u8),
+    /// Purged up to a part of the kept entries, in 256ths.
+    Purge(u8),
+    PurgePast(u8),
+    Vote(u8),
+    Reopen,
+    Kill,
+    Crash(u64),
+    /// Appended, and the power goes before anything is acknowledged.
+    AppendAndCrash(Vec<(u32, usize)>, u64),
+    /// The n-th disk operation of a kind fails; then the power goes, or only the process.
+    Fault {
+        kind: &'static str,
+        after: usize,
+        work: Box<Step>,
+        crash: Option<u64>,
+    },
+}
+
+fn appended() -> impl Strategy<Value = Vec<(u32, usize)>> {
+    prop::collection::vec((0_u32..4, 0_usize..300), 1..6)
+}
+
+fn changing() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        4 => appended().prop_map(Step::Append),
+        1 => any::<u8>().prop_map(Step::Truncate),
+        1 => any::<u8>().prop_map(Step::Purge),
+        1 => any::<u8>().prop_map(Step::PurgePast),
+        1 => any::<u8>().prop_map(Step::Vote),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let kind = prop::sample::select(vec![
+        "write",
+        "sync",
+        "create",
+        "remove",
+        "size",
+        "reserve",
+        "sync names",
+    ]);
+    let fault = (kind, 0_usize..4, changing(), prop::option::of(any::<u64>())).prop_map(
+        |(kind, after, work, crash)| Step::Fault { kind, after, work: Box::new(work), crash },
+    );
+    prop_oneof![
+        8 => changing(),
+        1 => Just(Step::Reopen),
+        1 => Just(Step::Kill),
+        2 => any::<u64>().prop_map(Step::Crash),
+        3 => (appended(), any::<u64>()).prop_map(|(batches, seed)| Step::AppendAndCrash(batches, seed)),
+        3 => fault,
+    ]
+}
+
+/// What the log should hold.
+#[derive(Debug, Default, Clone, PartialEq)]
+struct Model {
+    /// From entry 0 on, purged ones included.
+    entries: Vec<NewBatch>,
+    /// How many of them are purged.
+    purged: usize,
+    /// Offsets given to entries that a purge past the end stands for: none; they hold no record.
+    vote: Option<Vec<u8>>,
+    term: u64,
+}
+
+impl Model {
+    fn next(&self, shapes: &[(u32, usize)]) -> Vec<NewBatch> {
+        let first = self.entries.len() as u64;
+        let new = shapes.iter().zip(first..).map(|((count, payload), index)| match count {
+            0 => blank(index, self.term),
+            _ => records(index, self.term, *count, *payload),
+        });
+        new.collect()
+    }
+
+    fn offset_before(&self, entry: usize) -> Offset {
+        Offset(self.entries[..entry].iter().map(|batch| u64::from(batch.records)).sum())
+    }
+
+    /// The entries that a step may take away or forget, as a place between purged and end.
+    fn place(&self, part: u8) -> usize {
+        self.purged + (self.entries.len() - self.purged) * usize::from(part) / 256
+    }
+}
+
+/// The log and the disk it is on.
+struct World {
+    disk: MemoryDisk,
+    log: Log,
+    options: LogOptions,
+}
+
+impl World {
+    fn on(disk: MemoryDisk, options: LogOptions) -> Self {
+        let (log, report) = open(&disk, options.clone());
+        assert!(report.damaged.is_empty(), "{:?}", report.damaged);
+        assert!(!report.hint_lost);
+        Self { disk, log, options }
+    }
+
+    fn check(&self, model: &Model) {
+        let bounds = self.log.bounds();
+        assert_eq!(first_index(&bounds), RaftIndex(model.purged as u64));
+        assert_eq!(bounds.last.map_or(0, |last| last.1.0 + 1), model.entries.len() as u64);
+        assert_eq!(bounds.start_offset, model.offset_before(model.purged));
+        assert_eq!(bounds.end_offset, model.offset_before(model.entries.len()));
+        let read = read_good(&self.log);
+        assert_eq!(read.len(), model.entries.len() - model.purged);
+        for (place, batch) in (model.purged..).zip(&read) {
+            assert!(is_same(batch, &model.entries[place]), "entry {place}");
+            assert_eq!(batch.header.base_offset, model.offset_before(place));
+        }
+        let by_offset = self
+            .log
+            .read_offsets(bounds.start_offset, bounds.end_offset, usize::MAX)
+            .expect("readable");
+        let counted: u64 = by_offset.iter().map(|batch| u64::from(batch.header.records)).sum();
+        assert_eq!(counted, bounds.end_offset.0 - bounds.start_offset.0);
+        assert_eq!(self.log.read_vote().expect("readable"), model.vote);
+    }
+
+    /// Opens what a crash left and takes the one of `possible` that it must be.
+    fn settle(&mut self, disk: MemoryDisk, possible: &[Model]) -> Model {
+        self.log.close();
+        *self = Self::on(disk, self.options.clone());
+        let bounds = self.log.bounds();
+        let end = bounds.last.map_or(0, |last| last.1.0 + 1);
+        let vote = self.log.read_vote().expect("readable");
+        let found = possible.iter().find(|model| {
+            model.entries.len() as u64 == end
+                && model.purged as u64 == first_index(&bounds).0
+                && model.vote == vote
+        });
+        let Some(found) = found else {
+            let known: Vec<_> =
+                possible.iter().map(|m| (m.purged, m.entries.len(), m.vote.clone())).collect();
+            panic!("{bounds:?}, vote {vote:?} is none of {known:?}");
+        };
+        self.check(found);
+        found.clone()
+    }
+
+    /// Does a step; answers with the model after it, and whether it was acknowledged.
+    fn work(&self, step: &Step, model: &Model) -> (Model, io::Result<()>) {
+        let mut after = model.clone();
+        let done = match step {
+            Step::Append(shapes) => {
+                let batches = model.next(shapes);
+                after.entries.extend(batches.iter().cloned());
+                append(&self.log, batches)
+            }
+            Step::Truncate(part) => {
+                let kept = model.place(*part);
+                after.entries.truncate(kept);
+                after.term += 1;
+                truncate(&self.log, (kept as u64).checked_sub(1))
+            }
+            Step::Purge(part) if model.place(*part) > model.purged => {
+                after.purged = model.place(*part);
+                purge(&self.log, after.purged as u64 - 1)
+            }
+            Step::PurgePast(more) => {
+                let upto = model.entries.len() + usize::from(*more % 8);
+                // What a snapshot stands for holds no records here.
+                after.entries.extend((model.entries.len()..=upto).map(|n| blank(n as u64, 0)));
+                after.purged = upto + 1;
+                let term = Term(model.term);
+                wait(|done| self.log.purge_to(term, RaftIndex(upto as u64), done))
+            }
+            Step::Vote(vote) => {
+                after.vote = Some(vec![*vote; 17]);
+                wait(|done| self.log.save_vote(vec![*vote; 17], done))
+            }
+            _ => Ok(()),
+        };
+        (after, done)
+    }
+
+    fn run(&mut self, step: &Step, model: Model) -> Model {
+        match step {
+            Step::Reopen => {
+                self.log.close();
+                self.settle(self.disk.clone(), &[model])
+            }
+            Step::Kill => self.settle(self.disk.kill(), &[model]),
+            Step::Crash(seed) => self.settle(self.disk.crash(*seed), &[model]),
+            Step::AppendAndCrash(shapes, seed) => {
+                self.disk.hold_syncs();
+                let mut possible = vec![model];
+                for shape in shapes {
+                    let mut after = possible[possible.len() - 1].clone();
+                    let batches = after.next(&[*shape]);
+                    after.entries.extend(batches.iter().cloned());
+                    self.log.append(batches, Box::new(|_| {})).expect("taken");
+                    possible.push(after);
+                }
+                self.disk.wait_for_held_sync();
+                let crashed = self.disk.crash(*seed);
+                self.disk.release_syncs();
+                self.settle(crashed, &possible)
+            }
+            Step::Fault { kind, after, work, crash } => {
+                self.disk.fail(kind, "", *after, io::ErrorKind::Other);
+                let (wanted, done) = self.work(work, &model);
+                let possible =
+                    if done.is_ok() { vec![wanted] } else { between(work, &model, &wanted) };
+                let disk = match crash {
+                    Some(seed) => self.disk.crash(*seed),
+                    None => self.disk.kill(),
+                };
+                self.settle(disk, &possible)
+            }
+            _ => {
+                let (after, done) = self.work(step, &model);
+                done.expect("no fault was ordered");
+                self.check(&after);
+                after
+            }
+        }
+    }
+}
+
+/// What may be found when a step began and was not acknowledged.
+fn between(step: &Step, before: &Model, wanted: &Model) -> Vec<Model> {
+    let mut possible = vec![before.clone(), wanted.clone()];
+    // Appends and truncations may come halfway.
+    let (short, long) = match step {
+        Step::Append(_) => (before, wanted),
+        Step::Truncate(_) => (wanted, before),
+        _ => return possible,
+    };
+    for len in short.entries.len()..=long.entries.len() {
+        let mut model = long.clone();
+        model.entries.truncate(len);
+        model.term = before.term.max(wanted.term);
+        possible.push(model);
+    }
+    possible
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_was_acknowledged_survives_and_nothing_else_appears(
+        steps in prop::collection::vec(step(), 1..25),
+        segment_bytes in 300_u64..3000,
+        preallocate_bytes in prop::sample::select(vec![0_u64, 256, 1024]),
+        tail_cache_bytes in prop::sample::select(vec![0_usize, 1500]),
+    ) {
+        let options = LogOptions {
+            segment_bytes,
+            preallocate_bytes,
+            tail_cache_bytes,
+            fsync: Fsync::Always,
+            ..LogOptions::default()
+        };
+        let mut world = World::on(MemoryDisk::new(), options);
+        let mut model = Model { term: 1, ..Model::default() };
+        for step in &steps {
+            model = world.run(step, model);
+        }
+    }
+}
