@@ -126,6 +126,7 @@ fn files_are_opened_in_few_rooms() {
             door("producer/src/collector.rs", "counts its threads in /proc/self before it forks"),
             door("producer/src/spool/", "samples wait on the disk while no broker answers"),
             door("producer/src/sequences.rs", "which sequences a restarted producer must not use"),
+            door("consumer/src/load.rs", "the rules file and a token file: what the user wrote"),
             door("consumer/src/alerts/store.rs", "offsets and alert state: read, or set aside"),
             door("consumer/src/alerts/dead.rs", "alerts.dead grows by lines and is no log"),
             door("stress/src/machine.rs", "memory and CPUs of the container are files"),

@@ -30,6 +30,10 @@ const OWN_NAME: &str = "up";
 /// How long a process may take to end after SIGTERM, as docker stop gives it.
 const GRACE_MS: u64 = 10_000;
 
+/// One press of Ctrl-C can arrive twice, from the terminal and from whoever runs us: a second
+/// signal within this time is the same wish.
+const SAME_PRESS_MS: u64 = 1_000;
+
 /// How often a broker that starts is asked whether it is there.
 const PROBE_EVERY_MS: u64 = 100;
 
@@ -56,6 +60,8 @@ pub struct Supervisor {
     signals: SignalFd,
     console: Console,
     phase: Phase,
+    /// From when on another signal means that somebody lost patience.
+    impatience_from_ms: u64,
     exit: u8,
 }
 
@@ -79,6 +85,7 @@ impl Supervisor {
             signals,
             console: Console::new(width),
             phase: Phase::Starting { next_probe_ms: 0, next_word_ms: STILL_WAITING_MS },
+            impatience_from_ms: 0,
             exit: EXIT_DONE,
         })
     }
@@ -121,6 +128,9 @@ impl Supervisor {
                 // A child has died: `reap` asks each of them.
                 _ => continue,
             };
+            if self.is_stopping() && now_ms < self.impatience_from_ms {
+                continue;
+            }
             if self.is_stopping() {
                 self.say("once more: everything is killed now");
                 self.services.iter_mut().for_each(|service| service.end(Signal::SIGKILL));
@@ -182,6 +192,7 @@ impl Supervisor {
     /// Begins the end: the consumer first, so that it acknowledges to a living broker.
     fn stop(&mut self, exit: u8, now_ms: u64) {
         self.exit = exit;
+        self.impatience_from_ms = now_ms + SAME_PRESS_MS;
         self.services.iter_mut().for_each(|service| {
             if !service.is_running() {
                 service.end(Signal::SIGTERM);

@@ -38,7 +38,7 @@ impl Dialer {
     /// The broker let this client in.
     pub(crate) fn connected(&self) {
         if let Some(broker) = self.broker() {
-            tracing::info!(broker, after_failures = self.failures, "connected");
+            tracing::debug!(broker, after_failures = self.failures, "connected");
         }
     }
 
