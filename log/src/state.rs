@@ -36,6 +36,8 @@ use crate::tail::Tail;
 pub struct Bounds {
     /// The last entry that was forgotten.
     pub purged: Option<(Term, RaftIndex)>,
+    /// The first entry that is kept, or would be.
+    pub first: RaftIndex,
     /// The last entry; the purged one where nothing follows it.
     pub last: Option<(Term, RaftIndex)>,
     /// The first offset that is kept.
@@ -102,6 +104,7 @@ impl Shared {
         let stored: u64 = state.segments.iter().map(|segment| segment.summary().size).sum();
         Bounds {
             purged: state.purged.map(|point| (point.term, point.index)),
+            first: state.first_index(),
             last: state.last,
             start_offset: state.start_offset(),
             end_offset: state.end_offset,

@@ -8,7 +8,7 @@ use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 
-use aklight_common::RaftIndex;
+use aklight_common::{RaftIndex, Term};
 use aklight_log::{BatchKind, Log, ReadError};
 use bytes::Bytes;
 use openraft::OptionalSend;
@@ -93,9 +93,8 @@ impl LogStore {
             Bound::Unbounded => u64::MAX,
         };
         let bounds = self.log.bounds();
-        let first = bounds.purged.map_or(0, |(_, index)| index.0 + 1);
         let end = bounds.last.map_or(0, |(_, index)| index.0 + 1);
-        (from.max(first), to.min(end))
+        (from.max(bounds.first.0), to.min(end))
     }
 }
 
@@ -134,7 +133,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<Types>> {
         let bounds = self.log.bounds();
-        let id = |(term, index): (aklight_common::Term, RaftIndex)| log_id(term.0, index.0);
+        let id = |(term, index): (Term, RaftIndex)| log_id(term.0, index.0);
         let purged = bounds.purged.map(id);
         let last = bounds.last.map(id).max(purged);
         Ok(LogState { last_purged_log_id: purged, last_log_id: last })
@@ -184,7 +183,7 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let (done, waiting) = oneshot::channel();
-        self.log.purge(RaftIndex(upto.index), answer(done));
+        self.log.purge_to(Term(upto.leader_id.term), RaftIndex(upto.index), answer(done));
         finished(waiting).await
     }
 }
