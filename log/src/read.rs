@@ -107,16 +107,20 @@ impl Shared {
         if from >= to {
             return Ok(Vec::new());
         }
-        {
+        let from = {
             let state = self.state.read();
-            if from < state.first_index() && state.last.is_some() {
+            let first = state.first_index();
+            let is_gone = state.purged.is_some() || state.start_offset() > Offset(0);
+            if from < first && is_gone {
                 return Err(ReadError::Purged { asked: from.0, first: state.start_offset() });
             }
-            let end = state.last.map_or(state.first_index(), |last| last.1.next());
+            let end = state.last.map_or(first, |last| last.1.next());
             if from > end {
                 return Err(ReadError::BeyondEnd { asked: from.0, end: state.end_offset });
             }
-        }
+            // A log that never lost anything may begin with a later entry than the first.
+            from.max(first)
+        };
         let limit =
             Limit { to_index: to, to_offset: Offset(u64::MAX), bytes_max, records_only: false };
         self.read(Seek::Index(from), limit)

@@ -121,6 +121,9 @@ fn appends_must_follow_on() {
     long.body = vec![0; aklight_log::BODY_BYTES_MAX + 1].into();
     assert!(matches!(refused(long), Err(LogError::TooLarge { .. })));
     append(&log, vec![blank(7, 2)]).expect("nothing was appended by the refused ones");
+    // What was never there is not missing.
+    let read = log.read_indexes(RaftIndex(0), RaftIndex(9), 1 << 20).expect("read");
+    assert_eq!((read.len(), read[0].header.index), (3, RaftIndex(5)));
 }
 
 #[test]
