@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
     /// Columns, for people.
+    // Another name, so that one AKLIGHT_OUTPUT serves all commands.
+    #[value(alias = "text")]
     Table,
     /// JSON, for programs.
     Json,

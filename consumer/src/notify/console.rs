@@ -19,6 +19,8 @@ use crate::sample::Sample;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Output {
     /// Lines for people.
+    // Another name, so that one AKLIGHT_OUTPUT serves all commands.
+    #[value(alias = "table")]
     Text,
     /// A JSON object a line.
     Json,
