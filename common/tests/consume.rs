@@ -264,6 +264,28 @@ async fn an_acknowledgement_lost_with_its_connection_is_sent_again_before_anythi
 }
 
 #[tokio::test]
+async fn what_runs_ahead_of_another_pattern_does_not_acknowledge_it() {
+    let broker = FakeBroker::start(vec![]);
+    broker.lock().positions.insert("consumer1".to_owned(), [(0, 0), (1, 0)].into());
+    broker.append("b", "older", 0);
+    broker.append("a", "ran ahead", 0);
+    let patterns = vec![pattern("a"), pattern("b")];
+    let mut subscription = Subscription::open(config(&[broker.name()]), true, patterns);
+    let first = message(&mut subscription).await;
+    assert_eq!(&*first.payload, b"ran ahead", "the fake answers SUBSCRIBE by SUBSCRIBE");
+    subscription.ack(&first.topic, first.offset, first.partition);
+    broker.append("a", "later", 0);
+    assert_eq!(payloads(&mut subscription, 1).await, ["older"]);
+    let last = message(&mut subscription).await;
+    assert_eq!(&*last.payload, b"later");
+    subscription.ack(&last.topic, last.offset, last.partition);
+    assert!(subscription.close().await);
+    let inner = broker.lock();
+    let acks: Vec<&String> = inner.lines.iter().filter(|l| l.starts_with("ACK")).collect();
+    assert_eq!(acks, ["ACK|a|2|0"]);
+}
+
+#[tokio::test]
 async fn a_live_subscription_fetches_what_it_missed() {
     let broker = FakeBroker::start(vec![]);
     broker.append("metrics/a", "before its time", 0);

@@ -12,8 +12,9 @@ pub const PORT_DEFAULT: u16 = 7000;
 /// or twice (after 1 s, then 2 s) and still move on quickly to the next broker.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 
-/// How long an answer may take: longer than a broker's own limit for finding a majority.
-pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
+/// How long an answer may take: longer than the ten seconds that a broker itself waits for a
+/// majority, so that its `unavailable` is heard.
+pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
 
 /// What every form of client is made from.
 #[derive(Debug, Clone)]

@@ -6,6 +6,10 @@
 //!              └─── connection lost, passing error ────┘
 //! ```
 //!
+//! What a broker pushes between the SUBSCRIBEs of several patterns runs ahead of the older records
+//! of the patterns that follow. To acknowledge it would acknowledge those too, unseen, so up to
+//! there nothing is acknowledged: a later record, which comes in its order, covers it.
+//!
 //! An ACK covers all offsets of its partition up to its own, so of each partition only the
 //! highest is kept: however quickly the caller acknowledges, one batch a round trip is sent.
 //! Invariant, for each partition: durable ≤ on the way ≤ queued, where they are.
@@ -23,16 +27,26 @@ pub(super) struct Acks {
     queued: Batch,
     on_the_way: Batch,
     durable: BTreeMap<PartitionId, Offset>,
+    /// The highest record of each partition that ran ahead. Stays over reconnections, for the
+    /// caller may acknowledge late.
+    ran_ahead: BTreeMap<PartitionId, Offset>,
 }
 
 impl Acks {
     /// Queues one; false when it adds nothing to what was acknowledged before.
     pub(super) fn ack(&mut self, topic: &Topic, offset: Offset, partition: PartitionId) -> bool {
-        if self.highest(partition).is_some_and(|highest| highest >= offset) {
+        let covered = self.highest(partition).max(self.ran_ahead.get(&partition).copied());
+        if covered.is_some_and(|covered| covered >= offset) {
             return false;
         }
         self.queued.insert(partition, (topic.clone(), offset));
         true
+    }
+
+    /// A record came before the broker knew of every pattern.
+    pub(super) fn ran_ahead(&mut self, offset: Offset, partition: PartitionId) {
+        let highest = self.ran_ahead.entry(partition).or_insert(offset);
+        *highest = (*highest).max(offset);
     }
 
     fn highest(&self, partition: PartitionId) -> Option<Offset> {

@@ -50,6 +50,8 @@ pub(super) struct Task {
     dialer: Dialer,
     pub(super) progress: Progress,
     pub(super) connected_before: bool,
+    /// SUBSCRIBEs of a persistent consumer that are not answered yet.
+    unanswered_subscribes: usize,
     /// What has arrived and waits for room: at most what one reading of the socket brought.
     pub(super) pending: VecDeque<SubscriptionEvent>,
 }
@@ -78,6 +80,7 @@ impl Task {
             closing,
             progress,
             connected_before: false,
+            unanswered_subscribes: 0,
             pending: VecDeque::new(),
         }
     }
@@ -176,9 +179,11 @@ impl Task {
                 self.take_said(said)?;
             }
         }
+        // In one packet, so that the broker usually knows of all before it pushes anything.
         for pattern in &self.patterns {
             connection.subscribe(pattern.as_str());
         }
+        self.unanswered_subscribes = self.patterns.len();
         Ok(())
     }
 
@@ -236,6 +241,9 @@ impl Task {
         match said {
             Said::Message(message) => {
                 self.dialer.proved();
+                if self.unanswered_subscribes > 0 {
+                    self.shared.acks.lock().ran_ahead(message.offset, message.partition);
+                }
                 self.take_message(message);
             }
             Said::Barrier => {
@@ -253,8 +261,12 @@ impl Task {
             Said::SubscriptionRefused(error) if error.code.is_passing() => {
                 return Err(format!("the broker did not take the subscription: {error}"));
             }
-            Said::SubscriptionRefused(error) => self.tell_refusal(error),
-            Said::Subscribed | Said::Bye => {}
+            Said::SubscriptionRefused(error) => {
+                self.unanswered_subscribes -= 1;
+                self.tell_refusal(error);
+            }
+            Said::Subscribed => self.unanswered_subscribes -= 1,
+            Said::Bye => {}
             Said::Registered(_) | Said::RegistrationRefused(_) => {
                 return Err("the broker answered a registration twice".to_owned());
             }
