@@ -39,6 +39,8 @@ pub(super) struct Answers {
     mode: ProducerMode,
     consumer: Option<Consumer>,
     live: Live,
+    // The last command was a SUBSCRIBE.
+    subscribing: bool,
 }
 
 /// Whether the connection goes on.
@@ -56,7 +58,14 @@ enum Wake {
 
 impl Answers {
     pub(super) fn new(services: Arc<Services>, out: Outbox) -> Self {
-        Self { services, out, mode: ProducerMode::Each, consumer: None, live: Live::default() }
+        Self {
+            services,
+            out,
+            mode: ProducerMode::Each,
+            consumer: None,
+            live: Live::default(),
+            subscribing: false,
+        }
     }
 
     /// Works until the queue ends, the client quits or is gone.
@@ -73,7 +82,9 @@ impl Answers {
                     }
                 }
             }
-            if !self.live.is_empty() {
+            // What else was asked in the same breath comes first: a persistent consumer of several
+            // patterns is then sent all that it has not acknowledged in the order of offsets.
+            if !self.live.is_empty() && (queue.is_empty() || !self.subscribing) {
                 commits.borrow_and_update();
                 behind = self.push();
             }
@@ -199,6 +210,7 @@ impl Answers {
     async fn answer(&mut self, command: Command<'_>) -> Result<(), ListingError> {
         let services = self.services.clone();
         let partitions = &services.partitions;
+        self.subscribing = matches!(command, Command::Subscribe { .. });
         match command {
             Command::RegisterProducer { mode, .. } => {
                 self.mode = mode;

@@ -1,6 +1,6 @@
 //! The line protocol, version 1: what is said between a broker and its clients.
 //!
-//! [`line`] cuts a stream of bytes into lines, [`escape`] hides the four bytes that a field must
+//! [`mod@line`] cuts a stream of bytes into lines, [`escape`] hides the four bytes that a field must
 //! not hold, [`command`] is what a client says and [`reply`] what a broker says. All four are
 //! pure: bytes in, values out, and back.
 //!
