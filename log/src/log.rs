@@ -424,7 +424,7 @@ fn assemble(
     let last_index = last.map(|last| last.1);
     let saved_vote = Some(vote.value().to_vec()).filter(|vote| !vote.is_empty());
     let (sender, queue) = bounded(options.queue_ops_max.max(1));
-    let state = State {
+    let mut state = State {
         segments: segments.into(),
         planned_bytes: size,
         tail: Tail::default(),
@@ -432,8 +432,10 @@ fn assemble(
         last,
         end_offset,
         written: last_index,
+        stored_bytes: 0,
         truncations: 0,
     };
+    state.count_stored();
     let marks = Marks { flushed: last_index, failed: None, vote: saved_vote };
     let committed = CommittedHint { bytes: hint.committed.clone(), is_new: false };
     let shared = Arc::new(Shared {

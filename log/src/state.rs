@@ -101,7 +101,6 @@ impl Shared {
     pub(crate) fn bounds(&self) -> Bounds {
         let flushed = self.marks.lock().flushed;
         let state = self.state.read();
-        let stored: u64 = state.segments.iter().map(|segment| segment.summary().size).sum();
         Bounds {
             purged: state.purged.map(|point| (point.term, point.index)),
             first: state.first_index(),
@@ -111,7 +110,7 @@ impl Shared {
             // A truncation between the two locks may have taken entries away.
             flushed: flushed.min(state.last.map(|last| last.1)),
             written: state.written,
-            bytes: stored + self.queued_bytes.load(Ordering::Relaxed),
+            bytes: state.stored_bytes + self.queued_bytes.load(Ordering::Relaxed),
         }
     }
 
@@ -160,11 +159,18 @@ pub(crate) struct State {
     pub last: Option<(Term, RaftIndex)>,
     pub end_offset: Offset,
     pub written: Option<RaftIndex>,
+    /// Bytes of batches that are written, in all segments.
+    pub stored_bytes: u64,
     /// How often entries were taken away: a reader that finds nonsense looks whether this moved.
     pub truncations: u64,
 }
 
 impl State {
+    /// Counts the bytes of all segments: after some were taken away.
+    pub(crate) fn count_stored(&mut self) {
+        self.stored_bytes = self.segments.iter().map(|segment| segment.summary().size).sum();
+    }
+
     pub(crate) fn start_offset(&self) -> Offset {
         let first = self.segments.front().map_or(self.end_offset, |segment| segment.base_offset);
         self.purged.map_or(first.min(self.end_offset), |point| point.end_offset)

@@ -330,7 +330,9 @@ impl Writer {
                 index.add(write.position, &write.batch);
             }
         }
+        let bytes: u64 = run.iter().map(|write| write.batch.header.stored_len()).sum();
         let mut state = self.shared.state.write();
+        state.stored_bytes += bytes;
         state.written = run.last().map(|write| write.batch.header.index).or(state.written);
         let written = state.written;
         state.tail.shrink(written, self.shared.options.tail_cache_bytes);

@@ -16,14 +16,14 @@ fn batches(count: u64) -> Vec<NewBatch> {
     (0..count).map(|n| if n == 4 { blank(n, 1) } else { records(n, 1, 2, 20) }).collect()
 }
 
-fn segments_of_600_bytes() -> LogOptions {
+fn small_segments() -> LogOptions {
     LogOptions { segment_bytes: 800, preallocate_bytes: 512, ..small() }
 }
 
 /// A log of twenty batches, each acknowledged on its own, closed well.
 fn filled() -> (MemoryDisk, Vec<NewBatch>) {
     let disk = MemoryDisk::new();
-    let (log, _) = open(&disk, segments_of_600_bytes());
+    let (log, _) = open(&disk, small_segments());
     let batches = batches(20);
     for batch in &batches {
         append(&log, vec![batch.clone()]).expect("appended");
@@ -96,11 +96,11 @@ fn short_writes_are_gone_on_with() {
     for bytes_max in [1, 7, 63, 64, 65] {
         let disk = MemoryDisk::new();
         disk.shorten_writes(bytes_max);
-        let (log, _) = open(&disk, segments_of_600_bytes());
+        let (log, _) = open(&disk, small_segments());
         let batches = batches(20);
         append(&log, batches.clone()).expect("appended");
         log.close();
-        let (log, report) = open(&disk, segments_of_600_bytes());
+        let (log, report) = open(&disk, small_segments());
         assert!(report.is_clean() && report.torn.is_none());
         assert!(read_good(&log).iter().zip(&batches).all(|(read, new)| is_same(read, new)));
     }
@@ -144,26 +144,20 @@ fn a_full_disk_refuses_and_goes_on_when_there_is_room_again() {
     append(&log, vec![records(kept, 1, 1, 200)]).expect("appended");
 }
 
-/// What a flipped bit at `byte` of a segment hits: the place in `batches`, if any.
+/// The place in `batches` that the byte of a segment belongs to; none in space taken ahead.
 fn hit(disk: &MemoryDisk, segment: usize, byte: usize, batches: &[NewBatch]) -> Option<usize> {
-    let (mut place, mut position) = (0, 0);
+    let mut place = 0;
     for (number, path) in segment_paths(disk).iter().enumerate() {
-        let size = disk.contents(path).expect("there").len();
+        let content = disk.contents(path).expect("there");
         let mut at = 0;
-        while place < batches.len() && at + 64 + batches[place].body.len() <= size {
-            let content = disk.contents(path).expect("there");
-            if content[at..at + 4] == [0; 4] {
-                break;
-            }
-            position = at + 64 + batches[place].body.len();
-            if number == segment && (at..position).contains(&byte) {
+        while at < content.len() && content[at] != 0 {
+            let end = at + aklight_log::HEADER_BYTES + batches[place].body.len();
+            if number == segment && (at..end).contains(&byte) {
                 return Some(place);
             }
-            place += 1;
-            at = position;
+            (place, at) = (place + 1, end);
         }
     }
-    let _ = position;
     None
 }
 
@@ -175,7 +169,7 @@ fn offsets_of(batches: &[NewBatch], place: usize) -> (Offset, Offset) {
 /// Opens the damaged log and checks that all but `lost` can be read and nothing is reused.
 fn check_all_but(disk: &MemoryDisk, batches: &[NewBatch], lost: Option<usize>, what: &str) {
     for round in 0..2 {
-        let (log, report) = open(disk, segments_of_600_bytes());
+        let (log, report) = open(disk, small_segments());
         let (read, damages) = read_all(&log);
         let expect: Vec<_> =
             batches.iter().enumerate().filter(|(place, _)| Some(*place) != lost).collect();
@@ -200,7 +194,7 @@ fn check_all_but(disk: &MemoryDisk, batches: &[NewBatch], lost: Option<usize>, w
         }
         log.close();
     }
-    let (log, _) = open(disk, segments_of_600_bytes());
+    let (log, _) = open(disk, small_segments());
     let next = batches.len() as u64;
     append(&log, vec![records(next, 1, 2, 20)]).expect("the log goes on");
     let read = log.read_indexes(RaftIndex(next), RaftIndex(next + 1), 1).expect("read");
@@ -236,7 +230,7 @@ fn without_a_sidecar_damage_is_found_at_once() {
             }
             damaged.flip_bit(path, byte * 8);
             let again = damaged.kill();
-            let (_, report) = open(&damaged, segments_of_600_bytes());
+            let (_, report) = open(&damaged, small_segments());
             assert_eq!(report.damaged.len(), usize::from(lost.is_some()), "{report:?}");
             assert_eq!(report.indexes_rebuilt.len(), paths.len() - 1);
             check_all_but(&again, &batches, lost, &format!("segment {number}, byte {byte}"));
@@ -252,7 +246,7 @@ fn a_damaged_sidecar_is_built_again() {
         for bit in (0..disk.contents(&path).expect("there").len() * 8).step_by(37) {
             let damaged = disk.kill();
             damaged.flip_bit(&path, bit);
-            let (log, report) = open(&damaged, segments_of_600_bytes());
+            let (log, report) = open(&damaged, small_segments());
             assert_eq!(report.indexes_rebuilt.len(), 1, "{sidecar}, bit {bit}");
             assert!(report.is_clean() && read_good(&log).len() == batches.len());
         }
@@ -268,7 +262,7 @@ fn an_acknowledged_tail_that_is_gone_is_reported_and_its_offsets_are_not_reused(
     for left in 0..size {
         let damaged = disk.kill();
         damaged.cut(last, left);
-        let (log, report) = open(&damaged, segments_of_600_bytes());
+        let (log, report) = open(&damaged, small_segments());
         let (read, damages) = read_all(&log);
         let lost = read.len() < batches.len();
         assert_eq!(report.damaged.len(), usize::from(lost), "cut at {left}: {report:?}");
@@ -277,7 +271,7 @@ fn an_acknowledged_tail_that_is_gone_is_reported_and_its_offsets_are_not_reused(
         assert!(report.torn.is_none());
         append(&log, vec![records(20, 1, 2, 20)]).expect("the log goes on");
         log.close();
-        let (log, _) = open(&damaged, segments_of_600_bytes());
+        let (log, _) = open(&damaged, small_segments());
         assert_eq!(log.bounds().end_offset, Offset(40), "cut at {left}");
         assert_eq!(read_all(&log).0.len(), read.len() + 1, "cut at {left}");
     }
@@ -287,10 +281,10 @@ fn an_acknowledged_tail_that_is_gone_is_reported_and_its_offsets_are_not_reused(
 fn a_missing_segment_is_reported_and_gone_around() {
     let (disk, batches) = filled();
     let paths = segment_paths(&disk);
-    for gone in 0..paths.len() {
+    for (gone, path) in paths.iter().enumerate() {
         let damaged = disk.kill();
-        damaged.shared().remove(&paths[gone]).expect("removed");
-        let (log, report) = open(&damaged, segments_of_600_bytes());
+        damaged.shared().remove(path).expect("removed");
+        let (log, report) = open(&damaged, small_segments());
         assert_eq!(report.damaged.len(), 1, "without segment {gone}: {report:?}");
         assert!(report.damaged[0].from < report.damaged[0].resume);
         let bounds = log.bounds();
@@ -360,7 +354,7 @@ fn a_hole_before_what_vouches_for_it_is_damage_even_without_the_hint() {
     for slot in [0, 4096] {
         disk.flip_bit(&dir().join("committed"), (slot + 5) * 8);
     }
-    let (log, report) = open(&disk, segments_of_600_bytes());
+    let (log, report) = open(&disk, small_segments());
     assert!(report.hint_lost && !report.is_clean());
     assert_eq!((report.damaged.len(), report.torn), (1, None));
     assert_eq!(read_all(&log).0.len(), batches.len() - 1);

@@ -40,6 +40,8 @@ fn what_was_appended_is_read_back_before_and_after_opening_again() {
         let (log, report) = open_real(&path, options.clone());
         assert!(report.is_clean());
         let batches = filled(&log);
+        log.check_room(1 << 20).expect("a disk has a mebibyte");
+        assert!(matches!(log.check_room(1 << 60), Err(NoRoom::Full { .. })), "but no exbibyte");
         for round in 0..3 {
             let (log, report) = match round {
                 0 => (log.clone(), None),

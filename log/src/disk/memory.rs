@@ -13,8 +13,10 @@
 //! Left out: folders (every path's folder exists, durably), permissions, and damage other than
 //! flipped bits and cut files.
 
+mod change;
+mod op;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,60 +24,8 @@ use std::sync::Arc;
 use parking_lot::{Condvar, Mutex};
 
 use super::{Disk, DiskFile, DiskLock};
-
-/// What a disk writes at once or not at all.
-const SECTOR_BYTES: usize = 512;
-
-/// An operation that changed the disk, as the trace shows it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum DiskOp {
-    /// A file was created, or emptied.
-    Create(String),
-    /// A file was removed.
-    Remove(String),
-    /// A file got another name.
-    Rename(String, String),
-    /// A folder's names were made durable.
-    SyncDir,
-    /// Bytes were written: name, position, length.
-    Write(String, u64, usize),
-    /// A file was made durable.
-    Sync(String),
-    /// A file's length was set.
-    SetSize(String, u64),
-    /// Space was taken in advance: name, position, length.
-    Preallocate(String, u64, u64),
-}
-
-impl fmt::Display for DiskOp {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Create(name) => write!(f, "create {name}"),
-            Self::Remove(name) => write!(f, "remove {name}"),
-            Self::Rename(from, to) => write!(f, "rename {from} {to}"),
-            Self::SyncDir => write!(f, "sync names"),
-            Self::Write(name, at, bytes) => write!(f, "write {name} {at}+{bytes}"),
-            Self::Sync(name) => write!(f, "sync {name}"),
-            Self::SetSize(name, bytes) => write!(f, "size {name} {bytes}"),
-            Self::Preallocate(name, at, bytes) => write!(f, "reserve {name} {at}+{bytes}"),
-        }
-    }
-}
-
-impl DiskOp {
-    const fn kind(&self) -> &'static str {
-        match self {
-            Self::Create(_) => "create",
-            Self::Remove(_) => "remove",
-            Self::Rename(..) => "rename",
-            Self::SyncDir => "sync names",
-            Self::Write(..) => "write",
-            Self::Sync(_) => "sync",
-            Self::SetSize(..) => "size",
-            Self::Preallocate(..) => "reserve",
-        }
-    }
-}
+use change::{Change, Dice, FileState, NameChange};
+pub use op::DiskOp;
 
 /// A disk in memory. Clones share it.
 #[derive(Clone, Default)]
@@ -110,26 +60,6 @@ struct Fault {
     name_holds: String,
     operations_before: usize,
     error: io::ErrorKind,
-}
-
-#[derive(Default, Clone)]
-struct FileState {
-    name: String,
-    now: Vec<u8>,
-    durable: Vec<u8>,
-    pending: Vec<Change>,
-}
-
-#[derive(Clone)]
-enum Change {
-    Write(usize, Vec<u8>),
-    Size(usize),
-}
-
-#[derive(Clone)]
-enum NameChange {
-    Set(PathBuf, u64),
-    Remove(PathBuf),
 }
 
 impl MemoryDisk {
@@ -273,73 +203,6 @@ impl MemoryDisk {
             ..Inner::default()
         };
         Self { shared: Arc::new(Shared { inner: Mutex::new(after), gate: Condvar::new() }) }
-    }
-}
-
-impl Change {
-    fn apply(&self, bytes: &mut Vec<u8>) {
-        match self {
-            Self::Write(at, written) => put(bytes, *at, written),
-            Self::Size(size) => bytes.resize(*size, 0),
-        }
-    }
-
-    fn apply_in_part(&self, bytes: &mut Vec<u8>, dice: &mut Dice) {
-        match self {
-            Self::Write(at, written) => {
-                // Most crashes lose or keep a whole write; some tear it between sectors.
-                let (keep_all, tear) = (dice.below(2) == 0, dice.below(2) == 0);
-                let mut from = 0;
-                while from < written.len() {
-                    let to_sector_end = SECTOR_BYTES - (at + from) % SECTOR_BYTES;
-                    let to = written.len().min(from + to_sector_end);
-                    let keep = if tear { dice.below(2) == 0 } else { keep_all };
-                    if keep {
-                        put(bytes, at + from, &written[from..to]);
-                    }
-                    from = to;
-                }
-            }
-            Self::Size(_) => {
-                if dice.below(2) == 0 {
-                    self.apply(bytes);
-                }
-            }
-        }
-    }
-}
-
-impl NameChange {
-    fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
-        match self {
-            Self::Set(path, id) => names.insert(path.clone(), *id),
-            Self::Remove(path) => names.remove(path),
-        };
-    }
-}
-
-fn put(bytes: &mut Vec<u8>, at: usize, written: &[u8]) {
-    if bytes.len() < at + written.len() {
-        bytes.resize(at + written.len(), 0);
-    }
-    bytes[at..at + written.len()].copy_from_slice(written);
-}
-
-/// Xorshift: enough to vary crashes, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    /// Seeds that follow one another shall not throw alike: the factor is 2^64 over the golden
-    /// ratio, which spreads them.
-    const fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) % limit
     }
 }
 

@@ -121,6 +121,7 @@ impl Writer {
         state.end_offset = summary.end_offset;
         state.written = last.map(|last| last.1);
         state.truncations += 1;
+        state.count_stored();
         drop(state);
         self.shared.last_read.lock().clear();
         let mut marks = self.shared.marks.lock();
@@ -213,6 +214,7 @@ impl Writer {
             {
                 gone.extend(state.segments.pop_front());
             }
+            state.count_stored();
         }
         // The log is right whatever happens now: the next start removes what is left here.
         for segment in &gone {

@@ -1,0 +1,225 @@
+//! Where the log ends, and what lies between its segments.
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+
+use aklight_common::{Offset, RaftIndex, Term};
+
+use super::loaded::Loaded;
+use super::{Kept, Recovered, Recovery, at};
+use crate::damage::{Broken, set_aside};
+use crate::disk::write_all_at;
+use crate::errors::OpenError;
+use crate::marks::Point;
+use crate::report::{Damage, TornTail};
+use crate::scan::{Next, read_rest};
+use crate::segment::{Inside, Segment, SegmentName};
+
+/// Where the log ends.
+pub(super) struct End {
+    next: Next,
+    last: Option<(Term, RaftIndex)>,
+    /// Whether the log must go on in a new segment.
+    new_segment: bool,
+}
+
+impl Recovery<'_> {
+    /// Compares where each segment ends with where the next begins.
+    pub(super) fn find_gaps(&mut self, found: &mut [Loaded]) {
+        let start = self.purged.map(|p| Next { index: p.index.next(), offset: p.end_offset });
+        if let Some(first) = found.first_mut() {
+            let begins =
+                Next { index: first.summary.first_index, offset: first.summary.base_offset };
+            // Without a purge the first entry may have any index, but offsets begin at 0.
+            let start = start.unwrap_or(Next { index: begins.index, offset: Offset(0) });
+            if begins.offset > start.offset || begins.index > start.index {
+                let damage = self.gap(first, 0, start, begins);
+                self.report.damaged.push(damage);
+            }
+        }
+        for place in 1..found.len() {
+            let (before, behind) = found.split_at_mut(place);
+            let (before, behind) = (&mut before[place - 1], &behind[0]);
+            let (ends, begins) = (
+                before.next(),
+                Next { index: behind.summary.first_index, offset: behind.summary.base_offset },
+            );
+            if begins.offset > ends.offset || begins.index > ends.index {
+                let damage = self.gap(before, before.leftover, ends, begins);
+                before.damages.push(damage.clone());
+                self.report.damaged.push(damage);
+            }
+        }
+    }
+
+    /// Damage at the end of a segment's good batches.
+    fn gap(&self, segment: &Loaded, bytes: u64, from: Next, resume: Next) -> Damage {
+        let broken = Broken {
+            disk: self.disk,
+            segment: &segment.path,
+            file: &*segment.file,
+            position: if bytes == 0 && from.index < segment.summary.first_index {
+                0
+            } else {
+                segment.summary.size
+            },
+            end: segment.summary.size + bytes,
+            from,
+            behind: resume,
+        };
+        broken.describe(bytes, resume)
+    }
+
+    /// The last entry before the log's end: of a segment, or known from a mark where the entry
+    /// itself is purged or lost.
+    fn last_before(&self, next: Next, found: &[Loaded]) -> Option<(Term, RaftIndex)> {
+        let stored = found.iter().rev().find(|loaded| !loaded.is_empty());
+        let stored = stored.map(|l| (l.summary.last_term, l.summary.next_index));
+        let known = self.purged.into_iter().chain(self.acknowledged);
+        let known = known.map(|point| (point.term, point.index.next()));
+        let before = known.chain(stored).filter(|(_, behind)| *behind <= next.index);
+        let (term, _) = before.max_by_key(|(_, behind)| *behind)?;
+        Some((term, RaftIndex(next.index.0.checked_sub(1)?)))
+    }
+
+    /// Decides where the log ends, and cuts off or sets aside what is behind.
+    pub(super) fn settle_end(&mut self, found: &mut [Loaded]) -> Result<End, OpenError> {
+        let start = self.purged.map_or(Next { index: RaftIndex(0), offset: Offset(0) }, |point| {
+            Next { index: point.index.next(), offset: point.end_offset }
+        });
+        let stored = found.last().map_or(start, Loaded::next);
+        // A tail that ends before the purge was cut short; nothing goes on in it.
+        let is_behind = stored.index < start.index;
+        let next = if is_behind { start } else { stored };
+        let last = self.last_before(next, found);
+        let lost = self.acknowledged.filter(|point| point.index >= next.index);
+
+        if let Some(tail) = found.last_mut().filter(|tail| tail.leftover > 0 || lost.is_some()) {
+            let position = tail.summary.size;
+            if let Some(lost) = lost {
+                let resume = resume_behind(lost, next);
+                let damage = self.gap(tail, tail.leftover, next, resume);
+                let is_safe = damage.bytes == 0 || damage.file != tail.path;
+                tail.damages.push(damage.clone());
+                self.report.damaged.push(damage);
+                if !is_safe {
+                    // The bytes could not be copied: they stay where they are, in a segment that
+                    // the log does not go on in.
+                    return Ok(Self::end_behind(lost, next));
+                }
+            } else {
+                let file = tail.leftover_holds_batches.then(|| {
+                    set_aside(self.disk, &tail.path, &*tail.file, position, tail.leftover)
+                });
+                let (segment, bytes) = (tail.path.clone(), tail.leftover);
+                tracing::warn!(segment = %segment.display(), position, bytes,
+                    "cut off a write that was never finished");
+                self.report.torn = Some(TornTail { segment, position, bytes, file });
+            }
+            tail.file.set_size(position).map_err(at("cut", &tail.path))?;
+        } else if let Some(lost) = lost {
+            let missing = self.all_missing(next, resume_behind(lost, next));
+            self.report.damaged.push(missing);
+        }
+        Ok(match lost {
+            Some(lost) => Self::end_behind(lost, next),
+            None => End { next, last, new_segment: is_behind || found.is_empty() },
+        })
+    }
+
+    fn all_missing(&self, from: Next, resume: Next) -> Damage {
+        tracing::error!(dir = %self.dir.display(), resume = resume.offset.0,
+            "every segment of the log is missing");
+        Damage {
+            segment: self.dir.to_owned(),
+            position: 0,
+            bytes: 0,
+            from: from.offset,
+            resume: resume.offset,
+            from_index: from.index,
+            resume_index: resume.index,
+            file: self.dir.to_owned(),
+        }
+    }
+
+    /// The end of a log that lost its tail: a new segment behind what was acknowledged.
+    fn end_behind(lost: Point, next: Next) -> End {
+        End {
+            next: resume_behind(lost, next),
+            last: Some((lost.term, lost.index)),
+            new_segment: true,
+        }
+    }
+
+    /// Syncs what was found and makes the segments of the state.
+    pub(super) fn finish(
+        mut self,
+        mut found: Vec<Loaded>,
+        end: End,
+        kept: Kept,
+    ) -> Result<Recovered, OpenError> {
+        if let Some(tail) = found.last() {
+            make_durable(tail).map_err(at("sync", &tail.path))?;
+        }
+        for (slots, name) in [(&kept.vote, "vote"), (&kept.purge, "purged")] {
+            slots.rewrite().map_err(at("sync", &self.dir.join(name)))?;
+        }
+        let before = found.last().map(|loaded| loaded.name);
+        let mut allocated = 0;
+        let open_one = if end.new_segment { None } else { found.pop() };
+        let mut segments = Vec::new();
+        for loaded in found {
+            if end.new_segment && Some(loaded.name) == before {
+                self.put_sidecar(&loaded);
+            }
+            let Loaded { name, file, summary, damages, .. } = loaded;
+            let sealed = Inside::Sealed(summary);
+            segments.push(Arc::new(Segment::existing(self.dir, name, sealed, file, damages)));
+        }
+        segments.push(match open_one {
+            Some(Loaded { name, path, file, index: Some(index), damages, .. }) => {
+                allocated = file.size().map_err(at("read", &path))?;
+                Arc::new(Segment::existing(self.dir, name, Inside::Open(index), file, damages))
+            }
+            _ => {
+                self.create(SegmentName::after(before, end.next.offset, end.next.index), end.next)?
+            }
+        });
+        self.report.segments = segments.len();
+        let Kept { lock, vote, purge, hint_slots, hint } = kept;
+        Ok(Recovered {
+            lock,
+            vote,
+            purge,
+            hint_slots,
+            hint,
+            purged: self.purged,
+            segments,
+            last: end.last,
+            end_offset: end.next.offset,
+            allocated,
+            report: self.report,
+        })
+    }
+
+    fn create(&self, name: SegmentName, next: Next) -> Result<Arc<Segment>, OpenError> {
+        let segment = Segment::planned(self.dir, name, next.index, next.offset);
+        let file = self.disk.create(&segment.path).map_err(at("create", &segment.path))?;
+        segment.set_file(file);
+        self.disk.sync_dir(self.dir).map_err(at("sync", self.dir))?;
+        Ok(Arc::new(segment))
+    }
+}
+
+/// Writes again what is not known to have been durable, and syncs it. See [`Slots::rewrite`] for
+/// why a sync alone would not do.
+fn make_durable(tail: &Loaded) -> io::Result<()> {
+    let stretch = read_rest(&*tail.file, tail.vouched, tail.summary.size)?;
+    write_all_at(&*tail.file, &mut [IoSlice::new(&stretch)], tail.vouched)?;
+    tail.file.sync()
+}
+
+/// Where the log goes on when its acknowledged tail is lost.
+fn resume_behind(lost: Point, next: Next) -> Next {
+    Next { index: lost.index.next(), offset: lost.end_offset.max(next.offset) }
+}
