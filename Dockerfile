@@ -52,7 +52,7 @@ FROM debian:bookworm-slim AS runtime
 # procps: `docker-compose exec producer1 ps aux` shows the producer's three processes.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates procps \
- && rm -rf /var/lib/apt/lists/* \
+ && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && groupadd --gid 10001 aklight \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin aklight \
  && mkdir -p /app/data /app/offsets /app/spool \
