@@ -35,7 +35,6 @@ use crate::recovery::{Recovered, recover};
 use crate::report::OpenReport;
 use crate::search::TopicCounts;
 use crate::state::{Bounds, CommittedHint, Health, Marks, Shared, State};
-use crate::tail::Tail;
 use crate::writer::{Done, Op, Writer};
 
 /// Longest vote: two numbers and a flag, with room to spare.
@@ -400,19 +399,8 @@ fn assemble(
     options: LogOptions,
     clock: SharedClock,
 ) -> Result<Assembled, OpenError> {
-    let Recovered {
-        lock,
-        vote,
-        purge,
-        hint_slots,
-        hint,
-        purged,
-        segments,
-        last,
-        end_offset,
-        allocated,
-        report,
-    } = recovered;
+    let Recovered { lock, vote, purge, hint_slots, hint, segments, allocated, report, .. } =
+        recovered;
     let Some(open) = segments.last().cloned() else {
         return Err(OpenError::Io {
             what: "find a segment in",
@@ -421,30 +409,17 @@ fn assemble(
         });
     };
     let size = open.summary().size;
-    let last_index = last.map(|last| last.1);
     let saved_vote = Some(vote.value().to_vec()).filter(|vote| !vote.is_empty());
+    let flushed = recovered.last.map(|last| last.1);
+    let state = State::opened(segments, recovered.purged, recovered.last, recovered.end_offset);
     let (sender, queue) = bounded(options.queue_ops_max.max(1));
-    let mut state = State {
-        segments: segments.into(),
-        planned_bytes: size,
-        tail: Tail::default(),
-        purged,
-        last,
-        end_offset,
-        written: last_index,
-        stored_bytes: 0,
-        truncations: 0,
-    };
-    state.count_stored();
-    let marks = Marks { flushed: last_index, failed: None, vote: saved_vote };
-    let committed = CommittedHint { bytes: hint.committed.clone(), is_new: false };
     let shared = Arc::new(Shared {
         disk,
         dir: dir.to_owned(),
         state: RwLock::new(state),
-        marks: Mutex::new(marks),
+        marks: Mutex::new(Marks { flushed, failed: None, vote: saved_vote }),
         marks_changed: Condvar::new(),
-        committed: Mutex::new(committed),
+        committed: Mutex::new(CommittedHint { bytes: hint.committed.clone(), is_new: false }),
         queued_bytes: AtomicU64::new(0),
         spare_bytes: AtomicU64::new(allocated.saturating_sub(size)),
         indexes: IndexCache::default(),
@@ -452,9 +427,7 @@ fn assemble(
         options,
         clock,
     });
-    let last_sync_us = shared.clock.monotonic_us();
     let writer = Writer {
-        shared: shared.clone(),
         queue,
         vote,
         purge,
@@ -465,9 +438,10 @@ fn assemble(
         synced: size,
         cannot_preallocate: false,
         is_dirty: false,
-        last_sync_us,
+        last_sync_us: shared.clock.monotonic_us(),
         writes: Vec::new(),
         waiting: Vec::new(),
+        shared: shared.clone(),
     };
     Ok((shared, writer, sender, report, lock))
 }

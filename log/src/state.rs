@@ -166,6 +166,28 @@ pub(crate) struct State {
 }
 
 impl State {
+    /// The state of a log as it was found on disk.
+    pub(crate) fn opened(
+        segments: Vec<Arc<Segment>>,
+        purged: Option<Point>,
+        last: Option<(Term, RaftIndex)>,
+        end_offset: Offset,
+    ) -> Self {
+        let mut state = Self {
+            planned_bytes: segments.last().map_or(0, |open| open.summary().size),
+            segments: segments.into(),
+            tail: Tail::default(),
+            purged,
+            last,
+            end_offset,
+            written: last.map(|last| last.1),
+            stored_bytes: 0,
+            truncations: 0,
+        };
+        state.count_stored();
+        state
+    }
+
     /// Counts the bytes of all segments: after some were taken away.
     pub(crate) fn count_stored(&mut self) {
         self.stored_bytes = self.segments.iter().map(|segment| segment.summary().size).sum();

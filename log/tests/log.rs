@@ -483,3 +483,49 @@ fn readers_see_a_dense_log_while_it_is_written() {
         assert_eq!(reader.join().expect("no panic"), Offset(2000));
     }
 }
+
+#[test]
+fn readers_of_a_log_that_is_truncated_see_one_version_or_the_other_and_no_damage() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (log, _) = open_real(folder.path(), small());
+    append(&log, (0..20).map(|index| records(index, 1, 2, 100)).collect()).expect("appended");
+    let is_over = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (log, is_over) = (log.clone(), is_over.clone());
+            std::thread::spawn(move || {
+                let mut read = 0;
+                while !is_over.load(Ordering::SeqCst) {
+                    for from in 0..60 {
+                        let batches = match log.read_indexes(RaftIndex(from), RaftIndex(60), 1500) {
+                            Ok(batches) => batches,
+                            Err(ReadError::BeyondEnd { .. }) => break,
+                            Err(error) => panic!("{error}"),
+                        };
+                        for batch in &batches {
+                            let (index, term) = (batch.header.index.0, batch.header.term.0);
+                            assert!(is_same(batch, &records(index, term, 2, 100)));
+                        }
+                        read += batches.len();
+                    }
+                }
+                read
+            })
+        })
+        .collect();
+    for term in 2..60 {
+        truncate(&log, Some(10 + term % 9)).expect("truncated");
+        let from = 11 + term % 9;
+        append(&log, (from..60).map(|index| records(index, term, 2, 100)).collect())
+            .expect("appended");
+    }
+    is_over.store(true, Ordering::SeqCst);
+    for reader in readers {
+        assert!(reader.join().expect("no panic") > 0);
+    }
+    assert!(
+        !std::fs::read_dir(folder.path()).expect("listed").any(|file| {
+            file.expect("readable").file_name().to_string_lossy().contains("damaged")
+        })
+    );
+}
