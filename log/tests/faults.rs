@@ -5,11 +5,14 @@ mod support;
 use std::io;
 use std::path::PathBuf;
 
-use aklight_common::{Offset, RaftIndex};
+use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{Health, Log, LogError, LogOptions, MemoryDisk, NewBatch, OpenError};
 use support::*;
 
 const FIRST: &str = "00000000000000000000.log";
+
+/// The segment of a log that was purged up to entry 5 before it had any record.
+const FIRST_BEHIND_5: &str = "00000000000000000000-00000000000000000006.log";
 
 /// Batches of 2 records (and one blank entry), about six a segment.
 fn batches(count: u64) -> Vec<NewBatch> {
@@ -387,4 +390,66 @@ fn an_open_that_fails_says_what_and_where_and_may_be_tried_again() {
         assert!(report.is_clean(), "{kind}: {report:?}");
         append(&log, vec![blank(0, 1)]).expect("appended");
     }
+}
+
+#[test]
+fn a_batch_in_the_wrong_place_is_damage_although_its_checksum_is_right() {
+    let (disk, batches) = filled();
+    let path = &segment_paths(&disk)[0];
+    // Batches 1 to 3 have one length; the second is written over the third.
+    let content = disk.contents(path).expect("there");
+    let len = aklight_log::HEADER_BYTES + batches[1].body.len();
+    let (from, to) = (64 + batches[0].body.len(), 64 + batches[0].body.len() + len);
+    let file = disk.shared().open(path).expect("there");
+    let copied = [io::IoSlice::new(&content[from..to])];
+    assert_eq!(file.write_at(&copied, to as u64).expect("written"), len);
+    check_all_but(&disk, &batches, Some(2), "misplaced");
+}
+
+#[test]
+fn a_sidecar_of_another_segment_misleads_nobody() {
+    let (disk, batches) = filled();
+    let (log, _) = open(&disk, small_segments());
+    let sidecars = file_named(&disk, ".index");
+    let other = disk.contents(&dir().join(&sidecars[1])).expect("there");
+    let file = disk.shared().create(&dir().join(&sidecars[0])).expect("created");
+    file.write_at(&[io::IoSlice::new(&other)], 0).expect("written");
+    let counts = log.topic_counts_before(RaftIndex(19)).expect("counted");
+    assert_eq!(counts.values().sum::<u64>(), 38);
+    assert!(read_good(&log).iter().zip(&batches).all(|(read, new)| is_same(read, new)));
+    for offset in 0..38 {
+        let next = log.next_with_topics(Offset(offset), Offset(38), &|_| true);
+        assert_eq!(next, Offset(offset));
+    }
+}
+
+#[test]
+fn an_empty_log_behind_a_purge_survives_a_torn_first_write() {
+    let mut torn = 0;
+    for seed in 0..100 {
+        let disk = MemoryDisk::new();
+        let (log, _) = open(&disk, small());
+        wait(|done| log.purge_to(Term(1), RaftIndex(5), done)).expect("purged");
+        // The mark is written; the new segment behind it is not.
+        disk.fail("sync", FIRST_BEHIND_5, 0, io::ErrorKind::Other);
+        assert!(wait(|done| log.purge_to(Term(1), RaftIndex(6), done)).is_err());
+        let killed = disk.kill();
+        log.close();
+        let (log, _) = open(&killed, small());
+        killed.hold_syncs();
+        let batches = vec![records(7, 1, 1, 700), records(8, 1, 1, 700)];
+        log.append(batches, Box::new(|_| {})).expect("taken");
+        killed.wait_for_held_sync();
+        let crashed = killed.crash(seed);
+        killed.release_syncs();
+        let (log, report) = open(&crashed, small());
+        assert!(report.is_clean(), "seed {seed}: {report:?}");
+        let bounds = log.bounds();
+        assert_eq!(bounds.purged, Some((Term(1), RaftIndex(6))), "seed {seed}");
+        let last = bounds.last.expect("the purged one at least").1;
+        assert!((RaftIndex(6)..=RaftIndex(8)).contains(&last), "seed {seed}: {last}");
+        torn += usize::from(report.torn.is_some() && last == RaftIndex(6));
+        append(&log, vec![records(last.0 + 1, 1, 1, 10)]).expect("appended");
+    }
+    assert!(torn > 5, "{torn}");
 }

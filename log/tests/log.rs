@@ -9,7 +9,8 @@ use std::time::Duration;
 use aklight_common::clock::{Clock, ManualClock};
 use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{
-    Fsync, Health, Log, LogError, LogOptions, MemoryDisk, NoRoom, OpenError, ReadError, Retention,
+    Disk, DiskFile, Fsync, Health, Log, LogError, LogOptions, MemoryDisk, NoRoom, OpenError,
+    ReadError, Retention,
 };
 use support::*;
 
@@ -391,7 +392,8 @@ fn room_is_what_is_reserved_in_the_file_or_free_on_the_disk() {
     disk.limit(0);
     log.check_room(3000).expect("the file has it already");
     let refused = log.check_room(4096).expect_err("the disk has no more");
-    assert!(matches!(refused, NoRoom::Full { free: 0, .. }));
+    let NoRoom::Full { free: 0, needed, .. } = refused else { panic!("{refused}") };
+    assert!(needed >= 1000, "the reserve is not for records: {needed}");
     assert!(refused.to_string().contains("free some space"), "{refused}");
     disk.limit(1 << 20);
     log.check_room(4096).expect("free again");
@@ -528,4 +530,130 @@ fn readers_of_a_log_that_is_truncated_see_one_version_or_the_other_and_no_damage
             file.expect("readable").file_name().to_string_lossy().contains("damaged")
         })
     );
+}
+
+#[test]
+fn what_is_not_written_yet_is_not_skipped_by_topic() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, small());
+    append(&log, vec![records_on("usual/b", 0, 1, 2, 10)]).expect("appended");
+    disk.hold_syncs();
+    for index in 1..4 {
+        let batch = records_on("rare/a", index, 1, 2, 10);
+        log.append(vec![batch], Box::new(|_| {})).expect("taken");
+        disk.wait_for_held_sync();
+    }
+    let next = log.next_with_topics(Offset(0), Offset(8), &|topic| topic == "rare/a");
+    assert!(next <= Offset(2), "{next}");
+    let next = log.next_with_topics(Offset(0), Offset(8), &|topic| topic == "other");
+    assert!(next < Offset(8), "what nobody has indexed may match: {next}");
+    disk.release_syncs();
+}
+
+/// A disk whose reads wait at a gate, but for those of the log's own threads.
+struct Gated {
+    disk: Arc<dyn Disk>,
+    gate: Arc<Gate>,
+}
+
+#[derive(Default)]
+struct Gate {
+    /// 0 open, 1 closed, 2 closed and somebody waits.
+    state: std::sync::Mutex<u8>,
+    moved: std::sync::Condvar,
+}
+
+impl Gate {
+    fn set(&self, state: u8) {
+        *self.state.lock().expect("unpoisoned") = state;
+        self.moved.notify_all();
+    }
+
+    fn wait_for(&self, state: u8) {
+        let held = self.state.lock().expect("unpoisoned");
+        drop(self.moved.wait_while(held, |now| *now != state).expect("unpoisoned"));
+    }
+}
+
+struct GatedFile(Arc<dyn DiskFile>, Arc<Gate>);
+
+impl Disk for Gated {
+    fn create_dir_all(&self, dir: &std::path::Path) -> std::io::Result<()> {
+        self.disk.create_dir_all(dir)
+    }
+    fn list(&self, dir: &std::path::Path) -> std::io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+    fn open(&self, path: &std::path::Path) -> std::io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(GatedFile(self.disk.open(path)?, self.gate.clone())))
+    }
+    fn create(&self, path: &std::path::Path) -> std::io::Result<Arc<dyn DiskFile>> {
+        Ok(Arc::new(GatedFile(self.disk.create(path)?, self.gate.clone())))
+    }
+    fn remove(&self, path: &std::path::Path) -> std::io::Result<()> {
+        self.disk.remove(path)
+    }
+    fn rename(&self, from: &std::path::Path, to: &std::path::Path) -> std::io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn sync_dir(&self, dir: &std::path::Path) -> std::io::Result<()> {
+        self.disk.sync_dir(dir)
+    }
+    fn free_bytes(&self, dir: &std::path::Path) -> std::io::Result<u64> {
+        self.disk.free_bytes(dir)
+    }
+    fn lock(
+        &self,
+        path: &std::path::Path,
+    ) -> std::io::Result<Box<dyn aklight_log::disk::DiskLock>> {
+        self.disk.lock(path)
+    }
+}
+
+impl DiskFile for GatedFile {
+    fn size(&self) -> std::io::Result<u64> {
+        self.0.size()
+    }
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> std::io::Result<usize> {
+        let is_reader = std::thread::current().name() == Some("reader");
+        if is_reader && *self.1.state.lock().expect("unpoisoned") == 1 {
+            self.1.set(2);
+            self.1.wait_for(0);
+        }
+        self.0.read_at(buffer, at)
+    }
+    fn write_at(&self, parts: &[std::io::IoSlice<'_>], at: u64) -> std::io::Result<usize> {
+        self.0.write_at(parts, at)
+    }
+    fn sync(&self) -> std::io::Result<()> {
+        self.0.sync()
+    }
+    fn set_size(&self, bytes: u64) -> std::io::Result<()> {
+        self.0.set_size(bytes)
+    }
+    fn preallocate(&self, from: u64, bytes: u64) -> std::io::Result<()> {
+        self.0.preallocate(from, bytes)
+    }
+}
+
+#[test]
+fn a_read_that_a_truncation_overtakes_begins_again() {
+    let gate = Arc::new(Gate::default());
+    let disk = MemoryDisk::new();
+    let gated = Arc::new(Gated { disk: disk.shared(), gate: gate.clone() });
+    let (log, _) = open_on(gated, dir(), small());
+    append(&log, (0..5).map(|index| records(index, 1, 1, 100)).collect()).expect("appended");
+    gate.set(1);
+    let reader = log.clone();
+    let reading = std::thread::Builder::new()
+        .name("reader".to_owned())
+        .spawn(move || reader.read_indexes(RaftIndex(3), RaftIndex(5), 1 << 20))
+        .expect("started");
+    gate.wait_for(2);
+    truncate(&log, Some(2)).expect("truncated");
+    append(&log, vec![records(3, 2, 1, 77)]).expect("appended");
+    gate.set(0);
+    let read = reading.join().expect("no panic").expect("read");
+    assert!(read.len() == 1 && is_same(&read[0], &records(3, 2, 1, 77)));
+    assert!(!disk.shared().list(dir()).expect("listed").iter().any(|n| n.contains("damaged")));
 }
