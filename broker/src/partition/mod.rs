@@ -4,8 +4,8 @@
 //! RoutedBatch ──mailbox──▶ actor ──Proposal──▶ Group ──commit──▶ RecordMachine ──▶ high watermark
 //! ```
 //!
-//! The [`actor`] owns the order of a partition and is the only one that proposes to its group. What
-//! is committed goes through the [`machine`]: it counts topics, learns sequences, and moves the
+//! The `actor` owns the order of a partition and is the only one that proposes to its group. What
+//! is committed goes through the `machine`: it counts topics, learns sequences, and moves the
 //! high watermark, which is what readers may see.
 //!
 //! Invariant: start ≤ high watermark ≤ the log's end.

@@ -1,7 +1,7 @@
 //! Consumers that come back: who they are and how far they have got.
 //!
 //! Registrations and acknowledged offsets are the cluster's metadata: commands in a Raft group of
-//! their own ([`metadata`]). Acknowledgements come by the thousand, so they are gathered while one
+//! their own (`metadata`). Acknowledgements come by the thousand, so they are gathered while one
 //! command is on its way to the disk, and the next command carries the newest of each consumer
 //! and partition ([`Sessions::run`]).
 //!
