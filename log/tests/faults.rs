@@ -453,3 +453,30 @@ fn an_empty_log_behind_a_purge_survives_a_torn_first_write() {
     }
     assert!(torn > 5, "{torn}");
 }
+
+#[test]
+fn a_tail_cut_before_the_purge_is_set_aside_and_not_gone_on_in() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, LogOptions { preallocate_bytes: 0, ..small() });
+    append(&log, (0..10).map(|index| records(index, 1, 2, 50)).collect()).expect("appended");
+    purge(&log, 7).expect("purged");
+    log.close();
+    let path = dir().join(FIRST);
+    let size = disk.contents(&path).expect("there").len();
+    // Entries 0 to 3, and a piece of the next.
+    disk.cut(&path, size * 4 / 10 + 100);
+    for round in 0..2 {
+        let (log, report) = open(&disk, small());
+        assert_eq!(report.damaged.len(), 1, "round {round}: {report:?}");
+        assert_eq!(read_all(&log).1, [(Offset(16), Offset(20))], "round {round}");
+        let bounds = log.bounds();
+        assert_eq!(bounds.last.map(|last| last.1), Some(RaftIndex(9)));
+        assert_eq!((bounds.start_offset, bounds.end_offset), (Offset(16), Offset(20)));
+        assert_eq!(file_named(&disk, ".damaged-").len(), 1, "set aside");
+        log.close();
+    }
+    let (log, _) = open(&disk, small());
+    append(&log, vec![records(10, 1, 2, 50)]).expect("the log goes on");
+    let read = log.read_offsets(Offset(20), Offset(22), 1).expect("read");
+    assert!(is_same(&read[0], &records(10, 1, 2, 50)));
+}

@@ -543,11 +543,11 @@ fn what_is_not_written_yet_is_not_skipped_by_topic() {
         log.append(vec![batch], Box::new(|_| {})).expect("taken");
         disk.wait_for_held_sync();
     }
-    let next = log.next_with_topics(Offset(0), Offset(8), &|topic| topic == "rare/a");
-    assert!(next <= Offset(2), "{next}");
-    let next = log.next_with_topics(Offset(0), Offset(8), &|topic| topic == "other");
-    assert!(next < Offset(8), "what nobody has indexed may match: {next}");
+    let next = |wanted: &str| log.next_with_topics(Offset(0), Offset(8), &|topic| topic == wanted);
+    let (rare, other) = (next("rare/a"), next("other"));
     disk.release_syncs();
+    assert!(rare <= Offset(2), "{rare}");
+    assert!(other < Offset(8), "what nobody has indexed may match: {other}");
 }
 
 /// A disk whose reads wait at a gate, but for those of the log's own threads.
