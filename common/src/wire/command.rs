@@ -2,8 +2,9 @@
 
 use std::borrow::Cow;
 
-use super::escape::{escape_into, unescape};
-use super::reply::{ErrorCode, WireError};
+use super::error::{ErrorCode, WireError};
+use super::escape::unescape;
+use super::field::{escaped, fields, number, printable};
 use crate::limits::{CLIENT_ID_BYTES_MAX, FETCH_RECORDS_DEFAULT};
 use crate::pattern::check_pattern;
 use crate::topic::check_topic;
@@ -333,22 +334,6 @@ fn partition_number(field: &[u8]) -> Result<PartitionId, WireError> {
         .map_err(|_| ErrorCode::BadNumber.with(&format!("there is no partition {partition}")))
 }
 
-/// A whole number in plain digits: no sign, no blanks.
-pub(super) fn number(field: &[u8], what: &str) -> Result<u64, WireError> {
-    let digits = !field.is_empty() && field.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(field)
-        .ok()
-        .filter(|_| digits)
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| {
-            ErrorCode::BadNumber.with(&format!(
-                "'{}' is not {what}: write a whole number from 0 to {}",
-                printable(field),
-                u64::MAX
-            ))
-        })
-}
-
 fn client_id(field: &[u8]) -> Result<&str, WireError> {
     check_client_id(field).map_err(|why| ErrorCode::BadCommand.with(&why))
 }
@@ -367,28 +352,6 @@ pub fn check_client_id(id: &[u8]) -> Result<&str, String> {
         return Err(rule());
     }
     check_topic(id).map_err(|_| rule())
-}
-
-/// A field as an error may quote it: short, printable, without pipes.
-fn printable(field: &[u8]) -> String {
-    const QUOTED_BYTES_MAX: usize = 40;
-    let cut = &field[..field.len().min(QUOTED_BYTES_MAX)];
-    let more = if cut.len() < field.len() { "…" } else { "" };
-    format!("{}{more}", cut.escape_ascii())
-}
-
-pub(super) fn fields(out: &mut Vec<u8>, fields: &[&[u8]]) {
-    for (n, field) in fields.iter().enumerate() {
-        if n > 0 {
-            out.push(b'|');
-        }
-        out.extend_from_slice(field);
-    }
-}
-
-pub(super) fn escaped(out: &mut Vec<u8>, field: &[u8]) {
-    out.push(b'|');
-    escape_into(field, out);
 }
 
 #[cfg(test)]

@@ -7,10 +7,13 @@
 //! Decoding borrows from the line and allocates only where a field holds an escape.
 
 pub mod command;
+mod error;
 pub mod escape;
+mod field;
 pub mod line;
 pub mod reply;
 
 pub use command::{Command, ProducerMode};
+pub use error::{ErrorCode, WireError};
 pub use line::{Line, LineCutter};
-pub use reply::{ErrorCode, Reply, WireError};
+pub use reply::Reply;
