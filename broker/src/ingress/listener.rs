@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use aklight_common::wire::{ErrorCode, Reply};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -26,7 +26,7 @@ use crate::services::Services;
 /// the line away, when the client has already sent something.
 const REFUSAL: Duration = Duration::from_secs(1);
 
-/// Refused connections that are being told so at once; beyond it they are just closed.
+/// Refused connections that are given that time at once; beyond it they are told and closed.
 const REFUSALS_MAX: usize = 64;
 
 /// After an accept that failed for want of file handles or memory, so long nobody is let in.
@@ -56,11 +56,12 @@ pub async fn serve(listener: TcpListener, services: Arc<Services>) {
         };
         let Ok(place) = room.clone().try_acquire_owned() else {
             services.stats.connections_refused.inc();
-            if let Ok(place) = refusals.clone().try_acquire_owned() {
-                let max = services.limits.connections_max;
+            // The client may be gone already: then nobody needs the reason.
+            if let Ok(refused) = refuse(socket, services.limits.connections_max)
+                && let Ok(place) = refusals.clone().try_acquire_owned()
+            {
                 tokio::spawn(async move {
-                    // The client may be gone already: then nobody needs the reason.
-                    let _ = timeout(REFUSAL, refuse(socket, max)).await;
+                    let _ = timeout(REFUSAL, read_to_end(refused)).await;
                     drop(place);
                 });
             }
@@ -109,14 +110,22 @@ fn note_end(services: &Services, peer: SocketAddr, error: &io::Error) {
     }
 }
 
-async fn refuse(mut socket: TcpStream, max: usize) -> io::Result<()> {
+/// Tells a client that there is no room. The line fits into the empty buffer of a new socket, so
+/// this never waits.
+fn refuse(socket: TcpStream, max: usize) -> io::Result<TcpStream> {
     let error = ErrorCode::Busy.with(&format!(
         "this broker has {max} connections, its limit (--max-connections): try again later, or another broker"
     ));
     let mut line = Vec::new();
     Reply::Err(error).encode(&mut line);
-    socket.write_all(&line).await?;
-    socket.shutdown().await?;
+    let socket = socket.into_std()?;
+    io::Write::write_all(&mut &socket, &line)?;
+    socket.shutdown(std::net::Shutdown::Write)?;
+    TcpStream::from_std(socket)
+}
+
+/// Reads what a refused client has still to say.
+async fn read_to_end(mut socket: TcpStream) -> io::Result<()> {
     let mut rest = [0; 1024];
     while socket.read(&mut rest).await? > 0 {}
     Ok(())
