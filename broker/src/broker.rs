@@ -15,7 +15,7 @@ use aklight_common::clock::{SharedClock, SystemClock};
 use aklight_common::settings::{EXIT_DONE, EXIT_INTERRUPTED};
 use aklight_log::{Log, OpenError, OpenReport, RealDisk};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
@@ -40,6 +40,10 @@ use crate::stats::Stats;
 
 /// File handles that a broker needs beside its connections: segments, indexes, listeners.
 const OTHER_FILES: u64 = 256;
+
+/// Connections that the kernel holds until they are let in: as many as may be open by default, so
+/// that clients that come all at once after a restart need not try a second time.
+const BACKLOG: u32 = 4096;
 
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
@@ -118,8 +122,8 @@ impl Broker {
     /// # Errors
     /// Why it does not start, and what to do.
     pub async fn start(config: BrokerConfig, clock: SharedClock) -> Result<Self, StartError> {
-        let listener = listen("--listen", config.listen).await?;
-        let http_listener = listen("--listen-http", config.listen_http).await?;
+        let listener = listen("--listen", config.listen)?;
+        let http_listener = listen("--listen-http", config.listen_http)?;
         let (address, http_address) = (bound(&listener), bound(&http_listener));
         let advertised = advertise(config.advertise.as_deref(), address);
         let events = Arc::new(Events::new(clock.clone()));
@@ -350,8 +354,8 @@ pub fn run(args: BrokerArgs) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| {
+fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
+    bind(address).map_err(|source| {
         let hint = match source.kind() {
             io::ErrorKind::AddrInUse => {
                 ": another program has this port; is a broker running already? choose another port with the flag"
@@ -361,6 +365,14 @@ async fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, 
         };
         StartError::Listen { flag, address, source, hint }
     })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // A broker that is started again need not wait until old connections are forgotten.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn bound(listener: &TcpListener) -> SocketAddr {
