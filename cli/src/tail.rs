@@ -81,7 +81,7 @@ async fn watch(args: &TailArgs) -> anyhow::Result<u8> {
                 }
             }
             SubscriptionEvent::Disconnected { reason, retry_in } => {
-                tracing::warn!(%reason, ?retry_in, "the broker is gone; trying again");
+                tracing::debug!(%reason, ?retry_in, "the broker is gone; trying again");
             }
             SubscriptionEvent::Connected { broker, .. } => {
                 tracing::debug!(broker, "connected");

@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::ConsumerArgs;
 use crate::alerts::Memory;
@@ -190,7 +190,7 @@ impl Shell {
                 self.engine.watch(Some(self.clock.wall_ms()));
             }
             SubscriptionEvent::Disconnected { reason, retry_in } => {
-                warn!(reason, retry_in_ms = retry_in.as_millis(), "not connected");
+                debug!(reason, retry_in_ms = retry_in.as_millis(), "not connected");
                 self.engine.watch(None);
             }
             SubscriptionEvent::Refused(error) if is_final(&error) => {

@@ -149,7 +149,7 @@ impl Outbox {
     fn disconnected(&mut self, reason: &str, retry_in_ms: u64) {
         match self.connection {
             Connection::Up => {
-                warn!("lost the broker ({reason}): keeping samples, next try in {retry_in_ms} ms");
+                info!("lost the broker ({reason}): keeping samples, next try in {retry_in_ms} ms");
                 self.connection = Connection::Lost;
                 self.keep_in_flight();
             }
