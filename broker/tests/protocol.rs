@@ -314,3 +314,37 @@ fn http_says_alive_ready_and_how_much() {
     let (_, events) = get(broker.http, "/debug/events");
     assert!(events.contains("serves clients on"), "{events}");
 }
+
+#[test]
+fn a_second_pattern_brings_its_older_records_and_repeats_no_other() {
+    let (_folder, broker) = broker();
+    let (mut consumer, mut producer) = (broker.connect(), broker.connect());
+    consumer.ask("REGISTER_CONSUMER|c|1");
+    let p = partition_of("k");
+    for n in 0..6 {
+        producer.ask(&format!("PRODUCE|{}|k|{n}", if n % 2 == 0 { "a" } else { "b" }));
+    }
+    assert_eq!(consumer.ask("SUBSCRIBE|a"), "OK");
+    for n in [0, 2, 4] {
+        consumer.expect(&format!("MESSAGE|a|{n}|{p}|k|{n}"));
+    }
+    assert_eq!(consumer.ask("SUBSCRIBE|+"), "OK");
+    for n in [1, 3, 5] {
+        consumer.expect(&format!("MESSAGE|b|{n}|{p}|k|{n}"));
+    }
+    producer.ask("PRODUCE|a|k|6");
+    consumer.expect(&format!("MESSAGE|a|6|{p}|k|6"));
+    assert_eq!(consumer.ask("PING|x"), "PONG|x");
+}
+
+#[test]
+fn what_was_asked_before_the_client_closed_its_side_is_answered() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    nc.send_bytes(b"PRODUCE|t|k|v\nFETCH|none|0|0|1|100\nPING|x\nPING|not a line");
+    nc.socket.shutdown(std::net::Shutdown::Write).expect("shut");
+    assert!(nc.line().expect("an answer").starts_with("ACK|t|0|"));
+    assert!(nc.line().expect("an answer").starts_with("END|0|"));
+    nc.expect("PONG|x");
+    assert_eq!(nc.line(), None);
+}
