@@ -7,8 +7,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aklight_common::PartitionId;
 use aklight_common::clock::{SharedClock, SystemClock};
@@ -19,6 +21,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,13 +36,18 @@ use crate::partition::{
     ActorParts, MAILBOX_BATCHES_MAX, Partition, Partitions, RecordMachine, retention, run_actor,
 };
 use crate::replication::{Group, GroupConfig, GroupError, Machine};
-use crate::services::{PERMIT_BYTES, Services};
+use crate::services::{LONG_LINES_BYTES, PERMIT_BYTES, Services};
 use crate::sessions::{MetadataMachine, SessionError, Sessions};
 use crate::stamp::Stamp;
 use crate::stats::Stats;
 
-/// File handles that a broker needs beside its connections: segments, indexes, listeners.
+/// File handles that a broker needs beside clients, HTTP and segments: logs' small files,
+/// listeners, the runtime's own.
 const OTHER_FILES: u64 = 256;
+
+/// How long each part of the broker may take to end; all of them stay within what containers are
+/// given to stop.
+const DRAIN: Duration = Duration::from_secs(5);
 
 /// Connections that the kernel holds until they are let in: as many as may be open by default, so
 /// that clients that come all at once after a restart need not try a second time.
@@ -52,14 +60,14 @@ pub enum StartError {
     #[error(transparent)]
     Config(#[from] ConfigErrors),
     /// A port cannot be had.
-    #[error("{flag} {address}: {source}{hint}")]
+    #[error("{flag} {address}: {cause}{hint}")]
     Listen {
         /// The flag that names the address.
         flag: &'static str,
         /// The address.
         address: SocketAddr,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
         /// What to do.
         hint: &'static str,
     },
@@ -67,13 +75,18 @@ pub enum StartError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// A log cannot be opened.
-    #[error("{name}: {source}")]
+    #[error("{name}: {cause}{}", reason(cause))]
     Log {
         /// Whose log.
         name: String,
         /// What is wrong with it.
-        source: OpenError,
+        cause: OpenError,
     },
+    /// The metadata's log is damaged, and no checkpoint holds what was there.
+    #[error(
+        "the metadata is damaged and not to be guessed (who consumes, and how far): {0}; bring metadata.log back from a backup, or set that folder aside: then the records stay, and consumers begin anew at the log's end"
+    )]
+    MetadataDamaged(String),
     /// A group does not start.
     #[error(transparent)]
     Group(#[from] GroupError),
@@ -150,13 +163,18 @@ impl Broker {
         let stopping = CancellationToken::new();
         let inflight = config.limits.inflight_bytes_max.div_ceil(PERMIT_BYTES);
         let mut limits = config.limits;
-        limits.connections_max = allow_files(limits.connections_max, &events);
+        let others =
+            OTHER_FILES + admin::CONNECTIONS_MAX as u64 + segments_max(&config, partitions_count);
+        limits.connections_max = allow_files(limits.connections_max, others, &events);
         let services = Arc::new(Services {
             partitions: Arc::new(Partitions::new(all, commits.subscribe())),
             sessions: sessions.clone(),
             producers,
             stamp: Stamp::after(newest_us.unwrap_or(0), clock.clone()),
             inflight: Arc::new(Semaphore::new(inflight)),
+            long_lines: Arc::new(Semaphore::new(
+                (LONG_LINES_BYTES / config.limits.line_bytes_max).max(2),
+            )),
             limits,
             broker: config.broker,
             address: advertised,
@@ -217,12 +235,19 @@ impl Broker {
         events.info("stop", "shutting down: answering what is owed");
         self.services.stopping.cancel();
         ended("serving clients", self.serving.await);
-        ended("serving HTTP", self.admin.await.map(|_| ()));
+        let mut admin = self.admin;
+        match timeout(DRAIN, &mut admin).await {
+            Ok(served) => ended("serving HTTP", served.map(|_| ())),
+            // A request that never ends keeps nobody from anything.
+            Err(_) => admin.abort(),
+        }
         self.stop_committing.cancel();
         ended("committing offsets", self.committing.await);
         self.stop_actors.cancel();
         self.actors.close();
-        self.actors.wait().await;
+        if timeout(DRAIN, self.actors.wait()).await.is_err() {
+            tracing::warn!("records on their way have no answer: the log does not take them");
+        }
         for group in self.groups {
             if let Err(error) = group.shutdown().await {
                 tracing::warn!(%error, "no checkpoint written: the next start reads more of the log");
@@ -233,13 +258,13 @@ impl Broker {
 }
 
 impl Foundation<'_> {
-    fn open(&self, name: &str, dir: &std::path::Path) -> Result<Log, StartError> {
+    fn open(&self, name: &str, dir: &Path) -> Result<(Log, OpenReport), StartError> {
         let opened =
             Log::open(RealDisk::shared(), dir, self.config.log.clone(), self.clock.clone());
         let (log, report) =
-            opened.map_err(|source| StartError::Log { name: name.to_owned(), source })?;
+            opened.map_err(|cause| StartError::Log { name: name.to_owned(), cause })?;
         self.tell(name, &report);
-        Ok(log)
+        Ok((log, report))
     }
 
     /// Tells what opening a log found.
@@ -268,12 +293,10 @@ impl Foundation<'_> {
             self.events.info("torn_tail", text);
         }
         if report.hint_lost {
-            self.events.error(
-                "damage",
-                format!(
-                    "{name}: the end of the log is gone: more was committed than the disk now holds"
-                ),
+            let text = format!(
+                "{name}: the note of how far the log was acknowledged is missing or damaged: a loss at its end could not be told from an unfinished write"
             );
+            self.events.warn("damage", text);
         }
     }
 
@@ -288,7 +311,11 @@ impl Foundation<'_> {
     }
 
     async fn metadata(&self) -> Result<(Arc<Sessions>, u32), StartError> {
-        let log = self.open("metadata", &self.data_dir.metadata())?;
+        let (log, report) = self.open("metadata", &self.data_dir.metadata())?;
+        let checkpoint = log.read_checkpoint().ok().flatten().map(|(index, _)| index.next());
+        if let Some(lost) = report.damaged.iter().find(|d| Some(d.resume_index) > checkpoint) {
+            return Err(StartError::MetadataDamaged(lost.segment.display().to_string()));
+        }
         let machine = Arc::new(MetadataMachine::new(log.clone()));
         let group = self.start("metadata".to_owned(), log, machine.clone()).await?;
         let sessions = Arc::new(Sessions::new(group, machine.clone(), self.clock.clone()));
@@ -299,7 +326,14 @@ impl Foundation<'_> {
             }
             (Some(stored), _) => stored,
             (None, wanted) => {
-                let partitions = wanted.unwrap_or(PARTITIONS_DEFAULT);
+                let partitions = match (self.data_dir.partitions_found(), wanted) {
+                    (0, wanted) => wanted.unwrap_or(PARTITIONS_DEFAULT),
+                    (stored, Some(given)) if stored != given => {
+                        return Err(StartError::OtherPartitions { stored, given });
+                    }
+                    // The metadata was set aside; the records are here.
+                    (stored, _) => stored,
+                };
                 sessions.create(partitions).await?;
                 partitions
             }
@@ -316,7 +350,7 @@ impl Foundation<'_> {
         stop: &CancellationToken,
     ) -> Result<Partition, StartError> {
         let name = format!("partition {id}");
-        let log = self.open(&name, &self.data_dir.partition(id))?;
+        let (log, _) = self.open(&name, &self.data_dir.partition(id))?;
         let topics = Arc::new(Topics::default());
         let machine =
             Arc::new(RecordMachine::new(id, topics.clone(), producers.clone(), commits.clone()));
@@ -349,21 +383,26 @@ pub fn run(args: BrokerArgs) -> anyhow::Result<ExitCode> {
             _ = terminate.recv() => EXIT_DONE,
             _ = interrupt.recv() => EXIT_INTERRUPTED,
         };
-        broker.shutdown().await;
+        // Asked once more, it ends at once: what was acknowledged is on disk anyway.
+        tokio::select! {
+            () = broker.shutdown() => {}
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
         Ok(ExitCode::from(code))
     })
 }
 
 fn listen(flag: &'static str, address: SocketAddr) -> Result<TcpListener, StartError> {
-    bind(address).map_err(|source| {
-        let hint = match source.kind() {
+    bind(address).map_err(|cause| {
+        let hint = match cause.kind() {
             io::ErrorKind::AddrInUse => {
                 ": another program has this port; is a broker running already? choose another port with the flag"
             }
             io::ErrorKind::PermissionDenied => ": choose a port from 1024 on",
             _ => "",
         };
-        StartError::Listen { flag, address, source, hint }
+        StartError::Listen { flag, address, cause, hint }
     })
 }
 
@@ -393,10 +432,19 @@ fn advertise(named: Option<&str>, bound: SocketAddr) -> String {
     }
 }
 
+/// Segments that retention leaves, each of which holds a file open. Without a limit on bytes as
+/// many are reckoned with as a gigabyte a minute leaves in an hour.
+fn segments_max(config: &BrokerConfig, partitions: u32) -> u64 {
+    const UNLIMITED: u64 = 60 << 30;
+    let bytes = config.retention.bytes.unwrap_or(UNLIMITED);
+    // Two more: the one being written, and the one that retention is about to drop.
+    (bytes / config.log.segment_bytes + 2) * u64::from(partitions)
+}
+
 /// Sees that the system allows a file handle a connection; gives the number of connections that
 /// it does allow.
-fn allow_files(connections: usize, events: &Events) -> usize {
-    let wanted = connections as u64 + OTHER_FILES;
+fn allow_files(connections: usize, others: u64, events: &Events) -> usize {
+    let wanted = connections as u64 + others;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return connections };
     if soft >= wanted {
         return connections;
@@ -406,12 +454,17 @@ fn allow_files(connections: usize, events: &Events) -> usize {
     if soft >= wanted {
         return connections;
     }
-    let allowed = usize::try_from(soft.saturating_sub(OTHER_FILES)).unwrap_or(1).max(1);
+    let allowed = usize::try_from(soft.saturating_sub(others)).unwrap_or(1).max(1);
     events.warn(
         "limits",
         format!("the system allows {soft} open files: at most {allowed} connections instead of {connections}; raise `ulimit -n`"),
     );
     allowed
+}
+
+/// What the system says, where an error's own text does not hold it.
+fn reason(error: &OpenError) -> String {
+    std::error::Error::source(error).map_or_else(String::new, |source| format!(" ({source})"))
 }
 
 fn ended(what: &str, result: Result<(), tokio::task::JoinError>) {

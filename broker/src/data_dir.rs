@@ -37,14 +37,22 @@ pub enum DataDirError {
         given: BrokerId,
     },
     /// The file system refuses.
-    #[error("{} cannot be used as --data-dir: {what}: {source}; it must be a folder that this user may write to, on a disk with room", dir.display())]
+    #[error("{} cannot be used as --data-dir: {what}: {cause}; it must be a folder that this user may write to, on a disk with room", dir.display())]
     Io {
         /// The folder.
         dir: PathBuf,
         /// What was tried.
         what: &'static str,
         /// What the system says.
-        source: io::Error,
+        cause: io::Error,
+    },
+    /// The file that says whose folder it is does not.
+    #[error("{} does not say which broker this folder belongs to ({cause}): write {{\"version\":1,\"broker\":N}} into it, N being the --node-id that was used here", file.display())]
+    NoIdentity {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong with it.
+        cause: serde_json::Error,
     },
 }
 
@@ -67,14 +75,14 @@ impl DataDir {
     /// # Errors
     /// Why it cannot be used, and what to do.
     pub fn open(dir: &Path, broker: BrokerId) -> Result<Self, DataDirError> {
-        let failed = |what| move |source| DataDirError::Io { dir: dir.to_owned(), what, source };
+        let failed = |what| move |cause| DataDirError::Io { dir: dir.to_owned(), what, cause };
         fs::create_dir_all(dir).map_err(failed("it cannot be made"))?;
         let lock = lock(dir)?;
         let path = dir.join("broker.json");
         match fs::read(&path) {
             Ok(bytes) => {
                 let identity: Identity = serde_json::from_slice(&bytes)
-                    .map_err(|e| failed("broker.json does not say whose it is")(e.into()))?;
+                    .map_err(|cause| DataDirError::NoIdentity { file: path.clone(), cause })?;
                 if identity.broker != broker.0 {
                     let (dir, stored) = (dir.to_owned(), identity.broker);
                     return Err(DataDirError::OtherBroker { dir, stored, given: broker });
@@ -98,6 +106,12 @@ impl DataDir {
         self.dir.join(format!("partition_{id}.log"))
     }
 
+    /// How many partitions have a log here.
+    #[must_use]
+    pub fn partitions_found(&self) -> u32 {
+        (0..).map(PartitionId).take_while(|id| self.partition(*id).is_dir()).fold(0, |n, _| n + 1)
+    }
+
     /// Where the metadata's log lies.
     #[must_use]
     pub fn metadata(&self) -> PathBuf {
@@ -107,7 +121,7 @@ impl DataDir {
 
 fn lock(dir: &Path) -> Result<Flock<File>, DataDirError> {
     let failed =
-        |source| DataDirError::Io { dir: dir.to_owned(), what: "it cannot be locked", source };
+        |cause| DataDirError::Io { dir: dir.to_owned(), what: "it cannot be locked", cause };
     let path = dir.join("lock");
     let file = OpenOptions::new()
         .read(true)

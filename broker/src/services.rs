@@ -27,6 +27,9 @@ pub struct Services {
     pub stamp: Stamp,
     /// Memory for records on their way, in units of [`PERMIT_BYTES`].
     pub inflight: Arc<Semaphore>,
+    /// Places for lines that are longer than a read of the socket and still coming in: together
+    /// they may take [`LONG_LINES_BYTES`].
+    pub long_lines: Arc<Semaphore>,
     /// What clients may use.
     pub limits: Limits,
     /// This broker.
@@ -40,6 +43,10 @@ pub struct Services {
     /// Cancelled when the broker shuts down.
     pub stopping: CancellationToken,
 }
+
+/// Memory for long lines that are coming in, of all connections together: few clients send such
+/// lines, and many halves of them must not fill the memory.
+pub const LONG_LINES_BYTES: usize = 128 << 20;
 
 /// Bytes that one permit of a memory budget stands for.
 pub const PERMIT_BYTES: usize = 1024;

@@ -309,3 +309,122 @@ fn sigterm_ends_it_cleanly_while_clients_are_connected() {
     assert!(subscriber.line().expect("pushed").starts_with("MESSAGE|t|0|"));
     assert_eq!(subscriber.line(), None);
 }
+
+#[test]
+fn sigterm_does_not_wait_for_half_a_request() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = BrokerProcess::start(folder.path());
+    let mut half = std::net::TcpStream::connect(broker.http).expect("HTTP is served");
+    std::io::Write::write_all(&mut half, b"GET /livez HT").expect("sent");
+    assert!(broker.connect().ask("PRODUCE|t|k|v").starts_with("ACK|"));
+    assert_eq!(broker.terminate().code(), Some(0));
+}
+
+/// Flips a bit of the first place in a file that holds `text`.
+fn damage(path: &Path, text: &[u8]) {
+    let mut bytes = fs::read(path).expect("there");
+    let at = bytes.windows(text.len()).position(|w| w == text).expect("stored");
+    bytes[at] ^= 0x10;
+    fs::write(path, &bytes).expect("written");
+}
+
+#[test]
+fn damage_of_what_a_checkpoint_holds_changes_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = BrokerProcess::start_with(folder.path(), &["--partitions", "5"]);
+    let mut nc = broker.connect();
+    assert_eq!(nc.ask("REGISTER_CONSUMER|c|1"), "OK|0:0,1:0,2:0,3:0,4:0");
+    for n in 0..50 {
+        assert!(nc.ask(&format!("PRODUCE|t||{n}")).starts_with("ACK|"));
+    }
+    broker.kill();
+    let segment = "00000000000000000000.log";
+    damage(&folder.path().join("metadata.log").join(segment), b"create");
+    damage(&folder.path().join("metadata.log").join(segment), b"consumer");
+    // The membership is the first entry of every log.
+    damage(&folder.path().join("partition_0.log").join(segment), b"configs");
+    let broker = BrokerProcess::start(folder.path());
+    let mut nc = broker.connect();
+    assert_eq!(nc.listing("CLUSTER").len(), 7);
+    assert_eq!(nc.listing("TOPICS|t"), ["TOPIC|t|50", "END|1"]);
+    assert_eq!(nc.ask("REGISTER_CONSUMER|c|1"), "OK|0:0,1:0,2:0,3:0,4:0");
+}
+
+#[test]
+fn metadata_that_no_checkpoint_holds_is_not_guessed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = BrokerProcess::start(folder.path());
+    let mut nc = broker.connect();
+    nc.ask("REGISTER_CONSUMER|c|1");
+    for n in 0..3 {
+        let ack = nc.ask(&format!("PRODUCE|t|k|{n}"));
+        nc.send(&ack);
+        assert_eq!(nc.ask("PING|x"), "PONG|x");
+    }
+    broker.kill();
+    let metadata = folder.path().join("metadata.log");
+    damage(&metadata.join("00000000000000000000.log"), b"acknowledged");
+    let said = fails(folder.path(), &[]);
+    assert!(
+        said.contains("the metadata is damaged") && said.contains("set that folder aside"),
+        "{said}"
+    );
+    fs::rename(&metadata, folder.path().join("aside")).expect("set aside");
+    let broker = BrokerProcess::start(folder.path());
+    assert_eq!(broker.connect().listing("TOPICS|t"), ["TOPIC|t|3", "END|1"]);
+}
+
+#[test]
+fn a_zeroed_page_costs_its_records_and_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = BrokerProcess::start(folder.path());
+    let mut nc = broker.connect();
+    for n in 0..400 {
+        assert!(nc.ask(&format!("PRODUCE|t|k|{n}")).starts_with("ACK|"));
+    }
+    broker.kill();
+    let path = segment(folder.path());
+    let mut bytes = fs::read(&path).expect("there");
+    bytes[8192..16384].fill(0);
+    fs::write(&path, &bytes).expect("written");
+    for _ in 0..2 {
+        let broker = BrokerProcess::start(folder.path());
+        let mut nc = broker.connect();
+        let partition = u32::from(path.to_string_lossy().contains("partition_1"));
+        let before = nc.listing(&format!("FETCH|t|0|{partition}|1000|0"));
+        let lost_from = before.len() - 1;
+        let asked = format!("FETCH|t|{lost_from}|{partition}|1000|0");
+        let text = nc.refused(&asked, "offset_out_of_range");
+        let resume: usize = text.rsplit(' ').next().and_then(|n| n.parse().ok()).expect(&text);
+        let behind = nc.listing(&format!("FETCH|t|{resume}|{partition}|1000|0"));
+        assert!(behind.len() > 400 - resume, "{} behind {resume}", behind.len());
+        assert_eq!(behind[0].split('|').nth(5), Some(resume.to_string().as_str()));
+        assert!(nc.ask("PRODUCE|t|k|more").starts_with("ACK|t|40"));
+        broker.kill();
+    }
+}
+
+#[test]
+fn a_lost_tail_is_told_and_its_offsets_are_not_used_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = BrokerProcess::start(folder.path());
+    let mut nc = broker.connect();
+    for n in 0..100 {
+        assert!(nc.ask(&format!("PRODUCE|t|k|{n}")).starts_with("ACK|"));
+    }
+    broker.kill();
+    let path = segment(folder.path());
+    let mut bytes = fs::read(&path).expect("there");
+    let written = bytes.iter().rposition(|b| *b != 0).expect("not empty") + 1;
+    bytes.truncate(written / 2);
+    fs::write(&path, &bytes).expect("written");
+    let broker = BrokerProcess::start(folder.path());
+    let mut nc = broker.connect();
+    assert!(nc.ask("PRODUCE|t|k|after").starts_with("ACK|t|100|"));
+    let partition = u32::from(path.to_string_lossy().contains("partition_1"));
+    let kept = nc.listing(&format!("FETCH|t|0|{partition}|1000|0")).len() - 1;
+    assert!((40..60).contains(&kept), "{kept}");
+    nc.refused(&format!("FETCH|t|{kept}|{partition}|1000|0"), "offset_out_of_range");
+    assert_eq!(nc.listing(&format!("FETCH|t|100|{partition}|10|0")).len(), 2);
+    assert_eq!(broker.terminate().code(), Some(0));
+}

@@ -348,3 +348,107 @@ fn what_was_asked_before_the_client_closed_its_side_is_answered() {
     nc.expect("PONG|x");
     assert_eq!(nc.line(), None);
 }
+
+#[test]
+fn last_finds_every_topic_of_a_batch() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let mut lines = String::new();
+    for n in 0..500 {
+        lines += &format!("PRODUCE|many/{}|k|{n}\n", n % 100);
+    }
+    nc.send_bytes(lines.as_bytes());
+    for _ in 0..500 {
+        assert!(nc.line().expect("an answer").starts_with("ACK|"));
+    }
+    let last = nc.listing("LAST|many/#");
+    assert_eq!(last.len(), 101);
+    assert!(last.iter().take(100).all(|line| {
+        let number: u32 = line.rsplit('|').next().and_then(|n| n.parse().ok()).expect("a number");
+        line.contains(&format!("|many/{}|", number % 100)) && number >= 400
+    }));
+}
+
+#[test]
+fn names_alone_make_the_broker_forget_no_producer() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    assert_eq!(nc.ask("REGISTER_PRODUCER|first"), "OK");
+    let stored = nc.ask("PRODUCE_ONCE|1|t|k|v");
+    for n in 0..20_000 {
+        nc.send(&format!("REGISTER_PRODUCER|other{n}"));
+        if n % 100 == 99 {
+            (0..100).for_each(|_| nc.expect("OK"));
+        }
+    }
+    assert_eq!(nc.ask("REGISTER_PRODUCER|first"), "OK");
+    assert_eq!(nc.ask("PRODUCE_ONCE|1|t|k|v"), stored);
+}
+
+#[test]
+fn a_ping_waits_for_every_acknowledgement_of_its_connection() {
+    for _ in 0..5 {
+        let (folder, broker) = broker();
+        let mut nc = broker.connect();
+        let p = partition_of("k");
+        assert!(nc.ask("REGISTER_CONSUMER|a|1").starts_with("OK|"));
+        nc.ask("PRODUCE|t|k|v");
+        nc.send(&format!("ACK|t|0|{p}\nREGISTER_CONSUMER|b|1\nPING|x"));
+        assert!(nc.line().expect("an answer").starts_with("OK|"));
+        nc.expect("PONG|x");
+        broker.kill();
+        let broker = BrokerProcess::start(folder.path());
+        let positions = broker.connect().ask("REGISTER_CONSUMER|a|1");
+        assert!(positions.contains(&format!("{p}:1")), "{positions}");
+    }
+}
+
+#[test]
+fn records_are_pushed_to_a_connection_that_goes_on_producing() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    nc.send("SUBSCRIBE|t");
+    nc.expect("OK");
+    // Far more than the answers of one read: the stream never pauses.
+    let writer = nc.socket.try_clone().expect("cloned");
+    let sender = std::thread::spawn(move || {
+        let mut lines = String::new();
+        for n in 0..20_000 {
+            lines += &format!("PRODUCE|t|k|{n}\n");
+        }
+        std::io::Write::write_all(&mut &writer, lines.as_bytes()).expect("the broker reads");
+    });
+    let (mut pushed, mut acknowledged, mut before_the_end) = (0, 0, 0);
+    while pushed < 20_000 {
+        match nc.line().expect("a line") {
+            line if line.starts_with("MESSAGE|") => {
+                pushed += 1;
+                before_the_end += u32::from(acknowledged < 20_000);
+            }
+            line => {
+                assert!(line.starts_with("ACK|"), "{line}");
+                acknowledged += 1;
+            }
+        }
+    }
+    sender.join().expect("sent");
+    assert!(before_the_end > 0, "pushed between the answers");
+}
+
+#[test]
+fn what_was_answered_arrives_though_input_is_left_unread() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let payload = "x".repeat(100_000);
+    for _ in 0..20 {
+        nc.ask(&format!("PRODUCE|t|k|{payload}"));
+    }
+    let behind = "PING|never\n".repeat(5000);
+    nc.send_bytes(format!("FETCH|t|0\nQUIT\n{behind}").as_bytes());
+    for _ in 0..20 {
+        assert!(nc.line().expect("a record").starts_with("MESSAGE|t|"));
+    }
+    assert!(nc.line().expect("the end").starts_with("END|20|"));
+    nc.expect("BYE");
+    assert_eq!(nc.line(), None);
+}

@@ -3,6 +3,8 @@
 //!
 //! `GET /livez`, `/readyz`, `/metrics` (Prometheus text), `/debug/events` (JSON).
 
+mod limited;
+
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
@@ -24,6 +26,9 @@ use tokio::net::TcpListener;
 
 use crate::events::Event;
 use crate::services::Services;
+use limited::Limited;
+
+pub use limited::CONNECTIONS_MAX;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PartitionLabel {
@@ -73,7 +78,7 @@ pub async fn serve(listener: TcpListener, services: Arc<Services>) -> io::Result
         .route("/metrics", get(metrics))
         .route("/debug/events", get(events))
         .with_state(Admin::new(services));
-    axum::serve(listener, router)
+    axum::serve(Limited::new(listener), router)
         .with_graceful_shutdown(async move { stopping.cancelled().await })
         .await
 }

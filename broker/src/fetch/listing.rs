@@ -52,7 +52,7 @@ pub enum ListingError {
 pub async fn fetch(
     partitions: &Partitions,
     request: &FetchRequest,
-    stopping: &CancellationToken,
+    ended: &CancellationToken,
     out: &mut Outbox,
 ) -> Result<(), ListingError> {
     let asked = asked_partitions(partitions, request)?;
@@ -65,13 +65,17 @@ pub async fn fetch(
     let mut sent = 0;
     loop {
         commits.borrow_and_update();
+        let mut refused = None;
         for (partition, (_, next)) in asked.iter().zip(&mut next) {
             match scan(partition, request, next, max - sent, out).await {
                 Ok(found) => sent += found,
-                // What was sent so far is whole; the next FETCH, from there on, tells of it.
-                Err(ListingError::Refused(_)) if sent > 0 => {}
+                Err(ListingError::Refused(error)) => refused = Some(error),
                 Err(error) => return Err(error),
             }
+        }
+        // When something was sent it is whole; the next FETCH, from there on, tells of the gap.
+        if let Some(error) = refused.filter(|_| sent == 0) {
+            return Err(error.into());
         }
         if sent > 0 || max == 0 || request.wait_ms == 0 {
             break;
@@ -81,7 +85,7 @@ pub async fn fetch(
         tokio::select! {
             Ok(()) = commits.changed() => {}
             () = &mut out_of_time => break,
-            () = stopping.cancelled() => break,
+            () = ended.cancelled() => break,
         }
     }
     out.push(&Reply::End { count: sent, next: Some(next) });
@@ -137,6 +141,9 @@ async fn scan(
             Err(_) if sent > 0 => break,
             Err(gap) => return Err(gap.to_wire().into()),
         };
+        if batches.is_empty() {
+            *next = end;
+        }
         for batch in &batches {
             for record in reader::records(batch, from) {
                 let (offset, record) = record?;
@@ -151,6 +158,8 @@ async fn scan(
             }
         }
         out.flush_when_large().await?;
+        // A listing that finds little reads much: others get their turn in between.
+        tokio::task::yield_now().await;
     }
     Ok(sent)
 }
@@ -193,7 +202,7 @@ pub async fn last(
         let partition = all[place];
         let offset = Offset(stats.last);
         // Retention, or damage, may have taken it since: then the topic has no newest record.
-        if let Ok(batches) = reader::read(partition, offset, offset.next())?
+        if let Ok(batches) = reader::read_one(partition, offset)?
             && let Some(batch) = batches.first()
             && let Some(found) = reader::records(batch, offset).next()
         {
@@ -202,6 +211,7 @@ pub async fn last(
             count += 1;
         }
         out.flush_when_large().await?;
+        tokio::task::yield_now().await;
     }
     out.push(&Reply::End { count, next: None });
     Ok(())

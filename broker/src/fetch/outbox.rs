@@ -1,7 +1,7 @@
 //! What a connection has to say, gathered and written a buffer at a time.
 //!
-//! A client that takes no byte for the time allowed is cut off: it gets the line it was in the
-//! middle of, an error that says why, and the end of the connection. Nobody else waits for it.
+//! A client that takes no byte for the time allowed is cut off: when it reads again within a few
+//! seconds it finds the rest of its line and an error that says why. Nobody else waits for it.
 
 use std::io;
 use std::time::Duration;

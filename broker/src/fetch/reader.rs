@@ -39,11 +39,31 @@ pub fn read(
     from: Offset,
     to: Offset,
 ) -> Result<Result<Vec<Batch>, Gap>, WireError> {
+    read_up_to(partition, from, to, READ_BYTES)
+}
+
+/// Reads the one batch that holds an offset.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_one(
+    partition: &Partition,
+    offset: Offset,
+) -> Result<Result<Vec<Batch>, Gap>, WireError> {
+    read_up_to(partition, offset, partition.end(), 1)
+}
+
+fn read_up_to(
+    partition: &Partition,
+    from: Offset,
+    to: Offset,
+    bytes_max: usize,
+) -> Result<Result<Vec<Batch>, Gap>, WireError> {
     if from >= to {
         return Ok(Ok(Vec::new()));
     }
     let id = partition.id;
-    match partition.log.read_offsets(from, to, READ_BYTES) {
+    match partition.log.read_offsets(from, to, bytes_max) {
         Ok(batches) => Ok(Ok(batches)),
         Err(ReadError::Purged { first, .. }) => Ok(Err(Gap {
             resume: first,

@@ -9,6 +9,7 @@ use aklight_common::{BrokerId, Offset, PartitionId, Pattern};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::intake::{Queued, Work};
 use super::run::{ProducedRun, Slot};
@@ -28,8 +29,6 @@ const DURABLE_WAIT: Duration = Duration::from_secs(10);
 struct Consumer {
     id: Arc<str>,
     persistent: bool,
-    // The last acknowledgement handed in, to wait for at a PING.
-    acknowledged: u64,
 }
 
 /// Answers a connection until it ends.
@@ -41,6 +40,10 @@ pub(super) struct Answers {
     live: Live,
     // The last command was a SUBSCRIBE.
     subscribing: bool,
+    // The last acknowledgement handed in, whoever consumed then: a PING waits for it.
+    acknowledged: u64,
+    // Cancelled when the client is gone or the broker shuts down: no FETCH waits on.
+    ended: CancellationToken,
 }
 
 /// Whether the connection goes on.
@@ -57,7 +60,7 @@ enum Wake {
 }
 
 impl Answers {
-    pub(super) fn new(services: Arc<Services>, out: Outbox) -> Self {
+    pub(super) fn new(services: Arc<Services>, out: Outbox, ended: CancellationToken) -> Self {
         Self {
             services,
             out,
@@ -65,6 +68,8 @@ impl Answers {
             consumer: None,
             live: Live::default(),
             subscribing: false,
+            acknowledged: 0,
+            ended,
         }
     }
 
@@ -87,6 +92,8 @@ impl Answers {
             if !self.live.is_empty() && (queue.is_empty() || !self.subscribing) {
                 commits.borrow_and_update();
                 behind = self.push();
+                // A reader that is far behind must not keep others from their turn.
+                tokio::task::yield_now().await;
             }
             self.out.flush_when_large().await?;
         }
@@ -136,6 +143,7 @@ impl Answers {
     }
 
     async fn carry_out(&mut self, work: Work) -> io::Result<Then> {
+        self.subscribing = false;
         match work {
             Work::Produced(run) => self.answer_run(run).await?,
             Work::Refused(error) => self.refuse(error),
@@ -210,7 +218,6 @@ impl Answers {
     async fn answer(&mut self, command: Command<'_>) -> Result<(), ListingError> {
         let services = self.services.clone();
         let partitions = &services.partitions;
-        self.subscribing = matches!(command, Command::Subscribe { .. });
         match command {
             Command::RegisterProducer { mode, .. } => {
                 self.mode = mode;
@@ -219,7 +226,10 @@ impl Answers {
             Command::RegisterConsumer { id, persistent } => {
                 self.register_consumer(id, persistent).await?;
             }
-            Command::Subscribe { pattern } => self.subscribe(&checked(pattern)?)?,
+            Command::Subscribe { pattern } => {
+                self.subscribe(&checked(pattern)?)?;
+                self.subscribing = true;
+            }
             Command::Unsubscribe { pattern } => {
                 self.live.unsubscribe(&checked(pattern)?);
                 self.out.push(&Reply::Ok);
@@ -228,7 +238,7 @@ impl Answers {
             Command::Fetch { pattern, offset, partition, max, wait_ms } => {
                 let pattern = checked(pattern)?;
                 let request = FetchRequest { pattern, offset, partition, max, wait_ms };
-                listing::fetch(partitions, &request, &services.stopping, &mut self.out).await?;
+                listing::fetch(partitions, &request, &self.ended, &mut self.out).await?;
             }
             Command::Last { pattern } => {
                 listing::last(partitions, &checked(pattern)?, &mut self.out).await?;
@@ -238,10 +248,9 @@ impl Answers {
             }
             Command::Cluster => self.cluster(),
             Command::Ping { token } => {
-                if let Some(Consumer { acknowledged, .. }) = self.consumer {
-                    let durable = timeout(DURABLE_WAIT, services.sessions.durable(acknowledged));
-                    durable.await.map_err(|_| not_known())?.map_err(session_error)?;
-                }
+                let durable = services.sessions.durable(self.acknowledged);
+                let durable = timeout(DURABLE_WAIT, durable).await;
+                durable.map_err(|_| not_known())?.map_err(session_error)?;
                 self.out.push(&Reply::Pong(token));
             }
             // A broker without authentication takes any token: clients need no second way.
@@ -262,7 +271,7 @@ impl Answers {
         } else {
             ends
         };
-        self.consumer = Some(Consumer { id: id.into(), persistent, acknowledged: 0 });
+        self.consumer = Some(Consumer { id: id.into(), persistent });
         let positions = (0..).map(PartitionId).zip(positions).collect();
         self.out.push(&Reply::OkPositions(positions));
         Ok(())
@@ -287,7 +296,7 @@ impl Answers {
     }
 
     fn ack(&mut self, partition: PartitionId, offset: Offset) -> Result<(), WireError> {
-        let Some(consumer) = &mut self.consumer else {
+        let Some(consumer) = &self.consumer else {
             return Err(ErrorCode::NotRegistered
                 .with("ACK needs REGISTER_CONSUMER|id|1 before it on this connection"));
         };
@@ -303,7 +312,7 @@ impl Answers {
         }
         // A consumer that is not persistent has nothing that outlives its connection.
         if consumer.persistent {
-            consumer.acknowledged =
+            self.acknowledged =
                 self.services.sessions.acknowledge(&consumer.id, partition, offset.next());
         }
         Ok(())

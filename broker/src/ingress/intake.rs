@@ -2,12 +2,15 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aklight_common::wire::{Command, ErrorCode, Line, LineCutter, WireError};
 use bytes::Bytes;
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::OwnedReadHalf;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use super::run::{ProducedRun, RunBuilder};
 use crate::partition::producers::Producer;
@@ -46,8 +49,14 @@ pub(super) struct Intake {
     queue: mpsc::Sender<Queued>,
     own: Arc<Semaphore>,
     own_permits: u32,
+    // Who registered; known to the table of producers from the first PRODUCE_ONCE on.
+    producer_id: Option<Box<str>>,
     producer: Option<Arc<Producer>>,
     run: RunBuilder,
+    // Cancelled when nobody answers any more, or nobody is there to be answered.
+    ended: CancellationToken,
+    // Held while a line longer than a read is coming in.
+    long_line: Option<OwnedSemaphorePermit>,
 }
 
 /// The other side no longer takes work: the connection is ending.
@@ -58,6 +67,7 @@ impl Intake {
         services: Arc<Services>,
         socket: OwnedReadHalf,
         queue: mpsc::Sender<Queued>,
+        ended: CancellationToken,
     ) -> Self {
         let line_bytes_max = services.limits.line_bytes_max;
         let own_bytes = OWN_BYTES_MIN.max(2 * line_bytes_max) + 2 * READ_BYTES;
@@ -68,28 +78,56 @@ impl Intake {
             queue,
             own: Arc::new(Semaphore::new(own_bytes.div_ceil(PERMIT_BYTES))),
             own_permits,
+            producer_id: None,
             producer: None,
+            ended,
+            long_line: None,
             run: RunBuilder::new(services.partitions.len()),
             services,
         }
     }
 
-    /// Reads until the client says QUIT or closes its side, or the broker shuts down.
-    pub(super) async fn read(mut self) -> io::Result<()> {
+    /// Reads until the client says QUIT or closes its side, or the connection ends otherwise. Gives
+    /// the socket back.
+    pub(super) async fn read(mut self) -> OwnedReadHalf {
         loop {
-            self.cutter.buffer().reserve(READ_BYTES);
-            let stopping = &self.services.stopping;
-            let read = self.socket.read_buf(self.cutter.buffer());
-            let Some(read) = stopping.run_until_cancelled(read).await.transpose()? else {
-                return Ok(());
+            match self.fill().await {
+                Ok(0) => return self.socket,
+                Ok(read) => self.services.stats.bytes_received.inc_by(read as u64),
+                Err(error) => {
+                    // The client is gone, not just silent: nobody waits for what it asked.
+                    tracing::debug!(%error, "a connection broke");
+                    self.ended.cancel();
+                    return self.socket;
+                }
             };
-            if read == 0 {
-                return Ok(());
-            }
-            self.services.stats.bytes_received.inc_by(read as u64);
             if self.take_lines().await.is_err() {
-                return Ok(());
+                return self.socket;
             }
+        }
+    }
+
+    /// Reads once; 0 at the end.
+    async fn fill(&mut self) -> io::Result<usize> {
+        let ended = self.ended.clone();
+        let mut patience = Duration::MAX;
+        if self.cutter.buffer().len() < READ_BYTES {
+            self.long_line = None;
+        } else if self.long_line.is_none() {
+            let permit = self.services.long_lines.clone().acquire_owned();
+            let Some(permit) = ended.run_until_cancelled(permit).await else { return Ok(0) };
+            self.long_line = permit.ok();
+        }
+        if self.long_line.is_some() {
+            // Others wait for this place: a long line must come in without a long pause.
+            patience = self.services.limits.stalled_max;
+        }
+        self.cutter.buffer().reserve(READ_BYTES);
+        let read = timeout(patience, self.socket.read_buf(self.cutter.buffer()));
+        match ended.run_until_cancelled(read).await {
+            None => Ok(0),
+            Some(Ok(read)) => read,
+            Some(Err(_)) => Err(io::ErrorKind::TimedOut.into()),
         }
     }
 
@@ -118,13 +156,21 @@ impl Intake {
             Err(error) => return self.queue_refusal(error).await,
         };
         match &command {
-            Command::Produce { .. } | Command::ProduceOnce { .. } => {
+            Command::Produce { .. } => {
+                self.run.add(&line, &command, None, &self.services);
+                return Ok(());
+            }
+            Command::ProduceOnce { .. } => {
+                if let (None, Some(id)) = (&self.producer, &self.producer_id) {
+                    self.producer = Some(self.services.producers.named(id));
+                }
                 self.run.add(&line, &command, self.producer.as_ref(), &self.services);
                 return Ok(());
             }
             // Known here at once, so that a PRODUCE_ONCE right behind it finds its producer.
             Command::RegisterProducer { id, .. } => {
-                self.producer = Some(self.services.producers.named(id));
+                self.producer_id = Some((*id).into());
+                self.producer = None;
             }
             _ => {}
         }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use aklight_common::wire::{ErrorCode, Reply};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
@@ -22,9 +22,9 @@ use super::intake::{Intake, WORK_MAX};
 use crate::fetch::Outbox;
 use crate::services::Services;
 
-/// How long a refused connection may take to read why. Closing at once could make the kernel throw
-/// the line away, when the client has already sent something.
-const REFUSAL: Duration = Duration::from_secs(1);
+/// How long a connection that the broker closes may go on sending. Closing at once could make the
+/// kernel throw the last answer away, when the client has sent something that was not read.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Refused connections that are given that time at once; beyond it they are told and closed.
 const REFUSALS_MAX: usize = 64;
@@ -61,7 +61,7 @@ pub async fn serve(listener: TcpListener, services: Arc<Services>) {
                 && let Ok(place) = refusals.clone().try_acquire_owned()
             {
                 tokio::spawn(async move {
-                    let _ = timeout(REFUSAL, read_to_end(refused)).await;
+                    let _ = timeout(LINGER, read_to_end(refused)).await;
                     drop(place);
                 });
             }
@@ -91,10 +91,18 @@ async fn converse(socket: TcpStream, services: Arc<Services>) -> io::Result<()> 
     let (reading, writing) = socket.into_split();
     let (queue, work) = mpsc::channel(WORK_MAX);
     let out = Outbox::new(writing, services.limits.stalled_max);
-    let intake = tokio::spawn(Intake::new(services.clone(), reading, queue).read());
-    let answered = Answers::new(services, out).run(work).await;
-    // Nobody is left to answer: what the client still sends is not read.
-    intake.abort();
+    let ended = services.stopping.child_token();
+    let intake = tokio::spawn(Intake::new(services.clone(), reading, queue, ended.clone()).read());
+    let answered = Answers::new(services, out, ended.clone()).run(work).await;
+    // Nobody is left to answer. The intake is not aborted but ends by itself: records that it let
+    // in must reach their partition.
+    ended.cancel();
+    if let Ok(reading) = intake.await
+        && answered.is_ok()
+    {
+        // A socket that is closed with input unread takes back what was answered last.
+        let _ = timeout(LINGER, read_to_end(reading)).await;
+    }
     answered
 }
 
@@ -124,8 +132,8 @@ fn refuse(socket: TcpStream, max: usize) -> io::Result<TcpStream> {
     TcpStream::from_std(socket)
 }
 
-/// Reads what a refused client has still to say.
-async fn read_to_end(mut socket: TcpStream) -> io::Result<()> {
+/// Reads what a client has still to say, for nobody.
+async fn read_to_end(mut socket: impl AsyncRead + Unpin) -> io::Result<()> {
     let mut rest = [0; 1024];
     while socket.read(&mut rest).await? > 0 {}
     Ok(())

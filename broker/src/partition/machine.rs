@@ -81,6 +81,11 @@ impl Machine for RecordMachine {
         Ok(())
     }
 
+    fn lose(&self, upto: Offset) {
+        self.high_watermark.send_modify(|end| *end = (*end).max(upto));
+        self.commits.send_modify(|commits| *commits += 1);
+    }
+
     fn checkpoint(&self) -> io::Result<Vec<u8>> {
         Ok(serde_json::to_vec(&Checkpoint {
             topics: self.topics.save(),

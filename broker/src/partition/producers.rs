@@ -17,9 +17,9 @@ use aklight_common::{Offset, PartitionId};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-/// Most producers remembered. Beyond it the one that has been silent longest is forgotten, so
-/// that a client that makes up ids cannot fill the memory.
-const PRODUCERS_MAX: usize = 4096;
+/// Most producers remembered. Beyond it the one that has been silent longest, and is not connected,
+/// is forgotten, so that a client that makes up ids cannot fill the memory.
+const PRODUCERS_MAX: usize = 16_384;
 
 /// Where a record is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,6 +88,11 @@ impl Producer {
         Admission::New
     }
 
+    fn is_pending(&self) -> bool {
+        let sequences = self.sequences.lock();
+        sequences.seen.values().any(|seen| matches!(seen, Seen::Pending(_)))
+    }
+
     /// Takes a sequence back whose record was not appended: it may be tried again.
     pub fn withdraw(&self, sequence: u64) {
         let mut sequences = self.sequences.lock();
@@ -146,7 +151,10 @@ impl Producers {
                 .values()
                 .filter(|producer| Arc::strong_count(producer) == 1)
                 .min_by_key(|producer| producer.used.load(Ordering::Relaxed));
-            if let Some(silent) = silent.map(|producer| producer.id.clone()) {
+            // One whose records are still on their way is kept: then there is one too many for once.
+            if let Some(silent) =
+                silent.filter(|producer| !producer.is_pending()).map(|producer| producer.id.clone())
+            {
                 table.remove(&silent);
             }
         }

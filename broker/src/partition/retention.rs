@@ -27,7 +27,8 @@ pub async fn run(
     events: Arc<Events>,
     stop: CancellationToken,
 ) {
-    while stop.run_until_cancelled(tokio::time::sleep(ROUND)).await.is_some() {
+    // The first round comes at once: it finishes what a crash cut short.
+    loop {
         for partition in partitions.iter() {
             if let Err(error) = apply(partition, &retention, &clock, &events).await {
                 events.warn(
@@ -35,6 +36,9 @@ pub async fn run(
                     format!("partition {} keeps more than it should: {error}", partition.id),
                 );
             }
+        }
+        if stop.run_until_cancelled(tokio::time::sleep(ROUND)).await.is_none() {
+            return;
         }
     }
 }
@@ -45,13 +49,16 @@ async fn apply(
     clock: &SharedClock,
     events: &Events,
 ) -> std::io::Result<()> {
-    let Some(upto) = partition.log.expired(clock.wall_us(), retention) else { return Ok(()) };
+    let purged = partition.log.bounds().purged.map(|(_, index)| index);
+    let cut_short = partition.topics.subtracted_upto().filter(|index| Some(*index) > purged);
+    let Some(upto) = partition.log.expired(clock.wall_us(), retention).max(cut_short) else {
+        return Ok(());
+    };
     if partition.group.applied().is_none_or(|applied| applied < upto) {
         return Ok(());
     }
     let mut dropped = counts(partition, upto)?;
-    let purged = partition.log.bounds().purged.map(|(_, index)| index);
-    if let Some(taken) = partition.topics.subtracted_upto().filter(|index| Some(*index) > purged) {
+    if let Some(taken) = cut_short {
         // A purge was cut short by a crash: its records are out of the counts already.
         for (topic, records) in counts(partition, taken)? {
             dropped.entry(topic).and_modify(|count| *count = count.saturating_sub(records));

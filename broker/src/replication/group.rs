@@ -44,12 +44,13 @@ pub struct GroupConfig {
 
 /// Why a group does not start or stop.
 #[derive(Debug, thiserror::Error)]
-#[error("{name}: {what}")]
+#[error(
+    "{name} {what}: {cause}; set its folder aside, or bring it back from a backup, and start again"
+)]
 pub struct GroupError {
     name: String,
-    what: String,
-    #[source]
-    source: Option<io::Error>,
+    what: &'static str,
+    cause: io::Error,
 }
 
 /// Why a proposal has no answer.
@@ -91,11 +92,7 @@ impl Group {
     /// When the stored state is damaged, or the group does not get to lead.
     pub async fn start(config: GroupConfig) -> Result<Self, GroupError> {
         let GroupConfig { name, broker, address, log, machine } = config;
-        let failed = |what: &str, source: io::Error| GroupError {
-            name: name.clone(),
-            what: format!("{what}: {source}"),
-            source: Some(source),
-        };
+        let failed = |what, cause| GroupError { name: name.clone(), what, cause };
         let state =
             StateMachine::open(machine, log.clone()).map_err(|e| failed("cannot be opened", e))?;
         let raft_config = raft_config(&name).map_err(|e| failed("has a bad configuration", e))?;
@@ -114,7 +111,8 @@ impl Group {
     }
 
     async fn lead(&self, broker: BrokerId, address: String) -> io::Result<()> {
-        if !self.raft.is_initialized().await.map_err(io::Error::other)? {
+        let is_new = !self.raft.is_initialized().await.map_err(io::Error::other)?;
+        if is_new {
             let members = BTreeMap::from([(broker.0, openraft::BasicNode { addr: address })]);
             self.raft.initialize(members).await.map_err(io::Error::other)?;
         } else if self.raft.current_leader().await.is_none() {
@@ -127,7 +125,23 @@ impl Group {
             .await
             .map_err(io::Error::other)?;
         self.raft.wait_for_recovery(Some(RECOVERY_WAIT)).await.map_err(io::Error::other)?;
+        if is_new {
+            // The membership is in the log's first entry: keep it apart as well, so that damage
+            // there cannot leave a log that nobody may lead.
+            self.checkpoint().await?;
+        }
         Ok(())
+    }
+
+    /// Writes the machine's state as it is now to the disk.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub async fn checkpoint(&self) -> io::Result<()> {
+        let state = self.state.clone();
+        tokio::task::spawn_blocking(move || state.write_checkpoint())
+            .await
+            .map_err(io::Error::other)?
     }
 
     /// Hands in an entry; it is behind all that was handed in before by the same caller.
@@ -170,10 +184,7 @@ impl Group {
     /// # Errors
     /// When the checkpoint cannot be written, or the group has stopped.
     pub async fn purge(&self, upto: RaftIndex) -> io::Result<()> {
-        let state = self.state.clone();
-        tokio::task::spawn_blocking(move || state.write_checkpoint())
-            .await
-            .map_err(io::Error::other)??;
+        self.checkpoint().await?;
         let batches = self.log.read_indexes(upto, upto.next(), 1).map_err(io::Error::other)?;
         let Some(last) = batches.first() else { return Ok(()) };
         self.state.allow_purge(log_id(last.header.term.0, upto.0));
@@ -195,12 +206,14 @@ impl Group {
     /// Who leads, and whether the log can still be written.
     #[must_use]
     pub fn status(&self) -> GroupStatus {
-        let leader = {
+        let (leader, stopped) = {
             use openraft::async_runtime::WatchReceiver as _;
-            self.raft.metrics().borrow_watched().current_leader
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.current_leader, metrics.running_state.as_ref().err().map(ToString::to_string))
         };
         let failed = match self.log.health() {
-            Health::Writable => None,
+            Health::Writable => stopped,
             Health::Failed(why) => Some(why),
         };
         GroupStatus { leader: leader.map(BrokerId), failed }

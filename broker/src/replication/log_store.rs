@@ -9,14 +9,13 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 
 use aklight_common::{RaftIndex, Term};
-use aklight_log::{BatchKind, Log, ReadError};
-use bytes::Bytes;
+use aklight_log::{Log, ReadError};
 use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use super::codec;
-use super::types::{Entry, LogId, Payload, Proposal, Types, Vote, log_id};
+use super::types::{Entry, LogId, Payload, Types, Vote, log_id};
 
 /// Most bytes of entries that one read for replication returns; a follower takes the rest with
 /// its next message. A quarter of gRPC's usual limit of 4 MiB a message.
@@ -36,35 +35,21 @@ impl LogStore {
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         match self.log.read_indexes(RaftIndex(from), RaftIndex(to), bytes_max) {
             Ok(batches) => batches.into_iter().map(codec::entry_of).collect(),
-            Err(ReadError::Damaged { from: first, resume, resume_index, .. }) => {
-                let lost = resume.0.saturating_sub(first.0);
-                self.stand_ins(from, resume_index.0.min(to), lost)
+            Err(ReadError::Damaged { resume_index, .. }) => {
+                self.stand_ins(from, resume_index.0.min(to))
             }
             Err(error) => Err(io::Error::other(error)),
         }
     }
 
-    /// Entries for a place where the log is damaged, so that a broker without peers can go on
-    /// around it: the first takes the lost records' offsets, which stay lost, and holds nothing.
-    /// A broker with peers is sent the real ones instead.
-    fn stand_ins(&self, from: u64, to: u64, lost_records: u64) -> io::Result<Vec<Entry>> {
-        let records = u32::try_from(lost_records).map_err(io::Error::other)?;
+    /// Blank entries for a place where the log is damaged, so that a broker without peers can go
+    /// on around it. The state machine sees from the next readable entry which offsets are lost.
+    /// A broker with peers is sent the real entries instead.
+    fn stand_ins(&self, from: u64, to: u64) -> io::Result<Vec<Entry>> {
         let term = self.term_before(from)?;
-        let stand_in = |index| {
-            let payload = if index == from && records > 0 {
-                Payload::Normal(Proposal {
-                    kind: BatchKind::Records,
-                    records,
-                    first_time_us: 0,
-                    last_time_us: 0,
-                    body: Bytes::new(),
-                })
-            } else {
-                Payload::Blank
-            };
-            Entry { log_id: log_id(term, index), payload }
-        };
-        Ok((from..to).map(stand_in).collect())
+        Ok((from..to)
+            .map(|index| Entry { log_id: log_id(term, index), payload: Payload::Blank })
+            .collect())
     }
 
     /// The term of the entry before `index`, which one that cannot be read had at least.

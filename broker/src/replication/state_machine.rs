@@ -61,7 +61,13 @@ pub trait Machine: Send + Sync + 'static {
     /// When the entry makes no sense, which means that the log is damaged.
     fn apply(&self, entry: &Committed<'_>) -> io::Result<()>;
 
+    /// Learns that the records before this offset which were not applied are damaged and lost.
+    fn lose(&self, upto: Offset);
+
     /// The state after the last entry applied.
+    ///
+    /// # Errors
+    /// When it cannot be written as bytes.
     fn checkpoint(&self) -> io::Result<Vec<u8>>;
 
     /// Goes back to a checkpoint's state, of which `next_offset` is the end; an empty one is the
@@ -97,12 +103,19 @@ pub(super) struct StateMachine {
     log: Log,
     progress: Arc<Mutex<Progress>>,
     checkpointing: Arc<AtomicBool>,
+    checkpoint_turn: Arc<Mutex<()>>,
 }
 
 impl StateMachine {
     /// The machine as it stood at the last checkpoint of `log`.
     pub(super) fn open(machine: Arc<dyn Machine>, log: Log) -> io::Result<Self> {
-        let this = Self { machine, log, progress: Arc::default(), checkpointing: Arc::default() };
+        let this = Self {
+            machine,
+            log,
+            progress: Arc::default(),
+            checkpointing: Arc::default(),
+            checkpoint_turn: Arc::default(),
+        };
         let purged = this.log.bounds().purged;
         match this.log.read_checkpoint().map_err(io::Error::other)? {
             Some((_, bytes)) => this.restore(&bytes)?,
@@ -127,6 +140,8 @@ impl StateMachine {
 
     /// Writes a checkpoint of the state as it is now. Reads and writes the disk.
     pub(super) fn write_checkpoint(&self) -> io::Result<()> {
+        // One at a time: an older state must not replace a newer one.
+        let _turn = self.checkpoint_turn.lock();
         let (index, bytes) = {
             let mut progress = self.progress.lock();
             let Some(applied) = progress.applied else { return Ok(()) };
@@ -172,10 +187,8 @@ impl StateMachine {
 
     fn apply_one(&self, entry: Entry) -> io::Result<Applied> {
         let mut progress = self.progress.lock();
-        let base_offset = progress.next_offset;
-        if let Some(stored) = self.log.offset_of(RaftIndex(entry.log_id.index)) {
-            assert_eq!(stored, base_offset, "offset of the committed entry {}", entry.log_id);
-        }
+        let base_offset = self.base_offset(&entry, progress.next_offset)?;
+        progress.next_offset = base_offset;
         match entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
@@ -197,6 +210,25 @@ impl StateMachine {
         }
         progress.applied = Some(entry.log_id);
         Ok(Applied { base_offset })
+    }
+
+    /// The offset at which an entry begins: where the one before it ended, or further on, when
+    /// records in between are damaged and lost.
+    fn base_offset(&self, entry: &Entry, expected: Offset) -> io::Result<Offset> {
+        match self.log.offset_of(RaftIndex(entry.log_id.index)) {
+            Some(stored) if stored > expected => {
+                self.machine.lose(stored);
+                Ok(stored)
+            }
+            Some(stored) if stored < expected => Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "entry {} begins at offset {stored}, and records up to {expected} were committed before it",
+                    entry.log_id
+                ),
+            )),
+            _ => Ok(expected),
+        }
     }
 
     /// Writes a checkpoint beside the applying when one is due: no entry waits for it.

@@ -21,6 +21,8 @@ impl Machine for Nothing {
         Ok(())
     }
 
+    fn lose(&self, _upto: Offset) {}
+
     fn checkpoint(&self) -> io::Result<Vec<u8>> {
         Ok(Vec::new())
     }

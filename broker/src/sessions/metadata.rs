@@ -125,6 +125,10 @@ impl Machine for MetadataMachine {
         Ok(())
     }
 
+    fn lose(&self, _upto: Offset) {
+        // Commands take no offsets.
+    }
+
     fn checkpoint(&self) -> io::Result<Vec<u8>> {
         Ok(serde_json::to_vec(&*self.state.read())?)
     }

@@ -28,6 +28,10 @@ pub const CONSUMERS_MAX: usize = 10_000;
 /// The metadata log's size at which it is cut: its state is in the checkpoint.
 const METADATA_BYTES_MAX: u64 = 64 << 20;
 
+/// Commands after which the state goes to a checkpoint: how much damage in the log can put in
+/// doubt, against a small file written once in some minutes.
+const COMMANDS_A_CHECKPOINT: u32 = 256;
+
 /// Why a consumer is not registered or an offset not kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SessionError {
@@ -102,6 +106,7 @@ impl Sessions {
             positions: ends.iter().map(|offset| offset.0).collect(),
         };
         self.write(&register).await?;
+        self.keep_apart().await?;
         self.machine
             .positions(id)
             .ok_or_else(|| SessionError::Unavailable("the registration is not there".to_owned()))
@@ -150,6 +155,7 @@ impl Sessions {
 
     /// Writes gathered acknowledgements, until told to stop and none is left.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let mut written = 0;
         loop {
             let stopping = stop.run_until_cancelled(self.gathered_some.notified()).await.is_none();
             let (offsets, count) = {
@@ -158,6 +164,13 @@ impl Sessions {
             };
             if !offsets.is_empty() {
                 self.write_gathered(offsets, count).await;
+                written += 1;
+            }
+            if written >= COMMANDS_A_CHECKPOINT {
+                written = 0;
+                if let Err(error) = self.keep_apart().await {
+                    tracing::warn!(%error, "offsets have no second copy yet");
+                }
             }
             if stopping {
                 return;
@@ -170,7 +183,15 @@ impl Sessions {
     /// # Errors
     /// When it cannot be written.
     pub async fn create(&self, partitions: u32) -> Result<(), SessionError> {
-        self.write(&MetaCommand::Create { partitions }).await
+        self.write(&MetaCommand::Create { partitions }).await?;
+        self.keep_apart().await
+    }
+
+    /// Writes a checkpoint: what the cluster is, and who consumes, must survive damage in the log's
+    /// one copy of it.
+    async fn keep_apart(&self) -> Result<(), SessionError> {
+        let kept = self.group.checkpoint().await;
+        kept.map_err(|error| SessionError::Unavailable(error.to_string()))
     }
 
     /// The metadata's group.
@@ -181,18 +202,29 @@ impl Sessions {
 
     async fn write_gathered(&self, offsets: HashMap<(Arc<str>, PartitionId), Offset>, count: u64) {
         let acknowledged = offsets
-            .into_iter()
+            .iter()
             .map(|((consumer, partition), next)| (consumer.to_string(), partition.0, next.0))
             .collect();
         let written = self.write(&MetaCommand::Acknowledge { acknowledged }).await;
         if let Err(error) = &written {
-            tracing::error!(%error, "acknowledged offsets are not kept");
+            tracing::error!(%error, "acknowledged offsets are not kept yet");
+            self.put_back(offsets);
         }
         self.durable.send_modify(|durable| match written {
             Ok(()) => *durable = Durable { count, failed: None },
             Err(error) => durable.failed = Some(error),
         });
         self.cut_log().await;
+    }
+
+    /// Puts acknowledgements that were not written back: the next round takes them along, so that
+    /// none is called durable that is not.
+    fn put_back(&self, offsets: HashMap<(Arc<str>, PartitionId), Offset>) {
+        let mut gathered = self.gathered.lock();
+        for (consumer, next) in offsets {
+            let offset = gathered.offsets.entry(consumer).or_default();
+            *offset = next.max(*offset);
+        }
     }
 
     /// Keeps the metadata's log short.

@@ -1,0 +1,92 @@
+//! HTTP connections, as many as there is room for, each for as long as it may last.
+//!
+//! Whoever only holds connections open must take neither the file handles that the log needs nor
+//! the places of those who ask something.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::serve::Listener;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::{Sleep, sleep};
+
+/// Most HTTP connections at once: a scraper, a health check, some people. The next one waits until
+/// another ends.
+pub const CONNECTIONS_MAX: usize = 64;
+
+/// How long a connection may last. A scrape takes milliseconds and can connect anew.
+const CONNECTION_MAX: Duration = Duration::from_secs(60);
+
+/// Lets so many connections in at once.
+pub(super) struct Limited {
+    listener: TcpListener,
+    room: Arc<Semaphore>,
+}
+
+/// A connection that holds its place until its time is up.
+pub(super) struct Placed {
+    socket: TcpStream,
+    time_is_up: Pin<Box<Sleep>>,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Limited {
+    pub(super) fn new(listener: TcpListener) -> Self {
+        Self { listener, room: Arc::new(Semaphore::new(CONNECTIONS_MAX)) }
+    }
+}
+
+impl Listener for Limited {
+    type Io = Placed;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Placed, SocketAddr) {
+        let Ok(place) = self.room.clone().acquire_owned().await else {
+            return std::future::pending().await;
+        };
+        // axum's own accept waits a little after an error, and tries again.
+        let (socket, peer) = Listener::accept(&mut self.listener).await;
+        (Placed { socket, time_is_up: Box::pin(sleep(CONNECTION_MAX)), _place: place }, peer)
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+}
+
+impl AsyncRead for Placed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.time_is_up.as_mut().poll(context).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        Pin::new(&mut self.socket).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Placed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}
