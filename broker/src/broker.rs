@@ -234,9 +234,10 @@ impl Broker {
         let events = self.services.events.clone();
         events.info("stop", "shutting down: answering what is owed");
         self.services.stopping.cancel();
-        ended("serving clients", self.serving.await);
         let mut admin = self.admin;
-        match timeout(DRAIN, &mut admin).await {
+        let (clients, http) = tokio::join!(self.serving, timeout(DRAIN, &mut admin));
+        ended("serving clients", clients);
+        match http {
             Ok(served) => ended("serving HTTP", served.map(|_| ())),
             // A request that never ends keeps nobody from anything.
             Err(_) => admin.abort(),
@@ -454,7 +455,8 @@ fn allow_files(connections: usize, others: u64, events: &Events) -> usize {
     if soft >= wanted {
         return connections;
     }
-    let allowed = usize::try_from(soft.saturating_sub(others)).unwrap_or(1).max(1);
+    // Segments are a guess at what may come: they take no more than half.
+    let allowed = usize::try_from(soft - others.min(soft / 2)).unwrap_or(1).max(1);
     events.warn(
         "limits",
         format!("the system allows {soft} open files: at most {allowed} connections instead of {connections}; raise `ulimit -n`"),

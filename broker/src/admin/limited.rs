@@ -60,15 +60,23 @@ impl Listener for Limited {
     }
 }
 
+impl Placed {
+    /// Fails once the time is up; until then whoever waits is woken when it is.
+    fn check_time(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match self.time_is_up.as_mut().poll(context) {
+            Poll::Ready(()) => Err(io::ErrorKind::TimedOut.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+}
+
 impl AsyncRead for Placed {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.time_is_up.as_mut().poll(context).is_ready() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
+        self.check_time(context)?;
         Pin::new(&mut self.socket).poll_read(context, buffer)
     }
 }
@@ -79,6 +87,7 @@ impl AsyncWrite for Placed {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.check_time(context)?;
         Pin::new(&mut self.socket).poll_write(context, bytes)
     }
 

@@ -13,7 +13,7 @@
 
 use aklight_common::tree::PatternTree;
 use aklight_common::wire::WireError;
-use aklight_common::{Offset, Pattern};
+use aklight_common::{Offset, PartitionId, Pattern};
 
 use super::listing::message;
 use super::outbox::Outbox;
@@ -60,6 +60,15 @@ impl Live {
     #[must_use]
     pub fn len(&self) -> usize {
         self.patterns.len()
+    }
+
+    /// Up to where every subscription was sent what matches in a partition; `None` without one.
+    #[must_use]
+    pub fn sent_up_to(&self, partition: PartitionId) -> Option<Offset> {
+        if self.is_empty() {
+            return None;
+        }
+        self.walk.get(partition.0 as usize).copied()
     }
 
     /// Adds a pattern from these offsets on. One that is there already keeps its place.

@@ -94,6 +94,15 @@ impl Intake {
             match self.fill().await {
                 Ok(0) => return self.socket,
                 Ok(read) => self.services.stats.bytes_received.inc_by(read as u64),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => {
+                    let seconds = self.services.limits.stalled_max.as_secs();
+                    let error = ErrorCode::Busy.with(&format!(
+                        "cut off: a long line was begun and nothing came for {seconds} s; send lines whole, and connect again"
+                    ));
+                    // When nobody takes it the connection is ending anyway.
+                    let _ = self.queue_refusal(error).await;
+                    return self.socket;
+                }
                 Err(error) => {
                     // The client is gone, not just silent: nobody waits for what it asked.
                     tracing::debug!(%error, "a connection broke");

@@ -125,7 +125,8 @@ impl Group {
             .await
             .map_err(io::Error::other)?;
         self.raft.wait_for_recovery(Some(RECOVERY_WAIT)).await.map_err(io::Error::other)?;
-        if is_new {
+        let has_checkpoint = matches!(self.log.read_checkpoint(), Ok(Some(_)));
+        if is_new || !has_checkpoint {
             // The membership is in the log's first entry: keep it apart as well, so that damage
             // there cannot leave a log that nobody may lead.
             self.checkpoint().await?;

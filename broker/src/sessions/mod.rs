@@ -55,6 +55,8 @@ impl From<ProposeError> for SessionError {
 struct Gathered {
     // The next offset not acknowledged, by consumer and partition.
     offsets: HashMap<(Arc<str>, PartitionId), Offset>,
+    // The same, of the command that is on its way.
+    writing: HashMap<(Arc<str>, PartitionId), Offset>,
     // How many acknowledgements were ever gathered.
     count: u64,
 }
@@ -118,8 +120,9 @@ impl Sessions {
         let gathered = self.gathered.lock();
         let mut positions = self.machine.positions(id)?;
         for (position, partition) in positions.iter_mut().zip((0..).map(PartitionId)) {
-            if let Some(next) = gathered.offsets.get(&(id.clone(), partition)) {
-                *position = (*position).max(*next);
+            let key = (id.clone(), partition);
+            for taken in [&gathered.writing, &gathered.offsets] {
+                *position = taken.get(&key).map_or(*position, |next| (*position).max(*next));
             }
         }
         Some(positions)
@@ -160,7 +163,9 @@ impl Sessions {
             let stopping = stop.run_until_cancelled(self.gathered_some.notified()).await.is_none();
             let (offsets, count) = {
                 let mut gathered = self.gathered.lock();
-                (std::mem::take(&mut gathered.offsets), gathered.count)
+                let offsets = std::mem::take(&mut gathered.offsets);
+                gathered.writing.clone_from(&offsets);
+                (offsets, gathered.count)
             };
             if !offsets.is_empty() {
                 self.write_gathered(offsets, count).await;
