@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use aklight_common::PartitionId;
 use aklight_common::clock::{SharedClock, SystemClock};
-use aklight_common::settings::{EXIT_DONE, EXIT_INTERRUPTED};
+use aklight_common::settings::{EXIT_DONE, EXIT_INTERRUPTED, EXIT_USAGE};
 use aklight_log::{Log, OpenError, OpenReport, RealDisk};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::admin;
-use crate::config::{BrokerArgs, BrokerConfig, ConfigErrors, PARTITIONS_DEFAULT};
+use crate::config::{BrokerArgs, BrokerConfig, PARTITIONS_DEFAULT};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::events::Events;
 use crate::ingress;
@@ -56,9 +56,6 @@ const BACKLOG: u32 = 4096;
 /// Why a broker does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The settings are wrong.
-    #[error(transparent)]
-    Config(#[from] ConfigErrors),
     /// A port cannot be had.
     #[error("{flag} {address}: {cause}{hint}")]
     Listen {
@@ -374,7 +371,13 @@ impl Foundation<'_> {
 /// # Errors
 /// Why it does not start.
 pub fn run(args: BrokerArgs) -> anyhow::Result<ExitCode> {
-    let config = args.resolve().map_err(StartError::from)?;
+    let config = match args.resolve() {
+        Ok(config) => config,
+        Err(mistakes) => {
+            eprintln!("error: {mistakes}");
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;

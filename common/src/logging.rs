@@ -67,6 +67,8 @@ impl LogArgs {
         let lines = tracing_subscriber::fmt()
             .with_env_filter(filter)
             .with_writer(std::io::stderr)
+            // Telling a closed stderr that it is closed would end the process.
+            .log_internal_errors(false)
             .with_timer(Utc(SystemClock::new()));
         // An error means that a subscriber stands already: the first one wins.
         let _ = match self.log_format {
