@@ -17,11 +17,18 @@ mod codec;
 mod group;
 mod log_store;
 mod network;
+mod peers;
 mod state_machine;
+mod transport;
 mod types;
 
 pub use group::{Group, GroupConfig, GroupError, GroupStatus, ProposeError, Proposed};
+pub use peers::Peers;
 pub use state_machine::{Committed, Machine};
+pub use transport::{
+    Answers, Envelope, GroupId, Kind, Lane, MESSAGE_BYTES_MAX, Peer, PeerError, PeerHandler,
+    PeerTransport, WIRE_VERSION,
+};
 pub use types::{Applied, Proposal};
 
 #[cfg(test)]
