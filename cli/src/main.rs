@@ -7,6 +7,7 @@
 //! Exit codes: 0 done, 1 failed, 2 called wrongly, 130 ended by Ctrl-C; a process that SIGTERM
 //! ends in good order says 0, and so does one whose reader has seen enough (`| head`).
 
+mod child;
 mod cluster;
 mod connect;
 mod debug;

@@ -5,18 +5,17 @@
 
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
-use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Child, ChildStderr, ChildStdout, ExitStatus, Stdio};
 use std::time::Duration;
 
 use aklight_common::client::Backoff;
-use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::unistd::{Pid, getpid, getppid};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 
 use super::console::Lines;
+use crate::child;
 
 /// How long to wait before a dead process is started again: half a second at first, for a slip
 /// should hardly be noticed; ten at most, for a lasting trouble should be noticed when mended.
@@ -83,7 +82,10 @@ impl Service {
     /// Starts it.
     pub fn start(&mut self, now_ms: u64) -> io::Result<()> {
         self.due_ms = None;
-        let mut child = command(&self.args).spawn()?;
+        let mut child = child::command(&self.args, Signal::SIGTERM)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
         let stdout = Pipe::new(child.stdout.take())?;
         let stderr = Pipe::new(child.stderr.take())?;
         self.running = Some(Running { child, since_ms: now_ms, stdout, stderr });
@@ -164,39 +166,6 @@ impl std::fmt::Display for Death {
             (None, None) => write!(f, "ended"),
         }
     }
-}
-
-/// This program once more, as a child that does not outlive us.
-fn command(args: &[String]) -> Command {
-    let parent = getpid();
-    // What was started, even when the file has been replaced by a newer build since.
-    let mut command = Command::new("/proc/self/exe");
-    command
-        .arg0("aklight")
-        .args(args)
-        // Our own settings file is none of theirs.
-        .env_remove("AKLIGHT_CONFIG")
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .process_group(0);
-    let before_exec = move || {
-        set_pdeathsig(Signal::SIGTERM)?;
-        // The parent may have died before the line above; then no signal would ever come.
-        if getppid() != parent {
-            return Err(Errno::ESRCH.into());
-        }
-        // `up` takes its signals through a descriptor; the child wants them as everybody does.
-        SigSet::empty().thread_set_mask()?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec the closure makes system calls only: it takes no lock and
-    // allocates nothing, so it is safe whatever the process did before.
-    #[expect(unsafe_code, reason = "the death signal can be set only there")]
-    unsafe {
-        command.pre_exec(before_exec);
-    }
-    command
 }
 
 impl<R: Read + AsFd> Pipe<R> {
