@@ -35,7 +35,7 @@ use crate::partition::topics::Topics;
 use crate::partition::{
     ActorParts, MAILBOX_BATCHES_MAX, Partition, Partitions, RecordMachine, retention, run_actor,
 };
-use crate::replication::{Group, GroupConfig, GroupError, Machine};
+use crate::replication::{Begin, Group, GroupConfig, GroupError, GroupId, Machine, NoPeers, Peers};
 use crate::services::{LONG_LINES_BYTES, PERMIT_BYTES, Services};
 use crate::sessions::{MetadataMachine, SessionError, Sessions};
 use crate::stamp::Stamp;
@@ -300,12 +300,13 @@ impl Foundation<'_> {
 
     async fn start(
         &self,
-        name: String,
+        id: GroupId,
         log: Log,
         machine: Arc<dyn Machine>,
     ) -> Result<Group, StartError> {
-        let (broker, address) = (self.config.broker, self.address.to_owned());
-        Ok(Group::start(GroupConfig { name, broker, address, log, machine }).await?)
+        let peers = Arc::new(Peers::new(self.config.broker, Arc::new(NoPeers)));
+        let begin = Begin::Alone(self.address.to_owned());
+        Ok(Group::start(GroupConfig { id, log, machine, peers, begin }).await?)
     }
 
     async fn metadata(&self) -> Result<(Arc<Sessions>, u32), StartError> {
@@ -315,7 +316,7 @@ impl Foundation<'_> {
             return Err(StartError::MetadataDamaged(lost.segment.display().to_string()));
         }
         let machine = Arc::new(MetadataMachine::new(log.clone()));
-        let group = self.start("metadata".to_owned(), log, machine.clone()).await?;
+        let group = self.start(GroupId::Metadata, log, machine.clone()).await?;
         let sessions = Arc::new(Sessions::new(group, machine.clone(), self.clock.clone()));
         let wanted = self.config.partitions;
         let partitions = match (machine.partitions(), wanted) {
@@ -353,7 +354,7 @@ impl Foundation<'_> {
         let machine =
             Arc::new(RecordMachine::new(id, topics.clone(), producers.clone(), commits.clone()));
         let high_watermark = machine.high_watermark();
-        let group = self.start(name, log.clone(), machine).await?;
+        let group = self.start(GroupId::Partition(id), log.clone(), machine).await?;
         let (mailbox, received) = mpsc::channel(MAILBOX_BATCHES_MAX);
         actors.spawn(run_actor(ActorParts {
             group: group.clone(),

@@ -64,7 +64,9 @@ pub enum BatchKind {
 }
 
 impl BatchKind {
-    const fn from_byte(byte: u8) -> Option<Self> {
+    /// The kind that is written as this byte.
+    #[must_use]
+    pub const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             0 => Some(Self::Blank),
             1 => Some(Self::Records),

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::producers::Producers;
 use super::{ProduceError, RoutedBatch};
-use crate::replication::{Group, Proposal, ProposeError};
+use crate::replication::{Group, Proposal, ProposeError, Role};
 
 /// Most bytes joined into one batch: large enough that its costs vanish, small enough that a
 /// reader of one record does not read far.
@@ -135,7 +135,11 @@ async fn propose(
         refuse(&parts.producers, &bytes, waiting, &ProduceError::NoRoom(full.to_string()));
         return;
     }
-    let proposed = match parts.group.propose(Proposal::records(body)).await {
+    let proposed = match parts.group.role() {
+        Role::Leads(term) => parts.group.propose(Proposal::records(body), term).await,
+        _ => Err(ProposeError::NoLeader),
+    };
+    let proposed = match proposed {
         Ok(proposed) => proposed,
         Err(error) => {
             refuse(&parts.producers, &bytes, waiting, &unavailable(&error));

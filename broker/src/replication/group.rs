@@ -2,27 +2,32 @@
 //!
 //! [`Group::propose`] keeps the order of its callers: what is proposed first is first in the log.
 //! The answer comes when the entry is durable on a majority and applied; until then the caller
-//! holds a [`Proposed`], and may propose more.
+//! holds a [`Proposed`], and may propose more. Only the leader's group takes proposals;
+//! [`Group::write`] passes a command on to it, and [`Group::barrier`] asks it how far it is.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aklight_common::{BrokerId, RaftIndex};
+use aklight_common::{BrokerId, Offset, RaftIndex, Term};
 use aklight_log::{Health, Log};
 use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::{Config, Raft, SnapshotPolicy};
+use tokio::sync::watch;
 
 use super::log_store::LogStore;
-use super::network::NoPeers;
-use super::state_machine::{Machine, StateMachine};
+use super::network::Network;
+use super::peers::Peers;
+use super::role::{self, Role};
+use super::state_machine::{Machine, StateMachine, off_the_runtime};
+use super::transport::{GroupId, Peer};
 use super::types::{Applied, Proposal, Types, log_id};
 
-/// Longest wait for a group to lead and to have applied what its log holds, at a start. A log of
-/// one checkpoint's distance is applied within a second; a slow disk gets a minute.
+/// Longest wait for a group without peers to lead and to have applied what its log holds, at a
+/// start. A log of one checkpoint's distance is applied within a second; a slow disk gets a minute.
 const RECOVERY_WAIT: Duration = Duration::from_secs(60);
 
 /// Longest wait for a purge that was allowed; the next round of retention tries again.
@@ -30,25 +35,36 @@ const PURGE_WAIT: Duration = Duration::from_secs(10);
 
 /// What a group needs to start.
 pub struct GroupConfig {
-    /// The group's name, for logs: `partition 0`, `metadata`.
-    pub name: String,
-    /// This broker.
-    pub broker: BrokerId,
-    /// Where peers reach this broker.
-    pub address: String,
-    /// The group's log, open.
+    /// Which group.
+    pub id: GroupId,
+    /// The group's log, open and whole.
     pub log: Log,
     /// What the group replicates.
     pub machine: Arc<dyn Machine>,
+    /// The other brokers.
+    pub peers: Arc<Peers>,
+    /// Who has copies of it, if this is its very beginning.
+    pub begin: Begin,
+}
+
+/// How a group without any history begins; one that has some goes on from there.
+#[derive(Debug, Clone)]
+pub enum Begin {
+    /// This broker is the whole cluster; it is reached at this address.
+    Alone(String),
+    /// These brokers have copies, this one among them.
+    With(Vec<Peer>),
+    /// Others have copies, and will send this one what there is.
+    Join,
 }
 
 /// Why a group does not start or stop.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{name} {what}: {cause}; set its folder aside, or bring it back from a backup, and start again"
+    "{id} {what}: {cause}; set its folder aside, or bring it back from a backup, and start again"
 )]
 pub struct GroupError {
-    name: String,
+    id: GroupId,
     what: &'static str,
     cause: io::Error,
 }
@@ -56,9 +72,12 @@ pub struct GroupError {
 /// Why a proposal has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProposeError {
-    /// Nobody leads, or somebody else does; nothing was appended.
+    /// Nobody leads, or somebody else does; nothing was appended, and nothing will be.
     #[error("no broker leads this group at the moment")]
     NoLeader,
+    /// The leader changed: the entry may be stored or not.
+    #[error("whether it was stored is not known: {0}")]
+    Unknown(String),
     /// The group stopped; whether the entry is stored shows after a restart.
     #[error("the log takes no more writes until the broker is restarted: {0}")]
     Stopped(String),
@@ -79,52 +98,72 @@ pub struct GroupStatus {
 /// A running group. Clones are handles of the same group.
 #[derive(Clone)]
 pub struct Group {
-    name: Arc<str>,
-    raft: Raft<Types, StateMachine>,
-    state: StateMachine,
-    log: Log,
+    pub(super) id: GroupId,
+    pub(super) raft: Raft<Types, StateMachine>,
+    pub(super) state: StateMachine,
+    pub(super) peers: Arc<Peers>,
+    pub(super) log: Log,
+    roles: watch::Receiver<Role>,
 }
 
 impl Group {
-    /// Starts a group and waits until it leads and has applied all that its log holds.
+    /// Starts a group. One that no other broker has a copy of leads when this returns, and has
+    /// applied all that its log holds.
     ///
     /// # Errors
     /// When the stored state is damaged, or the group does not get to lead.
     pub async fn start(config: GroupConfig) -> Result<Self, GroupError> {
-        let GroupConfig { name, broker, address, log, machine } = config;
-        let failed = |what, cause| GroupError { name: name.clone(), what, cause };
+        let GroupConfig { id, log, machine, peers, begin } = config;
+        let failed = |what, cause| GroupError { id, what, cause };
         let state =
             StateMachine::open(machine, log.clone()).map_err(|e| failed("cannot be opened", e))?;
-        let raft_config = raft_config(&name).map_err(|e| failed("has a bad configuration", e))?;
+        let raft_config = raft_config(id).map_err(|e| failed("has a bad configuration", e))?;
         let raft = Raft::new(
-            broker.0,
+            peers.me().0,
             Arc::new(raft_config),
-            NoPeers,
-            LogStore::new(log.clone()),
+            Network { peers: peers.clone(), group: id },
+            LogStore::new(log.clone(), state.clone()),
             state.clone(),
         )
         .await
         .map_err(|e| failed("cannot be recovered", io::Error::other(e)))?;
-        let group = Self { name: name.as_str().into(), raft, state, log };
-        group.lead(broker, address).await.map_err(|e| failed("does not get to lead", e))?;
+        let roles = role::follow(&raft, peers.me());
+        let group = Self { id, raft, state, peers, roles, log };
+        group.begin(begin).await.map_err(|e| failed("does not get to lead", e))?;
         Ok(group)
     }
 
-    async fn lead(&self, broker: BrokerId, address: String) -> io::Result<()> {
+    async fn begin(&self, begin: Begin) -> io::Result<()> {
         let is_new = !self.raft.is_initialized().await.map_err(io::Error::other)?;
-        if is_new {
-            let members = BTreeMap::from([(broker.0, openraft::BasicNode { addr: address })]);
-            self.raft.initialize(members).await.map_err(io::Error::other)?;
-        } else if self.raft.current_leader().await.is_none() {
-            // The only voter need not wait for a silence that nobody will break.
+        let node = |addr: String| openraft::BasicNode { addr };
+        match begin {
+            Begin::Alone(address) if is_new => {
+                self.initialize([(self.peers.me().0, node(address))].into()).await?;
+                self.lead_alone(true).await
+            }
+            Begin::With(members) if is_new => {
+                let members = members.into_iter().map(|peer| (peer.id.0, node(peer.address)));
+                self.initialize(members.collect()).await
+            }
+            _ if !is_new && self.voters() == [self.peers.me()] => self.lead_alone(false).await,
+            _ => Ok(()),
+        }
+    }
+
+    async fn initialize(&self, members: BTreeMap<u64, openraft::BasicNode>) -> io::Result<()> {
+        self.raft.initialize(members).await.map_err(io::Error::other)
+    }
+
+    /// Leads at once: the only voter need not wait for a silence that nobody will break.
+    async fn lead_alone(&self, is_new: bool) -> io::Result<()> {
+        if !is_new && self.raft.current_leader().await.is_none() {
             self.raft.trigger().elect(false).await.map_err(io::Error::other)?;
         }
-        self.raft
-            .wait(Some(RECOVERY_WAIT))
-            .metrics(|m| m.current_leader == Some(broker.0), "this broker leads")
+        let mut roles = self.roles.clone();
+        tokio::time::timeout(RECOVERY_WAIT, roles.wait_for(|role| matches!(role, Role::Leads(_))))
             .await
+            .map_err(|_| io::Error::other("it took too long"))?
             .map_err(io::Error::other)?;
-        self.raft.wait_for_recovery(Some(RECOVERY_WAIT)).await.map_err(io::Error::other)?;
         let has_checkpoint = matches!(self.log.read_checkpoint(), Ok(Some(_)));
         if is_new || !has_checkpoint {
             // The membership is in the log's first entry: keep it apart as well, so that damage
@@ -134,25 +173,45 @@ impl Group {
         Ok(())
     }
 
+    /// Which group this is.
+    #[must_use]
+    pub const fn id(&self) -> GroupId {
+        self.id
+    }
+
+    /// What this broker is to the group now.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        *self.roles.borrow()
+    }
+
+    /// Follows what this broker is to the group.
+    #[must_use]
+    pub fn roles(&self) -> watch::Receiver<Role> {
+        self.roles.clone()
+    }
+
     /// Writes the machine's state as it is now to the disk.
     ///
     /// # Errors
     /// When it cannot be written.
     pub async fn checkpoint(&self) -> io::Result<()> {
         let state = self.state.clone();
-        tokio::task::spawn_blocking(move || state.write_checkpoint())
-            .await
-            .map_err(io::Error::other)?
+        off_the_runtime(move || state.write_checkpoint()).await
     }
 
-    /// Hands in an entry; it is behind all that was handed in before by the same caller.
+    /// Hands in an entry; it is behind all that was handed in before by the same caller. It is
+    /// appended only if this broker still leads, and has led without a break since it took over in
+    /// `term`: what the caller knows of the log is then all there is before the entry.
     ///
     /// # Errors
     /// When the group has stopped.
-    pub async fn propose(&self, proposal: Proposal) -> Result<Proposed, ProposeError> {
+    pub async fn propose(&self, proposal: Proposal, term: Term) -> Result<Proposed, ProposeError> {
         let (responder, answer) = ProgressResponder::complete_only();
         self.raft
-            .client_write_ff(proposal, Some(responder))
+            .write(proposal)
+            .with_leader(openraft::vote::leader_id_std::CommittedLeaderId::new(term.0))
+            .responder(responder)
             .await
             .map_err(|error| self.stopped(&error.to_string()))?;
         Ok(Proposed(answer))
@@ -166,18 +225,12 @@ impl Group {
         match proposed.0.await {
             Ok(Ok(response)) => Ok(response.data),
             Ok(Err(ClientWriteError::ForwardToLeader(_))) => Err(ProposeError::NoLeader),
+            Ok(Err(error @ ClientWriteError::LogEntryDiscarded(_))) => {
+                Err(ProposeError::Unknown(error.to_string()))
+            }
             Ok(Err(error)) => Err(self.stopped(&error.to_string())),
             Err(_) => Err(self.stopped("the group ended")),
         }
-    }
-
-    /// Proposes and waits.
-    ///
-    /// # Errors
-    /// See [`Group::propose`] and [`Group::committed`].
-    pub async fn write(&self, proposal: Proposal) -> Result<Applied, ProposeError> {
-        let proposed = self.propose(proposal).await?;
-        self.committed(proposed).await
     }
 
     /// Forgets the entries up to and including one that is applied: checkpoint, snapshot, purge.
@@ -188,7 +241,8 @@ impl Group {
         self.checkpoint().await?;
         let batches = self.log.read_indexes(upto, upto.next(), 1).map_err(io::Error::other)?;
         let Some(last) = batches.first() else { return Ok(()) };
-        self.state.allow_purge(log_id(last.header.term.0, upto.0));
+        let end = Offset(last.header.base_offset.0 + u64::from(last.header.records));
+        self.state.allow_purge(log_id(last.header.term.0, upto.0), end);
         self.raft.trigger().snapshot().await.map_err(io::Error::other)?;
         self.raft
             .wait(Some(PURGE_WAIT))
@@ -201,23 +255,22 @@ impl Group {
     /// The last entry applied.
     #[must_use]
     pub fn applied(&self) -> Option<RaftIndex> {
-        self.state.applied()
+        self.state.applied().map(|id| RaftIndex(id.index))
     }
 
     /// Who leads, and whether the log can still be written.
     #[must_use]
     pub fn status(&self) -> GroupStatus {
-        let (leader, stopped) = {
+        let stopped = {
             use openraft::async_runtime::WatchReceiver as _;
             let metrics = self.raft.metrics();
-            let metrics = metrics.borrow_watched();
-            (metrics.current_leader, metrics.running_state.as_ref().err().map(ToString::to_string))
+            metrics.borrow_watched().running_state.as_ref().err().map(ToString::to_string)
         };
         let failed = match self.log.health() {
             Health::Writable => stopped,
             Health::Failed(why) => Some(why),
         };
-        GroupStatus { leader: leader.map(BrokerId), failed }
+        GroupStatus { leader: self.role().leader(self.peers.me()), failed }
     }
 
     /// Ends the group: nothing more is taken, what was taken is written, and the state goes to a
@@ -227,30 +280,29 @@ impl Group {
     /// When the checkpoint cannot be written; the log is whole all the same.
     pub async fn shutdown(self) -> io::Result<()> {
         self.raft.shutdown().await.map_err(io::Error::other)?;
-        tokio::task::spawn_blocking(move || {
+        off_the_runtime(move || {
             let written = self.state.write_checkpoint();
             self.log.close();
             written
         })
         .await
-        .map_err(io::Error::other)?
     }
 
-    fn stopped(&self, why: &str) -> ProposeError {
+    pub(super) fn stopped(&self, why: &str) -> ProposeError {
         let why = match self.log.health() {
             Health::Failed(cause) => cause,
             Health::Writable => why.to_owned(),
         };
-        tracing::debug!(group = %self.name, %why, "a proposal has no answer");
+        tracing::debug!(group = %self.id, %why, "a proposal has no answer");
         ProposeError::Stopped(why)
     }
 }
 
 /// Timers that a busy two-core machine keeps: a heartbeat every 250 ms, an election after 1 to 2 s
 /// of silence, at least ten times what an append takes at its slowest.
-fn raft_config(name: &str) -> io::Result<Config> {
+fn raft_config(id: GroupId) -> io::Result<Config> {
     Config {
-        cluster_name: name.to_owned(),
+        cluster_name: id.to_string(),
         heartbeat_interval: 250,
         heartbeat_min_interval: Some(200),
         election_timeout_min: 1000,

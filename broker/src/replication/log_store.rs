@@ -15,6 +15,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use super::codec;
+use super::state_machine::StateMachine;
 use super::types::{Entry, LogId, Payload, Types, Vote, log_id};
 
 /// Most bytes of entries that one read for replication returns; a follower takes the rest with
@@ -25,19 +26,22 @@ const READ_BYTES_MAX: usize = 1 << 20;
 #[derive(Clone)]
 pub(super) struct LogStore {
     log: Log,
+    state: StateMachine,
 }
 
 impl LogStore {
-    pub(super) fn new(log: Log) -> Self {
-        Self { log }
+    pub(super) fn new(log: Log, state: StateMachine) -> Self {
+        Self { log, state }
     }
 
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         match self.log.read_indexes(RaftIndex(from), RaftIndex(to), bytes_max) {
             Ok(batches) => batches.into_iter().map(codec::entry_of).collect(),
-            Err(ReadError::Damaged { resume_index, .. }) => {
+            Err(ReadError::Damaged { resume_index, .. }) if self.state.is_alone() => {
                 self.stand_ins(from, resume_index.0.min(to))
             }
+            // Copies on other brokers have the entries: this one must not go on without them, and
+            // is mended when the broker starts again.
             Err(error) => Err(io::Error::other(error)),
         }
     }

@@ -10,26 +10,35 @@
 //!
 //! Invariant, checked in `state_machine`: applied ≤ committed ≤ flushed ≤ written.
 //!
-//! Left out: peers. A cluster of one talks to nobody (`network`); the transport between brokers
-//! will implement the same trait in that module and change nothing else here.
+//! Other brokers are reached through [`Peers`] over a [`PeerTransport`] that carries opaque bytes
+//! (`transport`, `wire`): `network` is openraft's way out, `inbound` the way in, `asking` what
+//! any broker asks of the leader, `members` who has copies, `role` who leads.
 
+mod asking;
 mod codec;
 mod group;
+mod inbound;
 mod log_store;
+mod members;
 mod network;
 mod peers;
+mod role;
 mod state_machine;
 mod transport;
 mod types;
+mod wire;
 
-pub use group::{Group, GroupConfig, GroupError, GroupStatus, ProposeError, Proposed};
+pub use group::{Begin, Group, GroupConfig, GroupError, GroupStatus, ProposeError, Proposed};
+pub use members::{Members, View};
 pub use peers::Peers;
+pub use role::Role;
 pub use state_machine::{Committed, Machine};
 pub use transport::{
-    Answers, Envelope, GroupId, Kind, Lane, MESSAGE_BYTES_MAX, Peer, PeerError, PeerHandler,
-    PeerTransport, WIRE_VERSION,
+    Answers, Envelope, GroupId, Kind, Lane, MESSAGE_BYTES_MAX, NoPeers, Peer, PeerError,
+    PeerHandler, PeerTransport, WIRE_VERSION,
 };
 pub use types::{Applied, Proposal};
+pub use wire::{decode_entries, encode_entries};
 
 #[cfg(test)]
 mod tests;

@@ -1,61 +1,237 @@
-//! The network of a cluster of one: there is nobody to talk to.
+//! openraft's network over [`Peers`]: each call is one envelope, each replication one stream.
 //!
-//! openraft asks for a network only to reach *other* members; a group whose one voter is this
-//! broker never calls it. Should it ever, the answer is the true one: unreachable.
+//! A peer that takes entries and then says nothing is not waited for: after [`ANSWER_WAIT`] the
+//! stream counts as broken and openraft begins another, so that a connection that died without a
+//! word costs no more than an election does.
 
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use aklight_common::BrokerId;
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, ready};
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt, stream};
 use openraft::OptionalSend;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
+    StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use tokio::time::timeout;
 
+use super::peers::Peers;
+use super::transport::{Answers, GroupId, Kind, PeerError};
 use super::types::{Snapshot, Types, Vote};
+use super::wire;
 
-/// Makes connections to nobody.
-pub(super) struct NoPeers;
+/// Longest silence of a follower that has entries to answer for: far above the slowest sync of a
+/// healthy disk, and no longer than an election.
+const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
-impl RaftNetworkFactory<Types> for NoPeers {
-    type Network = Self;
+/// Bytes of one piece of a snapshot.
+const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
 
-    async fn new_client(&mut self, _target: u64, _node: &openraft::BasicNode) -> Self {
-        Self
+/// Reaches one group's copies on other brokers.
+pub(super) struct Network {
+    pub(super) peers: Arc<Peers>,
+    pub(super) group: GroupId,
+}
+
+/// Reaches one copy.
+pub(super) struct Client {
+    peers: Arc<Peers>,
+    group: GroupId,
+    target: BrokerId,
+    /// What its AppendEntries are: entries and heartbeats take different connections.
+    appends: Kind,
+}
+
+impl Network {
+    fn client(&self, target: u64, appends: Kind) -> Client {
+        let (peers, group) = (self.peers.clone(), self.group);
+        Client { peers, group, target: BrokerId(target), appends }
     }
 }
 
-impl RaftNetworkV2<Types> for NoPeers {
+impl RaftNetworkFactory<Types> for Network {
+    type Network = Client;
+
+    async fn new_client(&mut self, target: u64, _node: &openraft::BasicNode) -> Client {
+        self.client(target, Kind::Append)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, _node: &openraft::BasicNode) -> Client {
+        self.client(target, Kind::Heartbeat)
+    }
+}
+
+impl Client {
+    async fn call(
+        &self,
+        kind: Kind,
+        body: Bytes,
+        option: &RPCOption,
+    ) -> Result<Bytes, RPCError<Types>> {
+        self.peers
+            .call(self.target, self.group, kind, body, option.hard_ttl())
+            .await
+            .map_err(unreachable)
+    }
+}
+
+impl RaftNetworkV2<Types> for Client {
     type SnapshotData = Bytes;
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<Types>,
-        _option: RPCOption,
+        rpc: AppendEntriesRequest<Types>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
-        Err(unreachable())
+        let body = wire::encode_append(rpc).map_err(unreachable)?;
+        let answer = self.call(self.appends, body, &option).await?;
+        Ok(match wire::decode_append_answer(answer).map_err(unreachable)? {
+            Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<
+        's,
+        Result<BoxStream<'s, Result<StreamAppendResult<Types>, RPCError<Types>>>, RPCError<Types>>,
+    >
+    where
+        S: Stream<Item = AppendEntriesRequest<Types>> + OptionalSend + Unpin + 'static,
+    {
+        if self.appends == Kind::Heartbeat {
+            // One small message and its answer: a stream would cost more than it carries.
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let sent = Arc::new(AtomicU64::new(0));
+            let counting = sent.clone();
+            let bodies = input
+                // Entries of a running log always encode; were one not to, the stream ends here
+                // and the follower's silence is noticed.
+                .scan((), |(), request| ready(wire::encode_append(request).ok()))
+                .inspect(move |_| {
+                    counting.fetch_add(1, Ordering::Relaxed);
+                })
+                .boxed();
+            let answers = self
+                .peers
+                .stream(self.target, self.group, self.appends, bodies, option.hard_ttl())
+                .await
+                .map_err(unreachable)?;
+            Ok(watched(answers, sent).boxed())
+        })
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<Types>,
-        _option: RPCOption,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        Err(unreachable())
+        let answer = self.call(Kind::Vote, wire::encode_vote_request(&rpc), &option).await?;
+        wire::decode_vote_answer(answer).map_err(unreachable)
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<Types>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<Types>, RPCError<Types>> {
+        let answer = self.call(Kind::PreVote, wire::encode_vote_request(&rpc), &option).await?;
+        wire::decode_vote_answer(answer).map_err(unreachable)
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: Snapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
-        Err(StreamingError::Unreachable(Unreachable::from_string("this cluster has one broker")))
+        let failed = |error: &dyn std::fmt::Display| {
+            StreamingError::Unreachable(Unreachable::from_string(error))
+        };
+        let data = snapshot.snapshot;
+        let head = wire::encode_snapshot_head(&vote, &snapshot.meta, data.len())
+            .map_err(|error| failed(&error))?;
+        let pieces = stream::iter(
+            (0..data.len())
+                .step_by(SNAPSHOT_PIECE_BYTES)
+                .map(move |from| data.slice(from..data.len().min(from + SNAPSHOT_PIECE_BYTES))),
+        );
+        let bodies = stream::iter([head]).chain(pieces).boxed();
+        let sending = async {
+            let ttl = option.hard_ttl();
+            let mut answers = self
+                .peers
+                .stream(self.target, self.group, Kind::Snapshot, bodies, ttl)
+                .await
+                .map_err(|error| failed(&error))?;
+            let mut last = Bytes::new();
+            while let Some(answer) = answers.next().await {
+                last = answer.map_err(|error| failed(&error))?;
+            }
+            wire::decode_vote(last).map_err(|error| failed(&error))
+        };
+        tokio::select! {
+            biased;
+            closed = cancel => Err(StreamingError::Closed(closed)),
+            vote = sending => Ok(SnapshotResponse::new(vote?)),
+        }
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<Types>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
+        self.call(Kind::TransferLeader, wire::encode_transfer(&req), &option).await?;
+        Ok(Ok(()))
     }
 }
 
-fn unreachable() -> RPCError<Types> {
-    RPCError::Unreachable(Unreachable::from_string("this cluster has one broker"))
+/// Answers as openraft wants them; a follower that owes one for [`ANSWER_WAIT`] ends them.
+fn watched(
+    answers: Answers,
+    sent: Arc<AtomicU64>,
+) -> impl Stream<Item = Result<StreamAppendResult<Types>, RPCError<Types>>> {
+    stream::unfold(Some((answers, 0)), move |state| {
+        let sent = sent.clone();
+        async move {
+            let (mut answers, answered) = state?;
+            loop {
+                let owed = sent.load(Ordering::Relaxed) > answered;
+                match timeout(ANSWER_WAIT, answers.next()).await {
+                    Ok(None) => return None,
+                    Ok(Some(Ok(body))) => {
+                        let answer = wire::decode_append_answer(body).map_err(unreachable);
+                        let goes_on = matches!(answer, Ok(Ok(_)));
+                        return Some((answer, goes_on.then_some((answers, answered + 1))));
+                    }
+                    Ok(Some(Err(error))) => return Some((Err(unreachable(error)), None)),
+                    Err(_) if owed => {
+                        let silent = PeerError::Unreachable("it does not answer".to_owned());
+                        return Some((Err(unreachable(silent)), None));
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    })
+}
+
+fn unreachable(error: impl std::fmt::Display) -> RPCError<Types> {
+    RPCError::Unreachable(Unreachable::from_string(error))
 }

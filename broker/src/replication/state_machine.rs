@@ -9,8 +9,12 @@
 //! purged ≤ checkpoint ≤ applied ≤ committed ≤ flushed
 //! ```
 //!
-//! A snapshot, for openraft, is what allows a purge: it names the last entry that retention may
-//! drop ([`StateMachine::allow_purge`]), or, when nothing was allowed, the last one applied.
+//! A snapshot, for openraft, is two things. It allows a purge: it names the last entry that
+//! retention may drop ([`StateMachine::allow_purge`]), or, when nothing was allowed, the last one
+//! applied. And it stands in for what was purged when a copy on another broker needs it: then it
+//! holds the state right behind the entry that it names, never a later one, because the copy
+//! applies all that follows. A machine that can tell an earlier state does so
+//! ([`Machine::snapshot`]); for any other the snapshot is of now.
 
 use std::io;
 use std::sync::Arc;
@@ -24,6 +28,8 @@ use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use tokio::runtime::RuntimeFlavor;
+use tokio::sync::watch;
 
 use super::codec;
 use super::types::{
@@ -76,23 +82,59 @@ pub trait Machine: Send + Sync + 'static {
     /// # Errors
     /// When the bytes are no checkpoint of this machine.
     fn restore(&self, next_offset: Offset, checkpoint: &[u8]) -> io::Result<()>;
+
+    /// The state as it was before the first of the records that begin at `start`, as
+    /// [`Machine::restore`] takes it; none from a machine that only knows its state of now.
+    fn snapshot(&self, start: Offset) -> Option<io::Result<Vec<u8>>> {
+        let _ = start;
+        None
+    }
+}
+
+/// A place in the log, and the offset that follows it.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    log_id: LogId,
+    end: Offset,
 }
 
 /// How far a group is, apart from its machine's state.
 #[derive(Debug, Clone, Default)]
 struct Progress {
     applied: Option<LogId>,
-    membership: StoredMembership,
+    /// Those that were applied, the newest last: a snapshot names the one that held at its place.
+    memberships: Vec<StoredMembership>,
     next_offset: Offset,
-    snapshot: Option<SnapshotMeta>,
-    purge_allowed: Option<LogId>,
+    /// What the last snapshot stands for.
+    snapshot: Option<Place>,
+    purge_allowed: Option<Place>,
     bytes_since_checkpoint: usize,
+}
+
+impl Progress {
+    fn membership(&self) -> StoredMembership {
+        self.memberships.last().cloned().unwrap_or_default()
+    }
+
+    fn membership_at(&self, log_id: &LogId) -> StoredMembership {
+        let held = |stored: &&StoredMembership| stored.log_id().as_ref() <= Some(log_id);
+        self.memberships.iter().rev().find(held).cloned().unwrap_or_default()
+    }
+
+    /// Forgets memberships that no snapshot will name any more.
+    fn forget_memberships_before(&mut self, log_id: &LogId) {
+        let held = self.membership_at(log_id);
+        self.memberships.retain(|stored| stored.log_id() >= held.log_id());
+    }
 }
 
 #[derive(Serialize, Deserialize)]
 struct CheckpointHead {
     applied: Option<(u64, u64)>,
     membership: Vec<u8>,
+    /// Memberships before that one, oldest first; version 1 had none.
+    #[serde(default)]
+    earlier: Vec<Vec<u8>>,
     next_offset: u64,
 }
 
@@ -102,6 +144,7 @@ pub(super) struct StateMachine {
     machine: Arc<dyn Machine>,
     log: Log,
     progress: Arc<Mutex<Progress>>,
+    applied: Arc<watch::Sender<Option<LogId>>>,
     checkpointing: Arc<AtomicBool>,
     checkpoint_turn: Arc<Mutex<()>>,
 }
@@ -113,6 +156,7 @@ impl StateMachine {
             machine,
             log,
             progress: Arc::default(),
+            applied: Arc::new(watch::channel(None).0),
             checkpointing: Arc::default(),
             checkpoint_turn: Arc::default(),
         };
@@ -129,11 +173,8 @@ impl StateMachine {
         }
         // What was purged was in a snapshot once: openraft wants to see it again.
         if let Some((term, index)) = purged {
-            let mut progress = this.progress.lock();
-            progress.snapshot = Some(SnapshotMeta {
-                last_log_id: Some(log_id(term.0, index.0)),
-                last_membership: progress.membership.clone(),
-            });
+            let end = this.log.bounds().start_offset;
+            this.progress.lock().snapshot = Some(Place { log_id: log_id(term.0, index.0), end });
         }
         Ok(this)
     }
@@ -152,22 +193,72 @@ impl StateMachine {
     }
 
     /// Lets the next snapshot, and so the purge, reach up to this entry.
-    pub(super) fn allow_purge(&self, upto: LogId) {
-        self.progress.lock().purge_allowed = Some(upto);
+    pub(super) fn allow_purge(&self, upto: LogId, end: Offset) {
+        self.progress.lock().purge_allowed = Some(Place { log_id: upto, end });
     }
 
-    pub(super) fn applied(&self) -> Option<RaftIndex> {
-        self.progress.lock().applied.as_ref().map(|id| RaftIndex(id.index))
+    pub(super) fn applied(&self) -> Option<LogId> {
+        self.progress.lock().applied
+    }
+
+    /// Follows what is applied.
+    pub(super) fn follow_applied(&self) -> watch::Receiver<Option<LogId>> {
+        self.applied.subscribe()
+    }
+
+    /// Whether no other broker has a copy of this group.
+    pub(super) fn is_alone(&self) -> bool {
+        self.progress.lock().membership().membership().nodes().count() <= 1
+    }
+
+    /// The offset that follows an entry which a snapshot has just stood in for.
+    pub(super) fn end_of(&self, upto: LogId) -> Option<Offset> {
+        let progress = self.progress.lock();
+        (progress.applied == Some(upto)).then_some(progress.next_offset)
     }
 
     fn encode(&self, progress: &Progress) -> io::Result<Vec<u8>> {
-        let head = serde_json::to_vec(&CheckpointHead {
+        let mut memberships = progress
+            .memberships
+            .iter()
+            .map(codec::encode_stored_membership)
+            .collect::<io::Result<Vec<_>>>()?;
+        let membership = match memberships.pop() {
+            Some(newest) => newest,
+            None => codec::encode_stored_membership(&StoredMembership::default())?,
+        };
+        let head = CheckpointHead {
             applied: progress.applied.as_ref().map(|id| (id.leader_id.term, id.index)),
-            membership: codec::encode_stored_membership(&progress.membership)?,
+            membership,
+            earlier: memberships,
             next_offset: progress.next_offset.0,
-        })?;
-        let length = u32::try_from(head.len()).map_err(io::Error::other)?;
-        Ok([&length.to_le_bytes()[..], &head, &self.machine.checkpoint()?].concat())
+        };
+        join(&head, &self.machine.checkpoint()?)
+    }
+
+    /// The snapshot that stands for everything up to `place`, or, from a machine that only knows
+    /// its state of now, up to what is applied.
+    fn snapshot_at(&self, progress: &Progress, place: Place) -> io::Result<Snapshot> {
+        let (meta, bytes) = match (self.machine.snapshot(place.end), progress.applied) {
+            (Some(state), _) => {
+                let last_membership = progress.membership_at(&place.log_id);
+                let head = CheckpointHead {
+                    applied: Some((place.log_id.leader_id.term, place.log_id.index)),
+                    membership: codec::encode_stored_membership(&last_membership)?,
+                    earlier: Vec::new(),
+                    next_offset: place.end.0,
+                };
+                (
+                    SnapshotMeta { last_log_id: Some(place.log_id), last_membership },
+                    join(&head, &state?)?,
+                )
+            }
+            (None, applied) => {
+                let last_membership = progress.membership();
+                (SnapshotMeta { last_log_id: applied, last_membership }, self.encode(progress)?)
+            }
+        };
+        Ok(Snapshot { meta, snapshot: bytes.into() })
     }
 
     fn restore(&self, bytes: &[u8]) -> io::Result<()> {
@@ -180,8 +271,14 @@ impl StateMachine {
         self.machine.restore(next_offset, state)?;
         let mut progress = self.progress.lock();
         progress.applied = head.applied.map(|(term, index)| log_id(term, index));
-        progress.membership = codec::decode_stored_membership(&head.membership)?;
+        progress.memberships = head
+            .earlier
+            .iter()
+            .chain([&head.membership])
+            .map(|bytes| codec::decode_stored_membership(bytes))
+            .collect::<io::Result<_>>()?;
         progress.next_offset = next_offset;
+        self.applied.send_replace(progress.applied);
         Ok(())
     }
 
@@ -192,7 +289,8 @@ impl StateMachine {
         match entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Membership(membership) => {
-                progress.membership = StoredMembership::new(Some(entry.log_id), membership);
+                let stored = StoredMembership::new(Some(entry.log_id), membership);
+                progress.memberships.push(stored);
             }
             EntryPayload::Normal(proposal) => {
                 self.machine.apply(&Committed {
@@ -209,6 +307,8 @@ impl StateMachine {
             }
         }
         progress.applied = Some(entry.log_id);
+        drop(progress);
+        self.applied.send_replace(Some(entry.log_id));
         Ok(Applied { base_offset })
     }
 
@@ -238,8 +338,10 @@ impl StateMachine {
             return;
         }
         let this = self.clone();
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = this.write_checkpoint() {
+        tokio::spawn(async move {
+            let writing = this.clone();
+            let written = off_the_runtime(move || writing.write_checkpoint()).await;
+            if let Err(error) = written {
                 tracing::warn!(%error, "no checkpoint written: the next start reads more of the log");
             }
             this.checkpointing.store(false, Ordering::Release);
@@ -253,7 +355,7 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
         let progress = self.progress.lock();
-        Ok((progress.applied, progress.membership.clone()))
+        Ok((progress.applied, progress.membership()))
     }
 
     async fn apply<Strm>(&mut self, mut entries: Strm) -> io::Result<()>
@@ -276,18 +378,27 @@ impl RaftStateMachine<Types> for StateMachine {
 
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Bytes) -> io::Result<()> {
         self.restore(&snapshot)?;
-        let mut progress = self.progress.lock();
-        progress.applied = meta.last_log_id;
-        progress.membership = meta.last_membership.clone();
-        progress.snapshot = Some(meta.clone());
-        drop(progress);
-        self.write_checkpoint()
+        {
+            let mut progress = self.progress.lock();
+            let told = (progress.applied, progress.membership());
+            if told != (meta.last_log_id, meta.last_membership.clone()) {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "a snapshot stands for another entry than it says",
+                ));
+            }
+            let end = progress.next_offset;
+            progress.snapshot = progress.applied.map(|log_id| Place { log_id, end });
+        }
+        // Durable before the log forgets what the snapshot stands for.
+        let this = self.clone();
+        off_the_runtime(move || this.write_checkpoint()).await
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
         let progress = self.progress.lock();
-        let Some(meta) = progress.snapshot.clone() else { return Ok(None) };
-        Ok(Some(Snapshot { meta, snapshot: self.encode(&progress)?.into() }))
+        let Some(place) = progress.snapshot else { return Ok(None) };
+        Ok(Some(self.snapshot_at(&progress, place)?))
     }
 }
 
@@ -296,11 +407,34 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let mut progress = self.progress.lock();
-        let meta = SnapshotMeta {
-            last_log_id: progress.purge_allowed.take().or_else(|| progress.applied),
-            last_membership: progress.membership.clone(),
+        let now = progress.applied.map(|log_id| Place { log_id, end: progress.next_offset });
+        let Some(place) = progress.purge_allowed.take().or(now) else {
+            // Nothing is applied yet, and nothing can be purged by it.
+            let snapshot = self.encode(&progress)?.into();
+            return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot });
         };
-        progress.snapshot = Some(meta.clone());
-        Ok(Snapshot { meta, snapshot: self.encode(&progress)?.into() })
+        let snapshot = self.snapshot_at(&progress, place)?;
+        if let Some(log_id) = snapshot.meta.last_log_id {
+            progress.forget_memberships_before(&log_id);
+            progress.snapshot = Some(Place { log_id, end: place.end });
+        }
+        Ok(snapshot)
     }
+}
+
+/// Does what may take the disk a while without holding up the runtime's threads. A runtime of one
+/// thread (a simulation) has nobody to hand it to and does it at once.
+pub(super) async fn off_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    match tokio::runtime::Handle::current().runtime_flavor() {
+        RuntimeFlavor::CurrentThread => work(),
+        _ => tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?,
+    }
+}
+
+fn join(head: &CheckpointHead, state: &[u8]) -> io::Result<Vec<u8>> {
+    let head = serde_json::to_vec(head)?;
+    let length = u32::try_from(head.len()).map_err(io::Error::other)?;
+    Ok([&length.to_le_bytes()[..], &head, state].concat())
 }

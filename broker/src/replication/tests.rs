@@ -47,7 +47,7 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for OnDisk {
         )
         .expect("an empty log opens");
         let state = StateMachine::open(Arc::new(Nothing), log.clone()).expect("opens");
-        Ok((folder, LogStore::new(log), state))
+        Ok((folder, LogStore::new(log, state.clone()), state))
     }
 }
 

@@ -16,7 +16,8 @@ use std::time::Duration;
 
 use aklight_common::{BrokerId, PartitionId};
 use bytes::Bytes;
-use futures_util::future::BoxFuture;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
 use futures_util::stream::BoxStream;
 
 /// The version of the messages that this release writes.
@@ -217,6 +218,34 @@ pub trait PeerTransport: Send + Sync + 'static {
         messages: BoxStream<'static, Envelope>,
         ttl: Duration,
     ) -> BoxFuture<'static, Result<Answers, PeerError>>;
+}
+
+/// Carries nothing: a cluster of one talks to nobody.
+pub struct NoPeers;
+
+impl PeerTransport for NoPeers {
+    fn call(
+        &self,
+        _to: &Peer,
+        _message: Envelope,
+        _ttl: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        ready(Err(alone())).boxed()
+    }
+
+    fn stream(
+        &self,
+        _to: &Peer,
+        _kind: Kind,
+        _messages: BoxStream<'static, Envelope>,
+        _ttl: Duration,
+    ) -> BoxFuture<'static, Result<Answers, PeerError>> {
+        ready(Err(alone())).boxed()
+    }
+}
+
+fn alone() -> PeerError {
+    PeerError::Unreachable("this broker is started without --peers".to_owned())
 }
 
 /// Opens messages from other brokers.

@@ -11,6 +11,7 @@ mod metadata;
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aklight_common::clock::SharedClock;
 use aklight_common::{Offset, PartitionId};
@@ -31,6 +32,9 @@ const METADATA_BYTES_MAX: u64 = 64 << 20;
 /// Commands after which the state goes to a checkpoint: how much damage in the log can put in
 /// doubt, against a small file written once in some minutes.
 const COMMANDS_A_CHECKPOINT: u32 = 256;
+
+/// Longest wait for a command to be stored, elections included.
+const WRITE_WAIT: Duration = Duration::from_secs(5);
 
 /// Why a consumer is not registered or an offset not kept.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -245,7 +249,7 @@ impl Sessions {
 
     async fn write(&self, command: &MetaCommand) -> Result<(), SessionError> {
         let body = command.encode().map_err(|e| SessionError::Unavailable(e.to_string()))?;
-        self.group.write(Proposal::command(body, self.clock.wall_us())).await?;
+        self.group.write(Proposal::command(body, self.clock.wall_us()), WRITE_WAIT).await?;
         Ok(())
     }
 }
