@@ -2,7 +2,8 @@
 //!
 //! A [`Log`] is a folder. Batches are appended at its end, in memory first, then by one writer
 //! thread to the last of its segments; they are read back by entry or by offset, from memory or
-//! from the files. Everything is synchronous: no runtime is needed, and none is known here.
+//! from the files. Everything is synchronous: no runtime is needed, and none is known here. In a
+//! simulation the log has no thread either: its owner turns it (`runner`).
 //!
 //! ```text
 //! partition_0.log/
@@ -25,6 +26,7 @@
 //! and none is given out twice unless a truncation took it away. What it leaves out: Raft itself,
 //! what a record means, and mending damage from a peer.
 
+mod assemble;
 mod checkpoint;
 mod damage;
 pub mod disk;
@@ -38,6 +40,7 @@ mod options;
 mod read;
 mod recovery;
 mod report;
+mod runner;
 mod scan;
 mod search;
 mod segment;
@@ -54,6 +57,7 @@ pub use format::{BODY_BYTES_MAX, Batch, BatchHeader, BatchKind, HEADER_BYTES, Ne
 pub use log::{COMMITTED_BYTES_MAX, Log, VOTE_BYTES_MAX};
 pub use options::{Fsync, LogOptions, Retention};
 pub use report::{Damage, OpenReport, TornTail};
+pub use runner::{Driver, Wake};
 pub use search::TopicCounts;
 pub use state::{Bounds, Health};
 pub use writer::Done;

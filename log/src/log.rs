@@ -6,36 +6,37 @@
 //! Reading takes none of that: see `read`.
 //!
 //! ```text
-//! Log ─(clones)─ Inner ── submit ── queue ──▶ writer thread
+//! Log ─(clones)─ Inner ── submit ── queue ──▶ writer, run by a thread or by the owner
 //!                  └───────── Shared ◀────────────┘   state, marks, indexes
 //! ```
 //!
-//! The last handle to go closes the log: it waits until what was queued is durable.
+//! The last handle to go closes the log: it waits until what was queued is durable. Not so a
+//! driven log, which dies with its handles: see `runner`.
 
 use std::fmt;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::thread::{JoinHandle, ThreadId};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use aklight_common::clock::SharedClock;
 use aklight_common::{Offset, RaftIndex, Term};
 use crossbeam_channel::{Sender, bounded};
-use parking_lot::{Condvar, Mutex, RwLock};
+use parking_lot::Mutex;
 
+use crate::assemble::assemble;
 use crate::checkpoint;
-use crate::disk::{Disk, DiskLock};
+use crate::disk::Disk;
 use crate::errors::{LogError, NoRoom, OpenError, ReadError};
 use crate::format::{Batch, NewBatch};
-use crate::index_cache::IndexCache;
 use crate::options::{LogOptions, Retention};
-use crate::recovery::{Recovered, recover};
+use crate::recovery::recover;
 use crate::report::OpenReport;
+use crate::runner::{Driver, Runner, Wake, queue_of_owner, queue_of_thread};
 use crate::search::TopicCounts;
-use crate::state::{Bounds, CommittedHint, Health, Marks, Shared, State};
-use crate::writer::{Done, Op, Writer};
+use crate::state::{Bounds, Health, Shared};
+use crate::writer::{Done, Op};
 
 /// Longest vote: two numbers and a flag, with room to spare.
 pub const VOTE_BYTES_MAX: usize = 64;
@@ -54,15 +55,8 @@ struct Inner {
     queue: Sender<Op>,
     /// Held from planning to queueing: both happen in one order. `true` once closed.
     submit: Mutex<bool>,
-    writer: Mutex<Option<Running>>,
-    writer_id: ThreadId,
+    runner: Runner,
     checkpoint: Mutex<()>,
-}
-
-/// The writer thread, and the lock on the folder that ends with it.
-struct Running {
-    thread: JoinHandle<()>,
-    _lock: Box<dyn DiskLock>,
 }
 
 impl Log {
@@ -80,34 +74,58 @@ impl Log {
         clock: SharedClock,
     ) -> Result<(Self, OpenReport), OpenError> {
         let recovered = recover(&*disk, dir)?;
-        let (shared, writer, queue, report, lock) = assemble(recovered, disk, dir, options, clock)?;
-        let thread = std::thread::Builder::new()
-            // Linux shows 15 bytes of a thread's name.
-            .name("log writer".to_owned())
-            .spawn(move || writer.run())
-            .map_err(|source| OpenError::Io {
-                what: "start the writer thread for",
-                path: dir.to_owned(),
-                source,
-            })?;
-        let inner = Inner {
-            shared,
-            queue,
-            submit: Mutex::new(false),
-            writer_id: thread.thread().id(),
-            writer: Mutex::new(Some(Running { thread, _lock: lock })),
-            checkpoint: Mutex::new(()),
-        };
-        Ok((Self { inner: Arc::new(inner) }, report))
+        let queue = queue_of_thread(&options);
+        let (shared, writer, queue, report, lock) =
+            assemble(recovered, disk, dir, options, clock, queue)?;
+        let runner = Runner::spawn(writer, lock).map_err(|source| OpenError::Io {
+            what: "start the writer thread for",
+            path: dir.to_owned(),
+            source,
+        })?;
+        Ok((Self::new(shared, queue, runner), report))
+    }
+
+    /// Opens a log that has no thread: nothing is written before the [`Driver`] is turned, and
+    /// `wake` is called when there is something to turn it for. Where a caller would have to wait
+    /// (for a truncation, a purge past the end, a checkpoint, the end of the log, room in the
+    /// queue) the call turns the log itself. For simulations, where all runs in one thread.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_driven(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        options: LogOptions,
+        clock: SharedClock,
+        wake: Wake,
+    ) -> Result<(Self, OpenReport, Driver), OpenError> {
+        let recovered = recover(&*disk, dir)?;
+        let (shared, writer, queue, report, lock) =
+            assemble(recovered, disk, dir, options, clock, queue_of_owner())?;
+        let (runner, driver) = Runner::owned(writer, lock, wake);
+        Ok((Self::new(shared, queue, runner), report, driver))
+    }
+
+    fn new(shared: Arc<Shared>, queue: Sender<Op>, runner: Runner) -> Self {
+        let inner =
+            Inner { shared, queue, submit: Mutex::new(false), runner, checkpoint: Mutex::new(()) };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Appends batches, which get the next offsets. They can be read on return; `done` is called
-    /// when they are as durable as the options ask for. Waits while the queue is full.
+    /// when they are as durable as the options ask for. Waits while the queue is full; in a driven
+    /// log the call makes room itself.
     ///
     /// # Errors
     /// When the batches do not follow on or the log takes no writes. Nothing was appended then,
     /// and `done` is not called.
     pub fn append(&self, batches: Vec<NewBatch>, done: Done) -> Result<(), LogError> {
+        self.append_in_order(batches, done)?;
+        self.inner.runner.attend();
+        Ok(())
+    }
+
+    fn append_in_order(&self, batches: Vec<NewBatch>, done: Done) -> Result<(), LogError> {
         let closed = self.inner.submit.lock();
         if *closed {
             return Err(LogError::Closed);
@@ -154,8 +172,9 @@ impl Log {
             std::mem::replace(&mut committed.is_new, true)
         };
         if !was_new {
-            // A full queue means that the writer thread is at work and will look by itself.
+            // A full queue means that the writer is at work and will look by itself.
             let _ = self.inner.queue.try_send(Op::Wake);
+            self.inner.runner.attend();
         }
     }
 
@@ -178,6 +197,7 @@ impl Log {
                 let _ = sender.send(result);
             }),
         });
+        self.inner.runner.work_off();
         synced.recv().map_err(|_| io::Error::other("the log is closed"))??;
         let shared = &self.inner.shared;
         checkpoint::write(&*shared.disk, &shared.dir, index, &bytes)
@@ -198,39 +218,55 @@ impl Log {
     /// once. `done` is called when it is durable.
     pub fn truncate_after(&self, last: Option<RaftIndex>, done: Done) {
         let (finished, shown) = bounded(0);
-        let closed = self.inner.submit.lock();
-        self.queue(*closed, Op::Truncate { last, done, finished });
-        // Nothing is ever sent: the writer thread, or the failed queueing, drops the sender.
-        let _ = shown.recv();
+        let queued = {
+            let closed = self.inner.submit.lock();
+            let queued = self.queue(*closed, Op::Truncate { last, done, finished });
+            queued.inspect(|()| self.inner.runner.wait_until_shown(&shown))
+        };
+        self.attend(queued);
     }
 
     /// Forgets every entry up to and with `upto`, which the log must hold. Whole segments are
     /// removed; the start of the log moves at once. `done` is called when that is durable.
     pub fn purge(&self, upto: RaftIndex, done: Done) {
-        self.purge_with(upto, None, done);
+        self.purge_with(upto, None, None, done);
     }
 
     /// The same for an entry that may be past the log's end (when a snapshot took its place): the
-    /// log is empty then and goes on behind it.
-    pub fn purge_to(&self, term: Term, upto: RaftIndex, done: Done) {
-        self.purge_with(upto, Some(term), done);
+    /// log is empty then, and its next record gets `end_offset`. A purge past the end must say
+    /// that offset. Of an entry that the log holds it need not; if it does, it must be the offset
+    /// behind that entry, or nothing is purged.
+    pub fn purge_to(&self, term: Term, upto: RaftIndex, end_offset: Option<Offset>, done: Done) {
+        self.purge_with(upto, Some(term), end_offset, done);
     }
 
-    fn purge_with(&self, upto: RaftIndex, term: Option<Term>, done: Done) {
+    fn purge_with(
+        &self,
+        upto: RaftIndex,
+        term: Option<Term>,
+        end_offset: Option<Offset>,
+        done: Done,
+    ) {
         let closed = self.inner.submit.lock();
         let last = self.inner.shared.state.read().last;
         let is_past_end = last.is_none_or(|last| upto > last.1);
-        if is_past_end && term.is_none() {
-            let text = format!("cannot purge up to entry {upto}: the log ends before it");
+        if is_past_end && (term.is_none() || end_offset.is_none()) {
+            drop(closed);
+            let text = format!(
+                "cannot purge up to entry {upto}: the log ends before it, \
+                 and nobody said which term and offset are there"
+            );
             return done(Err(io::Error::new(io::ErrorKind::InvalidInput, text)));
         }
         // A purge past the end changes where the next append goes: wait for that.
         let (finished, shown) = bounded(0);
         let finished = is_past_end.then_some(finished);
-        self.queue(*closed, Op::Purge { upto, term, done, finished });
-        if is_past_end {
-            let _ = shown.recv();
+        let queued = self.queue(*closed, Op::Purge { upto, term, end_offset, done, finished });
+        if is_past_end && queued.is_ok() {
+            self.inner.runner.wait_until_shown(&shown);
         }
+        drop(closed);
+        self.attend(queued);
     }
 
     /// Where the log begins and ends.
@@ -244,6 +280,7 @@ impl Log {
     /// # Errors
     /// When the log refuses writes: it will not be acknowledged then.
     pub fn wait_flushed(&self, index: RaftIndex, timeout: Duration) -> io::Result<bool> {
+        self.inner.runner.work_off();
         let shared = &self.inner.shared;
         let mut marks = shared.marks.lock();
         shared.marks_changed.wait_while_for(
@@ -338,22 +375,30 @@ impl Log {
         self.inner.shared.health()
     }
 
-    /// Closes the log: what was queued is written, synced and answered, the writer thread ends,
-    /// the folder is free. Reads go on. Closing again does nothing.
+    /// Closes the log: what was queued is written, synced and answered, the writer ends, the
+    /// folder is free. Reads go on. Closing again does nothing.
     pub fn close(&self) {
         self.inner.close();
     }
 
     fn submit(&self, op: Op) {
-        let closed = self.inner.submit.lock();
-        self.queue(*closed, op);
+        let queued = {
+            let closed = self.inner.submit.lock();
+            self.queue(*closed, op)
+        };
+        self.attend(queued);
     }
 
-    /// Queues an operation, or answers that the log is closed. The caller holds `submit`.
-    fn queue(&self, closed: bool, op: Op) {
-        let refused = if closed { Some(op) } else { self.inner.queue.send(op).err().map(|e| e.0) };
-        if let Some(op) = refused {
-            op.refuse();
+    /// Queues an operation, or gives it back: the log is closed. The caller holds `submit`.
+    fn queue(&self, closed: bool, op: Op) -> Result<(), Op> {
+        if closed { Err(op) } else { self.inner.queue.send(op).map_err(|refused| refused.0) }
+    }
+
+    /// Sees to what was queued, or answers that it was not. The caller holds no lock.
+    fn attend(&self, queued: Result<(), Op>) {
+        match queued {
+            Ok(()) => self.inner.runner.attend(),
+            Err(op) => op.refuse(),
         }
     }
 }
@@ -366,20 +411,15 @@ impl Inner {
                 let _ = self.queue.send(Op::Close);
             }
         }
-        // The last handle may be dropped by an answer, on the writer thread itself: then it ends
-        // by itself, right after.
-        if std::thread::current().id() != self.writer_id
-            && let Some(running) = self.writer.lock().take()
-            && running.thread.join().is_err()
-        {
-            tracing::error!(dir = %self.shared.dir.display(), "the log's writer thread panicked");
-        }
+        self.runner.end();
     }
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.close();
+        if self.runner.closes_on_drop() {
+            self.close();
+        }
     }
 }
 
@@ -387,61 +427,4 @@ impl fmt::Debug for Log {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Log").field("dir", &self.inner.shared.dir).finish_non_exhaustive()
     }
-}
-
-type Assembled = (Arc<Shared>, Writer, Sender<Op>, OpenReport, Box<dyn DiskLock>);
-
-/// Makes what is shared and the writer from what was found on disk.
-fn assemble(
-    recovered: Recovered,
-    disk: Arc<dyn Disk>,
-    dir: &Path,
-    options: LogOptions,
-    clock: SharedClock,
-) -> Result<Assembled, OpenError> {
-    let Recovered { lock, vote, purge, hint_slots, hint, segments, allocated, report, .. } =
-        recovered;
-    let Some(open) = segments.last().cloned() else {
-        return Err(OpenError::Io {
-            what: "find a segment in",
-            path: dir.to_owned(),
-            source: io::ErrorKind::NotFound.into(),
-        });
-    };
-    let size = open.summary().size;
-    let saved_vote = Some(vote.value().to_vec()).filter(|vote| !vote.is_empty());
-    let flushed = recovered.last.map(|last| last.1);
-    let state = State::opened(segments, recovered.purged, recovered.last, recovered.end_offset);
-    let (sender, queue) = bounded(options.queue_ops_max.max(1));
-    let shared = Arc::new(Shared {
-        disk,
-        dir: dir.to_owned(),
-        state: RwLock::new(state),
-        marks: Mutex::new(Marks { flushed, failed: None, vote: saved_vote }),
-        marks_changed: Condvar::new(),
-        committed: Mutex::new(CommittedHint { bytes: hint.committed.clone(), is_new: false }),
-        queued_bytes: AtomicU64::new(0),
-        spare_bytes: AtomicU64::new(allocated.saturating_sub(size)),
-        indexes: IndexCache::default(),
-        last_read: Mutex::default(),
-        options,
-        clock,
-    });
-    let writer = Writer {
-        queue,
-        vote,
-        purge,
-        hint_slots,
-        hint,
-        open,
-        allocated,
-        synced: size,
-        cannot_preallocate: false,
-        is_dirty: false,
-        last_sync_us: shared.clock.monotonic_us(),
-        writes: Vec::new(),
-        waiting: Vec::new(),
-        shared: shared.clone(),
-    };
-    Ok((shared, writer, sender, report, lock))
 }

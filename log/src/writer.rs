@@ -1,10 +1,11 @@
-//! The writer thread: takes what has queued, writes it at once, syncs once, answers all in order.
+//! The writer: takes what has queued, writes it at once, syncs once, answers all in order.
 //!
 //! ```text
 //! callers ──bounded queue──▶ wave ──one gathered write a segment──▶ one sync ──▶ hint ──▶ answers
 //! ```
 //!
-//! A wave is whatever had queued when the thread came back from the disk, up to a limit: under
+//! It is run by a thread of its own, or by the log's owner (see `runner`). A wave is whatever had
+//! queued when the writer came back from the disk, up to a limit: under
 //! load many appends share a sync (group commit), and a lone one waits for nobody. Operations
 //! keep their order. Appends next to one another share a wave; a vote, a truncation, a purge and
 //! a wanted sync first finish what came before them.
@@ -20,14 +21,14 @@
 //! Left out: retries, and io_uring (house.md says why).
 
 mod cut;
+mod op;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use aklight_common::{RaftIndex, Term};
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
+use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
 
 use crate::disk::write_all_at;
 use crate::format::{HEADER_BYTES, encode_header};
@@ -37,48 +38,14 @@ use crate::segment::{Inside, Segment};
 use crate::sidecar;
 use crate::slots::Slots;
 use crate::state::{Planned, Shared};
-
-/// Called by the writer thread, in the order of the operations. It must not call back into the
-/// log: the thread that would have to answer is the one that calls it.
-pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;
+pub use op::Done;
+pub(crate) use op::{Answer, Op};
 
 /// Bytes of one wave: long enough to keep a disk busy between two syncs, short enough that the
 /// first caller of the wave does not wait for much more than its own write.
 const WAVE_BYTES_MAX: u64 = 8 << 20;
 
-/// An operation for the writer thread.
-pub(crate) enum Op {
-    Append {
-        writes: Vec<Planned>,
-        done: Done,
-    },
-    Vote {
-        vote: Vec<u8>,
-        done: Done,
-    },
-    /// Everything behind `last` goes. `finished` is dropped once the state shows it.
-    Truncate {
-        last: Option<RaftIndex>,
-        done: Done,
-        finished: Sender<()>,
-    },
-    /// Everything up to `upto` is forgotten. `finished` is dropped once the state shows it.
-    Purge {
-        upto: RaftIndex,
-        term: Option<Term>,
-        done: Done,
-        finished: Option<Sender<()>>,
-    },
-    /// Makes everything before it durable, whatever the options say.
-    Sync {
-        done: Done,
-    },
-    /// There is something to do that is in no queue: the committed hint.
-    Wake,
-    Close,
-}
-
-/// The writer thread's own state.
+/// The writer's own state.
 pub(crate) struct Writer {
     pub shared: Arc<Shared>,
     pub queue: Receiver<Op>,
@@ -100,30 +67,69 @@ pub(crate) struct Writer {
     /// Appends of this wave, and who waits for them.
     pub writes: Vec<Planned>,
     pub waiting: Vec<Done>,
+    /// Answers that whoever runs the writer gives for it; none where it answers at once.
+    pub held: Option<Vec<Answer>>,
 }
 
 impl Writer {
     /// Works until the log is closed.
     pub(crate) fn run(mut self) {
-        let _on_panic = OnPanic(self.shared.clone());
         while let Some(first) = self.receive() {
-            let mut bytes = 0;
-            let mut next = Some(first);
-            while let Some(op) = next {
-                bytes += op.bytes();
-                if self.take(op) {
-                    self.end();
-                    return;
-                }
-                next = if bytes < WAVE_BYTES_MAX { self.queue.try_recv().ok() } else { None };
-            }
-            self.flush();
-            self.sync_when_due();
-            if self.take_committed() {
-                self.write_hint();
+            if !self.wave(first) {
+                break;
             }
         }
         self.end();
+    }
+
+    /// Does what is queued now, up to the bytes of a wave; `false` when the log was closed.
+    pub(crate) fn turn(&mut self) -> bool {
+        let goes_on = match self.queue.try_recv() {
+            Ok(first) => self.wave(first),
+            Err(TryRecvError::Empty) => self.wave(Op::Wake),
+            Err(TryRecvError::Disconnected) => false,
+        };
+        if !goes_on {
+            self.end();
+        }
+        goes_on
+    }
+
+    /// Takes what has queued, and makes it durable; `false` when the last operation was among it.
+    fn wave(&mut self, first: Op) -> bool {
+        let _on_panic = OnPanic(self.shared.clone());
+        let mut bytes = 0;
+        let mut next = Some(first);
+        while let Some(op) = next {
+            bytes += op.bytes();
+            if self.take(op) {
+                return false;
+            }
+            next = if bytes < WAVE_BYTES_MAX { self.queue.try_recv().ok() } else { None };
+        }
+        self.flush();
+        self.sync_when_due();
+        if self.take_committed() {
+            self.write_hint();
+        }
+        true
+    }
+
+    /// From now on answers wait in [`Self::take_answers`].
+    pub(crate) fn hold_answers(&mut self) {
+        self.held = Some(Vec::new());
+    }
+
+    /// The answers that were held, in order.
+    pub(crate) fn take_answers(&mut self) -> Vec<Answer> {
+        self.held.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    fn answer(&mut self, done: Done, result: io::Result<()>) {
+        match &mut self.held {
+            Some(held) => held.push((done, result)),
+            None => done(result),
+        }
     }
 
     /// The next operation, or none when every handle is gone.
@@ -160,24 +166,24 @@ impl Writer {
                 if saved.is_ok() {
                     self.shared.marks.lock().vote = Some(vote);
                 }
-                done(saved);
+                self.answer(done, saved);
             }
             Op::Truncate { last, done, finished } => {
                 self.flush();
                 let cut = self.truncate(last);
                 drop(finished);
-                done(cut);
+                self.answer(done, cut);
             }
-            Op::Purge { upto, term, done, finished } => {
+            Op::Purge { upto, term, end_offset, done, finished } => {
                 self.flush();
-                let purged = self.purge(upto, term);
+                let purged = self.purge(upto, term, end_offset);
                 drop(finished);
-                done(purged);
+                self.answer(done, purged);
             }
             Op::Sync { done } => {
                 self.flush();
                 let synced = self.attempt("sync", Self::sync);
-                done(synced);
+                self.answer(done, synced);
             }
         }
         false
@@ -227,8 +233,8 @@ impl Writer {
         if let (Ok(()), Some(last)) = (&flushed, last) {
             self.acknowledge(last);
         }
-        for done in self.waiting.drain(..) {
-            done(flushed.as_ref().copied().map_err(copy_of));
+        for done in std::mem::take(&mut self.waiting) {
+            self.answer(done, flushed.as_ref().copied().map_err(copy_of));
         }
     }
 
@@ -410,41 +416,18 @@ impl Writer {
     }
 }
 
-impl Op {
-    /// Answers an operation that the closed log does not take.
-    pub(crate) fn refuse(self) {
-        match self {
-            Self::Append { done, .. }
-            | Self::Vote { done, .. }
-            | Self::Truncate { done, .. }
-            | Self::Purge { done, .. }
-            | Self::Sync { done } => done(Err(io::Error::other("the log is closed"))),
-            Self::Wake | Self::Close => {}
-        }
-    }
-
-    fn bytes(&self) -> u64 {
-        match self {
-            Self::Append { writes, .. } => {
-                writes.iter().map(|write| write.batch.header.stored_len()).sum()
-            }
-            _ => 0,
-        }
-    }
-}
-
 /// An error is not `Clone`, and everyone who waits must get it.
 fn copy_of(error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), error.to_string())
 }
 
-/// A panic of the writer thread must not look like a slow disk.
+/// A panic of the writer must not look like a slow disk.
 struct OnPanic(Arc<Shared>);
 
 impl Drop for OnPanic {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            self.0.fail("the log's writer thread panicked".to_owned());
+            self.0.fail("the log's writer panicked".to_owned());
         }
     }
 }

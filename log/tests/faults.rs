@@ -429,10 +429,10 @@ fn an_empty_log_behind_a_purge_survives_a_torn_first_write() {
     for seed in 0..100 {
         let disk = MemoryDisk::new();
         let (log, _) = open(&disk, small());
-        wait(|done| log.purge_to(Term(1), RaftIndex(5), done)).expect("purged");
+        wait(|done| log.purge_to(Term(1), RaftIndex(5), Some(Offset(0)), done)).expect("purged");
         // The mark is written; the new segment behind it is not.
         disk.fail("sync", FIRST_BEHIND_5, 0, io::ErrorKind::Other);
-        assert!(wait(|done| log.purge_to(Term(1), RaftIndex(6), done)).is_err());
+        assert!(wait(|done| log.purge_to(Term(1), RaftIndex(6), Some(Offset(0)), done)).is_err());
         let killed = disk.kill();
         log.close();
         let (log, _) = open(&killed, small());
@@ -452,6 +452,34 @@ fn an_empty_log_behind_a_purge_survives_a_torn_first_write() {
         append(&log, vec![records(last.0 + 1, 1, 1, 10)]).expect("appended");
     }
     assert!(torn > 5, "{torn}");
+}
+
+#[test]
+fn what_a_purge_could_not_remove_does_not_come_back_behind_what_was_appended_since() {
+    for end_offset in [4, 40, 400] {
+        let (disk, _) = filled();
+        let (log, _) = open(&disk, small_segments());
+        disk.fail("remove", ".log", 0, io::ErrorKind::Other);
+        let purge_to = |done| log.purge_to(Term(1), RaftIndex(30), Some(Offset(end_offset)), done);
+        assert!(wait(purge_to).is_err());
+        let new: Vec<_> = (31..60).map(|index| records(index, 1, 2, 20)).collect();
+        if append_if_taken(&log, &new) {
+            log.close();
+            let (log, report) = open(&disk, small_segments());
+            assert!(report.is_clean(), "{report:?}");
+            let read = read_good(&log);
+            assert!(read.len() == new.len() && read[0].header.base_offset == Offset(end_offset));
+        } else {
+            // It had to truncate first, and could not: as after any failed truncation.
+            assert_eq!(end_offset, 4);
+            log.close();
+            assert!(open(&disk, small_segments()).1.is_clean());
+        }
+    }
+}
+
+fn append_if_taken(log: &Log, batches: &[NewBatch]) -> bool {
+    log.health() == Health::Writable && append(log, batches.to_vec()).is_ok()
 }
 
 #[test]

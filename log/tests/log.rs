@@ -233,31 +233,61 @@ fn a_purge_forgets_entries_and_removes_whole_segments() {
 }
 
 #[test]
-fn a_purge_past_the_end_leaves_an_empty_log_that_goes_on_behind_it() {
-    let disk = MemoryDisk::new();
-    let (log, _) = open(&disk, small());
-    filled(&log);
-    wait(|done| log.purge_to(Term(7), RaftIndex(60), done)).expect("purged");
-    for round in 0..2 {
-        let (log, report) = if round == 0 {
-            (log.clone(), None)
-        } else {
+fn a_purge_past_the_end_leaves_an_empty_log_that_goes_on_behind_it_where_it_was_told_to() {
+    // As many records as the log had, more, and fewer: what was not committed here may have
+    // held more than what took its place.
+    for end_offset in [120, 500, 50, 0] {
+        let disk = MemoryDisk::new();
+        let (log, _) = open(&disk, small());
+        filled(&log);
+        let end = Offset(end_offset);
+        wait(|done| log.purge_to(Term(7), RaftIndex(60), Some(end), done)).expect("purged");
+        for round in 0..2 {
+            let (log, report) = if round == 0 {
+                (log.clone(), None)
+            } else {
+                log.close();
+                let (log, report) = open(&disk, small());
+                (log, Some(report))
+            };
+            assert!(report.is_none_or(|report| report.is_clean()), "{end_offset}");
+            let bounds = log.bounds();
+            assert_eq!(bounds.purged, Some((Term(7), RaftIndex(60))));
+            assert_eq!(bounds.last, bounds.purged);
+            assert_eq!((bounds.start_offset, bounds.end_offset), (end, end));
+        }
+        let (log, _) = {
             log.close();
-            let (log, report) = open(&disk, small());
-            (log, Some(report))
+            open(&disk, small())
         };
-        assert!(report.is_none_or(|report| report.is_clean()));
-        let bounds = log.bounds();
-        assert_eq!(bounds.purged, Some((Term(7), RaftIndex(60))));
-        assert_eq!(bounds.last, bounds.purged);
-        assert_eq!((bounds.start_offset, bounds.end_offset), (Offset(120), Offset(120)));
-    }
-    let (log, _) = {
+        append(&log, vec![records(61, 8, 2, 10)]).expect("appended");
+        assert_eq!(read_good(&log)[0].header.base_offset, end);
         log.close();
-        open(&disk, small())
+        let (log, report) = open(&disk, small());
+        assert!(report.is_clean(), "{end_offset}: {report:?}");
+        assert_eq!(log.bounds().end_offset, Offset(end_offset + 2));
+    }
+}
+
+#[test]
+fn a_purge_that_disagrees_about_offsets_is_refused_and_changes_nothing() {
+    let (log, _) = open(&MemoryDisk::new(), small());
+    filled(&log);
+    let purge_to = |upto, end: Option<u64>| {
+        wait(|done| log.purge_to(Term(1), RaftIndex(upto), end.map(Offset), done))
     };
-    append(&log, vec![records(61, 8, 2, 10)]).expect("appended");
-    assert_eq!(read_good(&log)[0].header.base_offset, Offset(120));
+    let before = log.bounds();
+    // Entry 5 ends with offset 15, entry 43 with 120; behind 43 nobody knows but the caller.
+    for (upto, end) in [(5, Some(16)), (43, Some(119)), (60, None)] {
+        let refused = purge_to(upto, end).expect_err("refused");
+        assert_eq!(refused.kind(), std::io::ErrorKind::InvalidInput, "{upto}");
+        assert_eq!(log.bounds(), before, "{upto}");
+    }
+    purge_to(5, Some(15)).expect("agreed");
+    purge_to(60, Some(14)).expect_err("before what is purged already");
+    purge_to(43, Some(120)).expect("agreed");
+    assert_eq!(log.bounds().start_offset, Offset(120));
+    assert_eq!(log.health(), Health::Writable);
 }
 
 #[test]

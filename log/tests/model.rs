@@ -9,7 +9,7 @@ mod support;
 use std::io;
 
 use aklight_common::{Offset, RaftIndex, Term};
-use aklight_log::{Fsync, Log, LogOptions, MemoryDisk, NewBatch};
+use aklight_log::{BatchKind, Fsync, Log, LogOptions, MemoryDisk, NewBatch};
 use proptest::prelude::*;
 use support::*;
 
@@ -81,7 +81,6 @@ struct Model {
     entries: Vec<NewBatch>,
     /// How many of them are purged.
     purged: usize,
-    /// Offsets given to entries that a purge past the end stands for: none; they hold no record.
     vote: Option<Vec<u8>>,
     term: u64,
 }
@@ -184,11 +183,21 @@ impl World {
             }
             Step::PurgePast(more) => {
                 let upto = model.entries.len() + usize::from(*more % 8);
-                // What a snapshot stands for holds no records here.
-                after.entries.extend((model.entries.len()..=upto).map(|n| blank(n as u64, 0)));
+                // The records that a snapshot stands for are not in the log; their offsets count.
+                let stood_for = |n: usize| NewBatch {
+                    records: u32::from(*more / 8),
+                    kind: BatchKind::Records,
+                    ..blank(n as u64, 0)
+                };
+                if *more % 2 == 0 {
+                    // And what was not committed here had other records than what was.
+                    after.entries.truncate(model.purged);
+                }
+                after.entries.extend((after.entries.len()..=upto).map(stood_for));
                 after.purged = upto + 1;
-                let term = Term(model.term);
-                wait(|done| self.log.purge_to(term, RaftIndex(upto as u64), done))
+                let end_offset = Some(after.offset_before(upto + 1));
+                let (term, upto) = (Term(model.term), RaftIndex(upto as u64));
+                wait(|done| self.log.purge_to(term, upto, end_offset, done))
             }
             Step::Vote(vote) => {
                 after.vote = Some(vec![*vote; 17]);
@@ -250,6 +259,16 @@ fn between(step: &Step, before: &Model, wanted: &Model) -> Vec<Model> {
     let (short, long) = match step {
         Step::Append(_) => (before, wanted),
         Step::Truncate(_) => (wanted, before),
+        // What takes offsets back truncates first.
+        Step::PurgePast(_) => {
+            let mut truncated = before.clone();
+            truncated.entries.truncate(before.purged);
+            for len in before.purged..before.entries.len() {
+                possible.push(truncated.clone());
+                truncated.entries.push(before.entries[len].clone());
+            }
+            return possible;
+        }
         _ => return possible,
     };
     for len in short.entries.len()..=long.entries.len() {

@@ -172,7 +172,11 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let (done, waiting) = oneshot::channel();
-        self.log.purge_to(Term(upto.leader_id.term), RaftIndex(upto.index), answer(done));
+        let bounds = self.log.bounds();
+        let is_past_end = bounds.last.is_none_or(|(_, last)| last.0 < upto.index);
+        let end_offset = is_past_end.then_some(bounds.end_offset);
+        let (term, upto) = (Term(upto.leader_id.term), RaftIndex(upto.index));
+        self.log.purge_to(term, upto, end_offset, answer(done));
         finished(waiting).await
     }
 }

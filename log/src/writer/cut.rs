@@ -35,10 +35,9 @@ impl Writer {
             return Ok(());
         }
         if last < purged {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidInput,
-                format!("cannot truncate behind {last:?}: entries up to {purged:?} are purged"),
-            ));
+            return Err(invalid(format!(
+                "cannot truncate behind {last:?}: entries up to {purged:?} are purged"
+            )));
         }
         self.attempt("truncate", |writer| writer.cut_behind(last))
     }
@@ -131,30 +130,34 @@ impl Writer {
         last.map(|(term, index)| Point { term, index, end_offset: summary.end_offset })
     }
 
-    /// Forgets every entry up to `upto`.
-    pub(super) fn purge(&mut self, upto: RaftIndex, term: Option<Term>) -> io::Result<()> {
-        let (purged, last, end_offset, first) = {
+    /// Forgets every entry up to `upto`, behind which the caller may know the offset.
+    pub(super) fn purge(
+        &mut self,
+        upto: RaftIndex,
+        term: Option<Term>,
+        given: Option<Offset>,
+    ) -> io::Result<()> {
+        let (purged, last) = {
             let state = self.shared.state.read();
-            let purged = state.purged.map(|point| point.index);
-            (purged, state.last, state.end_offset, state.first_index())
+            (state.purged.map(|point| point.index), state.last)
         };
         if Some(upto) <= purged {
             return Ok(());
         }
-        let reaches_end = last.is_none_or(|last| upto >= last.1);
         let is_past_end = last.is_none_or(|last| upto > last.1);
-        let (own_term, end_offset) = if is_past_end {
-            (last.map(|last| last.0), end_offset)
-        } else if upto < first {
-            (None, self.shared.state.read().start_offset())
-        } else if reaches_end {
-            (last.map(|last| last.0), end_offset)
+        let point = if is_past_end {
+            let end_offset = self.make_way_for(given)?;
+            Point { term: term.unwrap_or_default(), index: upto, end_offset }
         } else {
-            let (term, end) = self.end_of(upto)?;
-            (Some(term), end)
+            let (own_term, end_offset) = self.end_of(upto)?;
+            if let Some(given) = given.filter(|given| *given != end_offset) {
+                return Err(invalid(format!(
+                    "cannot purge up to entry {upto}: the log has offset {end_offset} behind it, \
+                     not {given}"
+                )));
+            }
+            Point { term: term.or(own_term).unwrap_or_default(), index: upto, end_offset }
         };
-        let term = term.or(own_term).unwrap_or_default();
-        let point = Point { term, index: upto, end_offset };
         self.attempt("purge", |writer| {
             writer.sync()?;
             writer.purge.write(&encode_point(Some(point)))?;
@@ -166,19 +169,45 @@ impl Writer {
         self.drop_segments(point)
     }
 
+    /// The offset where the log goes on behind a purge past its end. Entries that were never
+    /// committed may have taken offsets beyond it: they are truncated, so that segments go on to
+    /// have rising names.
+    fn make_way_for(&mut self, given: Option<Offset>) -> io::Result<Offset> {
+        let (purged, start, end) = {
+            let state = self.shared.state.read();
+            (state.purged.map(|point| point.index), state.start_offset(), state.end_offset)
+        };
+        let given = given.unwrap_or(end);
+        if given < start {
+            return Err(invalid(format!(
+                "cannot purge up to offset {given}: the log was already purged up to {start}"
+            )));
+        }
+        if given < end {
+            self.truncate(purged)?;
+        }
+        Ok(given)
+    }
+
     /// Term and end of an entry, without reading it where a segment ends with it.
-    fn end_of(&self, index: RaftIndex) -> io::Result<(Term, Offset)> {
+    fn end_of(&self, index: RaftIndex) -> io::Result<(Option<Term>, Offset)> {
         let ends_with = {
             let state = self.shared.state.read();
+            if index < state.first_index() {
+                return Ok((None, state.start_offset()));
+            }
+            if let Some(last) = state.last.filter(|last| last.1 == index) {
+                return Ok((Some(last.0), state.end_offset));
+            }
             let mut sealed = state.segments.iter().filter(|segment| segment.is_sealed());
             sealed.find(|s| s.summary().next_index == index.next()).map(|s| s.summary())
         };
         if let Some(summary) = ends_with {
-            return Ok((summary.last_term, summary.end_offset));
+            return Ok((Some(summary.last_term), summary.end_offset));
         }
         let batch = self.shared.batch_at(index).map_err(io::Error::other)?;
         let header = batch.ok_or(io::ErrorKind::NotFound)?.header;
-        Ok((header.term, header.end_offset()))
+        Ok((Some(header.term), header.end_offset()))
     }
 
     /// An empty segment behind a purge that goes past the log's end.
@@ -193,6 +222,7 @@ impl Writer {
         state.planned_bytes = 0;
         state.tail.clear();
         state.last = Some((purged.term, purged.index));
+        state.end_offset = purged.end_offset;
         state.written = Some(purged.index);
         state.truncations += 1;
         drop(state);
@@ -223,6 +253,10 @@ impl Writer {
         }
         if gone.is_empty() { Ok(()) } else { self.shared.disk.sync_dir(&self.shared.dir) }
     }
+}
+
+fn invalid(text: String) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, text)
 }
 
 /// The index of a segment as it will be when everything behind `last` is gone.

@@ -1,0 +1,77 @@
+//! From what recovery found on disk to a log that works: the shared state and the writer.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use aklight_common::clock::SharedClock;
+use crossbeam_channel::{Receiver, Sender};
+use parking_lot::{Condvar, Mutex, RwLock};
+
+use crate::disk::{Disk, DiskLock};
+use crate::errors::OpenError;
+use crate::index_cache::IndexCache;
+use crate::options::LogOptions;
+use crate::recovery::Recovered;
+use crate::report::OpenReport;
+use crate::state::{CommittedHint, Marks, Shared, State};
+use crate::writer::{Op, Writer};
+
+pub(crate) type Assembled = (Arc<Shared>, Writer, Sender<Op>, OpenReport, Box<dyn DiskLock>);
+
+/// Makes what is shared and the writer from what was found on disk.
+pub(crate) fn assemble(
+    recovered: Recovered,
+    disk: Arc<dyn Disk>,
+    dir: &Path,
+    options: LogOptions,
+    clock: SharedClock,
+    (sender, queue): (Sender<Op>, Receiver<Op>),
+) -> Result<Assembled, OpenError> {
+    let Recovered { lock, vote, purge, hint_slots, hint, segments, allocated, report, .. } =
+        recovered;
+    let Some(open) = segments.last().cloned() else {
+        return Err(OpenError::Io {
+            what: "find a segment in",
+            path: dir.to_owned(),
+            source: io::ErrorKind::NotFound.into(),
+        });
+    };
+    let size = open.summary().size;
+    let saved_vote = Some(vote.value().to_vec()).filter(|vote| !vote.is_empty());
+    let flushed = recovered.last.map(|last| last.1);
+    let state = State::opened(segments, recovered.purged, recovered.last, recovered.end_offset);
+    let shared = Arc::new(Shared {
+        disk,
+        dir: dir.to_owned(),
+        state: RwLock::new(state),
+        marks: Mutex::new(Marks { flushed, failed: None, vote: saved_vote }),
+        marks_changed: Condvar::new(),
+        committed: Mutex::new(CommittedHint { bytes: hint.committed.clone(), is_new: false }),
+        queued_bytes: AtomicU64::new(0),
+        spare_bytes: AtomicU64::new(allocated.saturating_sub(size)),
+        indexes: IndexCache::default(),
+        last_read: Mutex::default(),
+        options,
+        clock,
+    });
+    let writer = Writer {
+        queue,
+        vote,
+        purge,
+        hint_slots,
+        hint,
+        open,
+        allocated,
+        synced: size,
+        cannot_preallocate: false,
+        is_dirty: false,
+        last_sync_us: shared.clock.monotonic_us(),
+        writes: Vec::new(),
+        waiting: Vec::new(),
+        held: None,
+        shared: shared.clone(),
+    };
+    Ok((shared, writer, sender, report, lock))
+}

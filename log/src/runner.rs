@@ -1,0 +1,226 @@
+//! Who runs a log's writer: a thread of its own, or the log's owner, turn by turn.
+//!
+//! A log that a broker opens has a thread: whoever must wait for it, blocks. A *driven* log has
+//! none, so that a whole cluster can run in one thread, on simulated time: what is queued waits
+//! until its owner calls [`Driver::turn`], and whoever would have to wait (for a truncation, a
+//! checkpoint, room in the queue, the log's end) turns it himself. Both run the same [`Writer`].
+//!
+//! ```text
+//! Log ── queue ──▶ Writer ◀── its thread, for ever
+//!   └── or: ─────▶ Seat { Writer } ◀── Driver::turn, or a caller that must not block
+//! ```
+//!
+//! Answers of a driven log are called in order, and while no lock of the log is held.
+//!
+//! A driven log dies like a process: when its [`Driver`] is dropped nothing is written any more,
+//! and what was queued is dropped without an answer. The same goes for dropping the last handle
+//! without [`close`](crate::Log::close), unless the driver is turned once more. That is what a
+//! crash is in a simulation.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{JoinHandle, ThreadId};
+
+use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use parking_lot::Mutex;
+
+use crate::disk::DiskLock;
+use crate::options::LogOptions;
+use crate::writer::{Answer, Op, Writer};
+
+/// Called when something was queued for a [`Driver`], by whoever queued it: it may wake a task,
+/// and must not call the log.
+pub type Wake = Arc<dyn Fn() + Send + Sync>;
+
+/// Who runs the writer.
+pub(crate) enum Runner {
+    Thread { running: Mutex<Option<Running>>, id: ThreadId },
+    Owner { seat: Arc<Seat>, wake: Wake, queue_ops_max: usize },
+}
+
+/// The writer thread, and the lock on the folder that ends with it.
+pub(crate) struct Running {
+    thread: JoinHandle<()>,
+    dir: PathBuf,
+    _lock: Box<dyn DiskLock>,
+}
+
+/// Where a writer without a thread sits.
+pub(crate) struct Seat {
+    /// Gone once the log is closed, or its driver.
+    seated: Mutex<Option<Seated>>,
+    /// In the order of the operations; whoever is next without a lock calls them.
+    answers: Mutex<VecDeque<Answer>>,
+}
+
+struct Seated {
+    writer: Writer,
+    _lock: Box<dyn DiskLock>,
+}
+
+/// The queue of a log that has a thread: callers wait when it is full.
+pub(crate) fn queue_of_thread(options: &LogOptions) -> (Sender<Op>, Receiver<Op>) {
+    bounded(options.queue_ops_max.max(1))
+}
+
+/// The queue of a driven log. Its bound is kept by [`Runner::attend`].
+pub(crate) fn queue_of_owner() -> (Sender<Op>, Receiver<Op>) {
+    unbounded()
+}
+
+impl Runner {
+    /// Gives the writer a thread.
+    pub(crate) fn spawn(writer: Writer, lock: Box<dyn DiskLock>) -> io::Result<Self> {
+        let dir = writer.shared.dir.clone();
+        let thread = std::thread::Builder::new()
+            // Linux shows 15 bytes of a thread's name.
+            .name("log writer".to_owned())
+            .spawn(move || writer.run())?;
+        let id = thread.thread().id();
+        let running = Mutex::new(Some(Running { thread, dir, _lock: lock }));
+        Ok(Self::Thread { running, id })
+    }
+
+    /// Leaves the writer to the log's owner.
+    pub(crate) fn owned(mut writer: Writer, lock: Box<dyn DiskLock>, wake: Wake) -> (Self, Driver) {
+        writer.hold_answers();
+        let queue_ops_max = writer.shared.options.queue_ops_max.max(1);
+        let seated = Mutex::new(Some(Seated { writer, _lock: lock }));
+        let seat = Arc::new(Seat { seated, answers: Mutex::default() });
+        let driver = Driver { seat: seat.clone(), wake: wake.clone() };
+        (Self::Owner { seat, wake, queue_ops_max }, driver)
+    }
+
+    /// Waits until an operation shows, which is when the other end of `shown` is dropped. The
+    /// caller may hold a lock: nothing is answered here.
+    pub(crate) fn wait_until_shown(&self, shown: &Receiver<()>) {
+        match self {
+            // Nothing is ever sent: the writer thread drops the sender.
+            Self::Thread { .. } => drop(shown.recv()),
+            Self::Owner { seat, .. } => seat.work_off(0),
+        }
+    }
+
+    /// Sees to what was queued: the caller holds no lock now.
+    pub(crate) fn attend(&self) {
+        let Self::Owner { seat, wake, queue_ops_max } = self else { return };
+        seat.work_off(*queue_ops_max);
+        seat.answer();
+        if seat.waiting() > 0 {
+            wake();
+        }
+    }
+
+    /// Does everything that is queued, where nobody else would do it for a caller who waits. The
+    /// caller holds no lock.
+    pub(crate) fn work_off(&self) {
+        if let Self::Owner { seat, .. } = self {
+            seat.work_off(0);
+            seat.answer();
+        }
+    }
+
+    /// Waits for the end of a writer that was told to end. The caller holds no lock.
+    pub(crate) fn end(&self) {
+        match self {
+            Self::Owner { .. } => self.work_off(),
+            // The last handle may be dropped by an answer, on the writer thread itself: then it
+            // ends by itself, right after.
+            Self::Thread { id, .. } if std::thread::current().id() == *id => {}
+            Self::Thread { running, .. } => {
+                if let Some(running) = running.lock().take()
+                    && running.thread.join().is_err()
+                {
+                    let dir = running.dir.display();
+                    tracing::error!(%dir, "the log's writer thread panicked");
+                }
+            }
+        }
+    }
+
+    /// Whether the last handle closes the log when it goes. A driven log dies with it instead,
+    /// unless its driver goes on: that one is told.
+    pub(crate) fn closes_on_drop(&self) -> bool {
+        match self {
+            Self::Thread { .. } => true,
+            Self::Owner { wake, .. } => {
+                wake();
+                false
+            }
+        }
+    }
+}
+
+impl Seat {
+    /// One turn; `false` when the writer is gone.
+    fn turn(&self) -> bool {
+        let mut seated = self.seated.lock();
+        let Some(Seated { writer, .. }) = &mut *seated else { return false };
+        let goes_on = writer.turn();
+        self.answers.lock().extend(writer.take_answers());
+        let gone = if goes_on { None } else { seated.take() };
+        // What is dropped with the writer may belong to callers.
+        drop(seated);
+        drop(gone);
+        goes_on
+    }
+
+    /// How many operations wait for a turn.
+    fn waiting(&self) -> usize {
+        self.seated.lock().as_ref().map_or(0, |seated| seated.writer.queue.len())
+    }
+
+    /// Turns until at most so many operations wait.
+    fn work_off(&self, ops_max: usize) {
+        while self.waiting() > ops_max && self.turn() {}
+    }
+
+    fn answer(&self) {
+        loop {
+            let next = self.answers.lock().pop_front();
+            let Some((done, result)) = next else { return };
+            done(result);
+        }
+    }
+}
+
+/// Runs the writer of a log that was opened with
+/// [`Log::open_driven`](crate::Log::open_driven). Dropping it is the writer's death: see the
+/// module's lesson.
+pub struct Driver {
+    seat: Arc<Seat>,
+    wake: Wake,
+}
+
+impl Driver {
+    /// Does what the writer thread does in one turn: takes what has queued up to the bytes of a
+    /// wave, writes it, syncs it (or syncs what an interval has made due), notes the hint,
+    /// answers. What is left in the queue then is told by another wake. `false` once the log is
+    /// closed.
+    pub fn turn(&mut self) -> bool {
+        let goes_on = self.seat.turn();
+        self.seat.answer();
+        if self.seat.waiting() > 0 {
+            (self.wake)();
+        }
+        goes_on
+    }
+}
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        let gone = self.seat.seated.lock().take();
+        drop(gone);
+        let unanswered = std::mem::take(&mut *self.seat.answers.lock());
+        drop(unanswered);
+    }
+}
+
+impl fmt::Debug for Driver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").field("waiting", &self.seat.waiting()).finish_non_exhaustive()
+    }
+}
