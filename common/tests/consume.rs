@@ -128,7 +128,7 @@ async fn where_no_broker_is_the_error_says_what_to_do() {
 async fn a_silent_broker_is_not_waited_for_for_ever() {
     let silent = FakeBroker::start(vec![Plan { silent: true, ..Plan::default() }]);
     let mut config = config(&[silent.name()]);
-    config.request_timeout = Duration::from_millis(80);
+    config.greeting_timeout = Duration::from_millis(80);
     let error = Client::connect(config).await.expect_err("silent");
     assert!(error.to_string().contains("did not answer within 80ms"), "{error}");
 }
@@ -393,17 +393,50 @@ async fn a_broker_that_falls_silent_is_noticed_without_a_question() {
     let broker = FakeBroker::start(vec![]);
     let silent = FakeBroker::start(vec![Plan { silent: true, ..Plan::default() }]);
     let mut config = config(&[silent.name(), broker.name()]);
+    config.greeting_timeout = Duration::from_millis(60);
     config.request_timeout = Duration::from_millis(60);
     let mut live = Subscription::open(config, false, vec![Pattern::all()]);
     assert_eq!(connected(&mut live).await.0, broker.name());
     // An idle line is asked for a sign of life, and answers.
-    eventually_async("a PING on an idle line", || {
-        broker.lock().lines.iter().filter(|line| *line == "PING|acks").count() > 2
+    eventually_async("a question on an idle line", || {
+        broker.lock().lines.iter().filter(|line| *line == "CLUSTER").count() > 2
     })
     .await;
     assert_eq!(broker.lock().lines.iter().filter(|l| l.starts_with("SUBSCRIBE")).count(), 1);
     broker.append("a", "still there", 0);
     assert_eq!(payloads(&mut live, 1).await, ["still there"]);
+}
+
+#[tokio::test]
+async fn a_broker_that_is_cut_off_from_its_peers_is_left_by_who_waits_for_records() {
+    for persistent in [false, true] {
+        let first = FakeBroker::start(vec![]);
+        let second = FakeBroker::start(vec![]);
+        let mut config = config(&[first.name(), second.name()]);
+        config.request_timeout = Duration::from_millis(60);
+        let mut live = Subscription::open(config, persistent, vec![Pattern::all()]);
+        assert_eq!(connected(&mut live).await.0, first.name());
+        first.lock().cut_off = true;
+        assert_eq!(connected(&mut live).await.0, second.name());
+        second.append("a", "it goes on here", 0);
+        assert_eq!(payloads(&mut live, 1).await, ["it goes on here"]);
+    }
+}
+
+#[tokio::test]
+async fn a_registration_without_a_leader_is_tried_elsewhere() {
+    let cut_off = FakeBroker::start(vec![]);
+    cut_off.lock().cut_off = true;
+    let other = FakeBroker::start(vec![]);
+    let brokers = [cut_off.name(), other.name()];
+    let mut live = Subscription::open(config(&brokers), true, vec![Pattern::all()]);
+    match live.next().await {
+        Some(SubscriptionEvent::Disconnected { reason, .. }) => {
+            assert!(reason.contains("no leader"), "{reason}");
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(connected(&mut live).await.0, other.name());
 }
 
 #[tokio::test]

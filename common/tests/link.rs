@@ -206,7 +206,7 @@ fn the_second_broker_is_found_when_the_first_is_gone() {
 
 #[test]
 fn a_silent_broker_is_left_after_the_request_timeout() {
-    let silent = FakeBroker::start(vec![Plan { silent: true, ..Plan::default() }]);
+    let silent = FakeBroker::start(vec![Plan { silent_for_records: true, ..Plan::default() }]);
     let other = FakeBroker::start(vec![]);
     let mut config = config(&[silent.name(), other.name()]);
     config.request_timeout = Duration::from_millis(80);
@@ -220,6 +220,125 @@ fn a_silent_broker_is_left_after_the_request_timeout() {
     let timed_out = |event: &LinkEvent| matches!(event, LinkEvent::Disconnected { reason, .. } if reason.contains("did not answer"));
     assert!(events.iter().any(timed_out), "{events:?}");
     assert_eq!(other.lock().seen.len(), 1);
+}
+
+#[test]
+fn a_broker_that_takes_connections_and_says_nothing_is_left_after_the_greeting() {
+    let silent = FakeBroker::start(vec![Plan { silent: true, ..Plan::default() }]);
+    let other = FakeBroker::start(vec![]);
+    let mut config = config(&[silent.name(), other.name()]);
+    config.greeting_timeout = Duration::from_millis(80);
+    config.request_timeout = Duration::from_secs(3600);
+    let mut link = ProducerLink::new(config, 1, SystemClock::shared());
+    link.send("a", b"", b"1").expect("room");
+    drive_until(&mut link, &mut Vec::new(), |_, link| link.unanswered() == 0);
+    assert_eq!(other.lock().seen.len(), 1);
+}
+
+/// Drives on a clock that this thread turns, until a condition holds.
+#[track_caller]
+fn turn_until(
+    link: &mut ProducerLink,
+    clock: &ManualClock,
+    mut holds: impl FnMut(&ProducerLink) -> bool,
+) -> Vec<LinkEvent> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut events = Vec::new();
+    while !holds(link) {
+        assert!(Instant::now() < deadline, "not in time: {link:?} {events:?}");
+        clock.advance_us(10_000);
+        events.extend(link.drive());
+        link.wait(1);
+    }
+    events
+}
+
+#[test]
+fn a_broker_that_finds_no_leader_is_asked_again_and_then_left() {
+    let cut_off = FakeBroker::start(vec![Plan { leaderless: true, ..Plan::default() }]);
+    let other = FakeBroker::start(vec![]);
+    let clock = ManualClock::at(0);
+    let config = config(&[cut_off.name(), other.name()]);
+    let mut link = ProducerLink::new(config, 1, clock.clone());
+    for _ in 0..20 {
+        link.send("a", b"", b"x").expect("room");
+    }
+    let events = turn_until(&mut link, &clock, |link| link.unanswered() == 0);
+    let lost = events.iter().find_map(|event| match event {
+        LinkEvent::Disconnected { reason, .. } => Some(reason.clone()),
+        _ => None,
+    });
+    let lost = lost.expect("it was left");
+    assert!(lost.contains("unavailable: no leader"), "{lost}");
+    let first = cut_off.lock().seen.iter().filter(|(_, sequence)| *sequence == 1).count();
+    assert!(first > 5, "asked again meanwhile, {first} times");
+    assert!(clock.monotonic_ms() >= 3000, "an election has its time");
+    assert_stored_once_in_order(&other, 20);
+}
+
+/// What is logged while `act` runs on this thread, without times.
+fn logged(act: impl FnOnce()) -> Vec<String> {
+    #[derive(Clone, Default)]
+    struct Written(std::sync::Arc<std::sync::Mutex<Vec<u8>>>);
+    impl std::io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().expect("one thread").extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let written = Written::default();
+    let writer = written.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .without_time()
+        .with_target(false)
+        .with_ansi(false)
+        .with_max_level(tracing::Level::INFO)
+        .with_writer(move || writer.clone())
+        .finish();
+    tracing::subscriber::with_default(subscriber, act);
+    let text = String::from_utf8(written.0.lock().expect("one thread").clone()).expect("text");
+    text.lines().map(|line| line.trim().to_owned()).collect()
+}
+
+#[test]
+fn a_change_an_outage_and_its_end_are_one_line_each() {
+    let mut brokers: Vec<_> = (0..3).map(|_| FakeBroker::start(vec![])).collect();
+    let names: Vec<_> = brokers.iter().map(FakeBroker::name).collect();
+    let clock = ManualClock::at(0);
+    let mut link = ProducerLink::new(config(&names), 1, clock.clone());
+    let lines = logged(|| {
+        let send = |link: &mut ProducerLink| {
+            link.send("a", b"", b"x").expect("room");
+            turn_until(link, &clock, |link| link.unanswered() == 0);
+        };
+        send(&mut link);
+        brokers[0].stop();
+        send(&mut link);
+        send(&mut link);
+        for broker in &brokers {
+            broker.lock().cut_off = true;
+        }
+        brokers[2].stop();
+        link.send("a", b"", b"x").expect("room");
+        let until_ms = clock.monotonic_ms() + 60_000;
+        turn_until(&mut link, &clock, |_| clock.monotonic_ms() > until_ms);
+        brokers[1].lock().cut_off = false;
+        send(&mut link);
+    });
+    brokers.clear();
+    let [a, b, c] = names.as_slice() else { panic!("three") };
+    assert_eq!(lines[0], format!("INFO connected to {a}"));
+    assert!(lines[1].starts_with(&format!("WARN now at {b}, because {a} failed: ")), "{lines:?}");
+    let outage = &lines[2];
+    assert!(
+        outage.starts_with("WARN no broker serves (") && outage.contains("no leader"),
+        "{lines:?}"
+    );
+    assert!([a, b, c].iter().all(|name| outage.contains(*name)), "{lines:?}");
+    assert_eq!(lines[3..], [format!("INFO back at {b}")], "{lines:?}");
 }
 
 #[test]

@@ -185,7 +185,7 @@ impl Shell {
                 self.engine.on_message(&message, self.clock.wall_ms());
             }
             SubscriptionEvent::Connected { broker, positions } => {
-                info!(%broker, "connected");
+                debug!(%broker, "connected");
                 self.catch_up(&positions, subscription).await;
                 self.engine.watch(Some(self.clock.wall_ms()));
             }

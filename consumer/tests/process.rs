@@ -257,7 +257,7 @@ async fn no_moment_of_a_kill_loses_or_doubles_a_message_or_a_record() {
     let mut lines = Vec::new();
     for round in 0..ROUNDS {
         let consumer = Consumer::start(&broker, folder.path(), &args, &env);
-        until("connected", || consumer.log().contains("aklight_consumer::run: connected")).await;
+        until("connected", || consumer.log().contains("connected to")).await;
         broker.sample(&format!("web{round:02}"), now_ms(), 90.0);
         // Not a wait for something, but the moment itself.
         tokio::time::sleep(Duration::from_millis(round * 4)).await;

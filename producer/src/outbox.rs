@@ -43,22 +43,15 @@ pub struct Outbox {
     sequences: Sequences,
     backlog: Backlog,
     in_flight: BTreeMap<u64, InFlight>,
-    connection: Connection,
+    is_up: bool,
+    /// Whether the log said that late samples wait, and none was answered for since.
+    late_told: bool,
 }
 
 #[derive(Debug)]
 struct InFlight {
     record: Outgoing,
     spooled: bool,
-}
-
-/// What the log said last about the connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Connection {
-    Unknown,
-    NeverYet,
-    Up,
-    Lost,
 }
 
 impl Outbox {
@@ -71,7 +64,8 @@ impl Outbox {
             sequences,
             backlog,
             in_flight: BTreeMap::new(),
-            connection: Connection::Unknown,
+            is_up: false,
+            late_told: false,
         }
     }
 
@@ -92,10 +86,8 @@ impl Outbox {
     pub fn drive(&mut self) {
         for event in self.link.drive() {
             match event {
-                LinkEvent::Connected { broker } => self.connected(&broker),
-                LinkEvent::Disconnected { reason, retry_in_ms } => {
-                    self.disconnected(&reason, retry_in_ms);
-                }
+                LinkEvent::Connected { .. } => self.connected(),
+                LinkEvent::Disconnected { .. } => self.disconnected(),
                 LinkEvent::Stored { sequence, .. } => self.answered(sequence),
                 LinkEvent::Refused { sequence, error } => {
                     warn!("the broker refused sample {sequence} for good: {error}");
@@ -134,36 +126,30 @@ impl Outbox {
         }
     }
 
-    fn connected(&mut self, broker: &str) {
+    /// Which broker it is, the link has told.
+    fn connected(&mut self) {
         // Told once: from here on the backlog empties and nothing more goes.
         let lost = self.backlog.take_lost();
         if lost > 0 {
             warn!("{lost} samples were lost while no broker took them: there was no more room");
         }
         let late = self.backlog.len();
-        let how = if self.connection == Connection::Lost { "back at" } else { "connected to" };
-        info!("{how} {broker}, late samples to send: {late}");
-        self.connection = Connection::Up;
+        if late > 0 && !self.late_told {
+            info!("late samples to send: {late}");
+            self.late_told = true;
+        }
+        self.is_up = true;
     }
 
-    fn disconnected(&mut self, reason: &str, retry_in_ms: u64) {
-        match self.connection {
-            Connection::Up => {
-                info!("lost the broker ({reason}): keeping samples, next try in {retry_in_ms} ms");
-                self.connection = Connection::Lost;
-                self.keep_in_flight();
-            }
-            Connection::Unknown => {
-                warn!(
-                    "no broker answers yet ({reason}): keeping samples, next try in {retry_in_ms} ms"
-                );
-                self.connection = Connection::NeverYet;
-            }
-            Connection::NeverYet | Connection::Lost => {}
+    fn disconnected(&mut self) {
+        if self.is_up {
+            self.keep_in_flight();
         }
+        self.is_up = false;
     }
 
     fn answered(&mut self, sequence: u64) {
+        self.late_told = false;
         if let Some(InFlight { spooled: true, .. }) = self.in_flight.remove(&sequence) {
             self.backlog.done(sequence);
         }

@@ -58,8 +58,11 @@ impl Client {
         let stream = dial(config, broker).await?;
         let cutter = LineCutter::new(config.reply_bytes_max());
         let (config, broker) = (config.clone(), broker.to_owned());
+        let patience = config.request_timeout;
         let mut client = Self { config, broker, stream, cutter, out: Vec::new() };
+        client.config.request_timeout = client.config.greeting_timeout;
         client.ping().await.map_err(|error| error.to_string())?;
+        client.config.request_timeout = patience;
         Ok(client)
     }
 

@@ -31,6 +31,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, SockRef, Socket, Type};
 
 use super::config::ClientConfig;
+use super::dial::plain;
 use super::dialer::Dialer;
 use super::pipeline::{Answer, Pipeline};
 use super::socket;
@@ -300,7 +301,7 @@ impl ProducerLink {
             (Ok(None), Err(_)) => {
                 format!("no connection within {} ms", millis(self.config.connect_timeout))
             }
-            (Ok(Some(error)) | Err(error), _) => error.to_string(),
+            (Ok(Some(error)) | Err(error), _) => plain(&error),
         };
         // A name may have several addresses (::1 and 127.0.0.1), of which only one is served.
         if further.is_empty() { Err(failure) } else { self.dial(further, now_ms) }

@@ -12,6 +12,12 @@ pub const PORT_DEFAULT: u16 = 7000;
 /// or twice (after 1 s, then 2 s) and still move on quickly to the next broker.
 pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 
+/// How long a broker may take for the first answer on a connection: longer than the five seconds
+/// for which one waits for a leader, so that its `unavailable` is heard; much shorter than other
+/// answers may take, because one that takes connections and says nothing (it is stopped, or waits
+/// for its peers) should cost a client little.
+pub const GREETING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(7);
+
 /// How long an answer may take: longer than the ten seconds that a broker itself waits for a
 /// majority, so that its `unavailable` is heard.
 pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
@@ -27,6 +33,8 @@ pub struct ClientConfig {
     pub backoff: Backoff,
     /// How long a connection may take to come about.
     pub connect_timeout: Duration,
+    /// How long the first answer on a connection may take.
+    pub greeting_timeout: Duration,
     /// How long an answer may take.
     pub request_timeout: Duration,
     /// The longest line that the brokers take, without its newline.
@@ -42,6 +50,7 @@ impl ClientConfig {
             id: id.to_owned(),
             backoff: Backoff::default(),
             connect_timeout: CONNECT_TIMEOUT_DEFAULT,
+            greeting_timeout: GREETING_TIMEOUT_DEFAULT,
             request_timeout: REQUEST_TIMEOUT_DEFAULT,
             line_bytes_max: LINE_BYTES_MAX,
         }

@@ -23,7 +23,7 @@ pub(crate) async fn dial(config: &ClientConfig, broker: &str) -> Result<TcpStrea
 }
 
 /// An error of the system without its number.
-fn plain(error: &std::io::Error) -> String {
+pub(super) fn plain(error: &std::io::Error) -> String {
     let text = error.to_string();
     let cut = text.find(" (os error").unwrap_or(text.len());
     text[..cut].to_lowercase()

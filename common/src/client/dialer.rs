@@ -6,12 +6,13 @@
 //! broker answered more than the greeting), so that brokers that accept and hang up are not
 //! dialled in a hot loop.
 //!
-//! Each loss is told in the log once; the attempts after it are whispered.
+//! What of this is told in the log is [`Telling`]'s business; the attempts are whispered.
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
 use super::backoff::Backoff;
+use super::telling::{Telling, Word};
 
 /// A turn through the list of brokers.
 #[derive(Debug)]
@@ -21,13 +22,15 @@ pub(crate) struct Dialer {
     failures: u32,
     backoff: Backoff,
     rng: SmallRng,
+    telling: Telling,
 }
 
 impl Dialer {
     /// Begins with the first broker.
     pub(crate) fn new(brokers: Vec<String>, backoff: Backoff) -> Self {
         let rng = SmallRng::from_os_rng();
-        Self { brokers, next: 0, failures: 0, backoff, rng }
+        let telling = Telling::new(brokers.len());
+        Self { brokers, next: 0, failures: 0, backoff, rng, telling }
     }
 
     /// The broker whose turn it is; `None` only where the list is empty.
@@ -36,14 +39,23 @@ impl Dialer {
     }
 
     /// The broker let this client in.
-    pub(crate) fn connected(&self) {
-        if let Some(broker) = self.broker() {
-            tracing::debug!(broker, after_failures = self.failures, "connected");
+    pub(crate) fn connected(&mut self) {
+        if let Some(broker) = self.brokers.get(self.next) {
+            tracing::debug!(broker, after_failures = self.failures, "let in");
+            tell(self.telling.connected(broker));
+        }
+    }
+
+    /// The broker does what it is asked, though it did not yet prove that it goes on.
+    pub(crate) fn serves(&mut self) {
+        if let Some(broker) = self.brokers.get(self.next) {
+            tell(self.telling.serves(broker));
         }
     }
 
     /// The broker did real work on this connection: the next loss is a new one.
     pub(crate) fn proved(&mut self) {
+        self.serves();
         self.failures = 0;
     }
 
@@ -60,12 +72,17 @@ impl Dialer {
             0
         };
         let next = self.broker().unwrap_or("(none)");
-        if self.failures == 1 {
-            tracing::warn!(broker, reason, next, "no connection; trying on by itself");
-        } else {
-            tracing::debug!(broker, reason, next, wait_ms, "still no connection");
-        }
+        tracing::debug!(broker, reason, next, wait_ms, "no connection");
+        tell(self.telling.failed(&broker, reason));
         wait_ms
+    }
+}
+
+fn tell(word: Option<Word>) {
+    match word {
+        None => {}
+        Some(Word::Good(text)) => tracing::info!("{text}"),
+        Some(Word::Bad(text)) => tracing::warn!("{text}"),
     }
 }
 

@@ -17,6 +17,9 @@
 //! come in the order of `in_flight`. A sequence leaves only with an event, so every record is
 //! answered once.
 //!
+//! A record that is `unavailable` again and again, for [`STUCK_MS_MAX`], ends the connection: the
+//! broker may be cut off from a leader that the next one can reach.
+//!
 //! Records are sent in the order of their sequences, and again after a reconnection. Only a
 //! passing error (`busy`, `unavailable`) may let a record that was sent behind the refused one be
 //! stored before it.
@@ -40,6 +43,11 @@ pub(crate) const UNANSWERED_BYTES_MAX: usize = 64 << 20;
 /// How much is written ahead of the socket: enough to fill its buffer at one go, little enough
 /// that a pause takes effect soon.
 const OUT_BYTES_MAX: usize = 256 << 10;
+
+/// How long a record may be `unavailable` on one connection before another broker is tried: an
+/// election takes a second or two, and within it no other broker knows better. A broker that
+/// waits for a leader before it says so is left at its second answer.
+const STUCK_MS_MAX: u64 = 3_000;
 
 /// As many records are unanswered as the protocol (or the memory set aside for them) allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -88,6 +96,8 @@ pub(crate) struct Pipeline {
     /// Until when nothing is sent, after a passing error.
     paused_until_ms: Option<u64>,
     passing_errors: u32,
+    /// A record that this broker could not store for want of a leader, and since when.
+    stuck: Option<(u64, u64)>,
     /// Whether this connection has answered for a record.
     proved: bool,
 }
@@ -110,6 +120,7 @@ impl Pipeline {
             waiting_since_ms: None,
             paused_until_ms: None,
             passing_errors: 0,
+            stuck: None,
             proved: false,
         }
     }
@@ -210,6 +221,7 @@ impl Pipeline {
         self.waiting_since_ms = None;
         self.paused_until_ms = None;
         self.passing_errors = 0;
+        self.stuck = None;
         self.proved = false;
         debug_assert_eq!(self.unsent.len(), self.records.len());
     }
@@ -252,6 +264,7 @@ impl Pipeline {
                 if error.code.is_passing() {
                     self.unsent.insert(sequence);
                     self.pause(now_ms);
+                    self.check_stuck(sequence, &error, now_ms)?;
                 } else {
                     self.forget(sequence);
                     self.proved = true;
@@ -270,6 +283,7 @@ impl Pipeline {
 
     fn take(&mut self, sequence: u64) -> Unanswered {
         let record = self.records.remove(&sequence).expect("what is in flight is in `records`");
+        self.stuck = self.stuck.filter(|(stuck, _)| *stuck != sequence);
         self.bytes -= record.line.len();
         record
     }
@@ -282,6 +296,20 @@ impl Pipeline {
         self.bytes += record.line.len();
         self.records.insert(sequence, record);
         self.in_flight.push_front(sequence);
+    }
+
+    /// An error ends the connection: another broker may do better.
+    fn check_stuck(&mut self, sequence: u64, error: &WireError, now_ms: u64) -> Result<(), String> {
+        if error.code != ErrorCode::Unavailable {
+            return Ok(());
+        }
+        // Of many records one tells enough: they go the same way.
+        let (stuck, since_ms) = *self.stuck.get_or_insert((sequence, now_ms));
+        if stuck == sequence && now_ms >= since_ms + STUCK_MS_MAX {
+            let waited_ms = now_ms - since_ms;
+            return Err(format!("it stored nothing of this for {waited_ms} ms: {error}"));
+        }
+        Ok(())
     }
 
     fn pause(&mut self, now_ms: u64) {
@@ -331,13 +359,13 @@ impl Pipeline {
 
     /// When `fill` or `check_time` will have something to do though nothing arrives.
     pub(crate) fn wake_ms(&self) -> Option<u64> {
-        let timeout_ms = self.waiting_since_ms.map(|since| since + self.request_timeout_ms());
+        let timeout_ms = self.waiting_since_ms.map(|since| since + self.answer_ms_max());
         [timeout_ms, self.paused_until_ms].into_iter().flatten().min()
     }
 
     /// An error ends the connection: the broker has been silent for too long.
     pub(crate) fn check_time(&self, now_ms: u64) -> Result<(), String> {
-        let limit_ms = self.request_timeout_ms();
+        let limit_ms = self.answer_ms_max();
         match self.waiting_since_ms {
             Some(since) if now_ms >= since + limit_ms => {
                 Err(format!("the broker did not answer within {limit_ms} ms"))
@@ -346,8 +374,12 @@ impl Pipeline {
         }
     }
 
-    fn request_timeout_ms(&self) -> u64 {
-        u64::try_from(self.config.request_timeout.as_millis()).unwrap_or(u64::MAX / 2)
+    fn answer_ms_max(&self) -> u64 {
+        let limit = match self.phase {
+            Phase::Registering => self.config.greeting_timeout,
+            Phase::Offline | Phase::Ready => self.config.request_timeout,
+        };
+        u64::try_from(limit.as_millis()).unwrap_or(u64::MAX / 2)
     }
 
     /// What became of records since the last call.

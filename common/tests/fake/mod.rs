@@ -34,6 +34,10 @@ pub struct Plan {
     pub lose_ack: bool,
     /// Never answer anything.
     pub silent: bool,
+    /// Answer for no record.
+    pub silent_for_records: bool,
+    /// Have no leader: `unavailable` for whatever needs one, but take producers' registrations.
+    pub leaderless: bool,
     /// Write so many bytes at a time.
     pub chunk: Option<usize>,
 }
@@ -61,6 +65,8 @@ pub struct Inner {
     pub connections: usize,
     /// Hang up on whoever comes.
     pub closed: bool,
+    /// From now on every connection is `leaderless`.
+    pub cut_off: bool,
     sessions: Vec<Session>,
 }
 
@@ -296,6 +302,14 @@ fn answer(line: &[u8], peer: &mut Peer, inner: &mut Inner) -> (Vec<u8>, bool) {
     if !matches!(command, Command::ProduceOnce { .. }) {
         inner.lines.push(String::from_utf8_lossy(line).into_owned());
     }
+    let needs_leader =
+        !matches!(command, Command::RegisterProducer { .. } | Command::Ping { .. } | Command::Quit);
+    if (inner.cut_off || peer.plan.leaderless) && needs_leader {
+        if let Command::ProduceOnce { sequence, .. } = command {
+            inner.seen.push((peer.connection, sequence));
+        }
+        return (encode(&Reply::Err(ErrorCode::Unavailable.with("no leader"))), true);
+    }
     let reply = match command {
         Command::RegisterProducer { id, .. } => {
             peer.producer = id.to_owned();
@@ -365,6 +379,9 @@ fn answer(line: &[u8], peer: &mut Peer, inner: &mut Inner) -> (Vec<u8>, bool) {
 
 fn produce(sequence: u64, kept: Kept, peer: &mut Peer, inner: &mut Inner) -> (Vec<u8>, bool) {
     inner.seen.push((peer.connection, sequence));
+    if peer.plan.silent_for_records {
+        return (Vec::new(), true);
+    }
     if let Some(at) = peer.plan.refuse.iter().position(|(s, _)| *s == sequence) {
         let (_, code) = peer.plan.refuse.remove(at);
         return (encode(&Reply::Err(code.with("as the plan says"))), true);

@@ -3,6 +3,10 @@
 //! The broker answers in the order of the questions, and pushes records between the answers, so
 //! a line is either a record or the answer to the oldest question. An ACK is answered only when
 //! it is refused; the PING behind each batch of them says where its refusals end.
+//!
+//! A line that has long been silent is asked for a sign of life, and the question is CLUSTER: a
+//! broker answers it only when it has heard from the leaders. One that is alive but cut off from
+//! its peers answers every PING, and would be waited at for records that can never come.
 
 use std::collections::VecDeque;
 use std::io;
@@ -29,8 +33,10 @@ const TOKEN: &[u8] = b"acks";
 enum Question {
     Register,
     Subscribe,
-    /// The PING behind a batch of ACKs, or one that only asks for a sign of life.
+    /// The PING behind a batch of ACKs.
     Barrier,
+    /// A CLUSTER, of which only the end counts.
+    Life,
     Quit,
 }
 
@@ -45,6 +51,8 @@ pub(super) enum Said {
     AckRefused(WireError),
     /// Every ACK sent before is durable, but for those refused.
     Barrier,
+    /// The broker is there, and so is its cluster.
+    Alive,
     Bye,
 }
 
@@ -59,9 +67,15 @@ pub(super) struct Connection {
 }
 
 impl Connection {
+    /// A connection whose answers may take so long.
     pub(super) fn new(stream: TcpStream, reply_bytes_max: usize, patience: Duration) -> Self {
         let cutter = LineCutter::new(reply_bytes_max);
         Self { stream, cutter, out: BytesMut::new(), questions: VecDeque::new(), patience }
+    }
+
+    /// From now on answers may take so long, and so long may the line be silent.
+    pub(super) fn set_patience(&mut self, patience: Duration) {
+        self.patience = patience;
     }
 
     pub(super) fn register(&mut self, id: &str, persistent: bool) {
@@ -92,7 +106,7 @@ impl Connection {
         self.questions.extend(question);
     }
 
-    /// Whether a batch of ACKs or a sign of life is still unanswered.
+    /// Whether a batch of ACKs is still unanswered.
     pub(super) fn awaits_barrier(&self) -> bool {
         self.questions.contains(&Question::Barrier)
     }
@@ -104,12 +118,17 @@ impl Connection {
 
     /// The next line that has arrived, if one has. An error ends the connection.
     pub(super) fn next_said(&mut self) -> Result<Option<Said>, String> {
-        let Some(line) = self.cutter.next_line() else { return Ok(None) };
-        let Line::Whole(line) = line else {
-            return Err("the broker sent a line that is too long to be a record".to_owned());
-        };
-        let reply = Reply::decode(&line).map_err(|error| error.to_string())?;
-        self.understand(reply).map(Some)
+        while let Some(line) = self.cutter.next_line() {
+            let Line::Whole(line) = line else {
+                return Err("the broker sent a line that is too long to be a record".to_owned());
+            };
+            let reply = Reply::decode(&line).map_err(|error| error.to_string())?;
+            let listed = matches!(reply, Reply::Broker { .. } | Reply::Partition { .. });
+            if !(listed && self.questions.front() == Some(&Question::Life)) {
+                return self.understand(reply).map(Some);
+            }
+        }
+        Ok(None)
     }
 
     fn understand(&mut self, reply: Reply<'_>) -> Result<Said, String> {
@@ -129,6 +148,10 @@ impl Connection {
             (Some(Question::Subscribe), Reply::Ok) => Said::Subscribed,
             (Some(Question::Subscribe), Reply::Err(error)) => Said::SubscriptionRefused(error),
             (Some(Question::Barrier), Reply::Pong(token)) if token == TOKEN => Said::Barrier,
+            (Some(Question::Life), Reply::End { .. }) => Said::Alive,
+            (Some(Question::Life), Reply::Err(error)) => {
+                return Err(format!("the broker has lost its cluster: {error}"));
+            }
             (Some(Question::Quit), Reply::Bye) => Said::Bye,
             (_, Reply::Err(error)) => {
                 return Err(format!("the broker ended the connection: {error}"));
@@ -140,7 +163,7 @@ impl Connection {
     }
 
     /// Waits until something was written or, if it `reads`, something has arrived. Silence is
-    /// then answered with a PING, and silence after that is an error. Safe to be cancelled.
+    /// then answered with a question, and silence after that is an error. Safe to be cancelled.
     pub(super) async fn step(&mut self, reads: bool) -> Result<(), String> {
         if !reads && self.out.is_empty() {
             return std::future::pending().await;
@@ -164,7 +187,7 @@ impl Connection {
             // A caller who takes his time is no fault of the broker's.
             Err(_) if !reads => Ok(()),
             Err(_) if self.questions.is_empty() => {
-                self.acknowledge(&Batch::new());
+                self.ask(&Command::Cluster, Some(Question::Life));
                 Ok(())
             }
             Err(_) => Err(format!("the broker did not answer within {:?}", self.patience)),

@@ -132,10 +132,11 @@ impl Task {
         let broker = self.dialer.broker().ok_or("no broker was given")?.to_owned();
         let stream = dial(&self.config, &broker).await?;
         let (reply_bytes_max, patience) =
-            (self.config.reply_bytes_max(), self.config.request_timeout);
+            (self.config.reply_bytes_max(), self.config.greeting_timeout);
         let mut connection = Connection::new(stream, reply_bytes_max, patience);
         connection.register(&id, self.persistent);
         let positions = self.await_registration(&mut connection).await?;
+        connection.set_patience(self.config.request_timeout);
         self.dialer.connected();
         let connected = SubscriptionEvent::Connected { broker: broker.clone(), positions };
         if self.persistent {
@@ -143,6 +144,7 @@ impl Task {
             self.pending.push_back(connected);
         } else {
             self.begin_live(&mut connection, &broker, connected).await?;
+            self.dialer.serves();
         }
         self.connected_before = true;
         Ok(connection)
@@ -250,6 +252,7 @@ impl Task {
                 self.dialer.proved();
                 self.shared.acks.lock().confirmed();
             }
+            Said::Alive => self.dialer.proved(),
             // The next connection, after a wait, sends them again.
             Said::AckRefused(error) if error.code.is_passing() => {
                 return Err(format!("the broker could not store what was acknowledged: {error}"));
@@ -265,7 +268,12 @@ impl Task {
                 self.unanswered_subscribes -= 1;
                 self.tell_refusal(error);
             }
-            Said::Subscribed => self.unanswered_subscribes -= 1,
+            Said::Subscribed => {
+                self.unanswered_subscribes -= 1;
+                if self.unanswered_subscribes == 0 {
+                    self.dialer.serves();
+                }
+            }
             Said::Bye => {}
             Said::Registered(_) | Said::RegistrationRefused(_) => {
                 return Err("the broker answered a registration twice".to_owned());
