@@ -3,20 +3,24 @@
 //! Each file is kept twice, as a process sees it and as the platter has it, with the changes
 //! that lie between the two; names likewise. [`MemoryDisk::crash`] makes the disk that the next
 //! start would find: of every file's unsynced changes, each 512-byte sector may or may not have
-//! arrived; of the unsynced names, a prefix. The crashed disk's open files go on working for
-//! whoever still holds them, and reach nobody.
+//! arrived; of each folder's unsynced names, a prefix. The crashed disk's open files go on working
+//! for whoever still holds them, and reach nobody.
+//!
+//! Nothing here is left to chance: what arrives is drawn from the caller's seed, and everything is
+//! walked through in the order of its name. One history and one seed make one disk.
 //!
 //! A failed sync does what Linux does: the bytes stay readable, but no later sync will save
 //! them. (A file's length is another matter: it is in the file system's journal, and a journal that
 //! fails ends every write there.)
 //!
-//! Left out: folders (every path's folder exists, durably), permissions, and damage other than
-//! flipped bits and cut files.
+//! Left out: folders (every path's folder exists, durably; one is listed once a file is below it),
+//! permissions, and damage other than flipped bits and cut files.
 
 mod change;
+mod fault;
 mod op;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,6 +29,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::{Disk, DiskFile, DiskLock};
 use change::{Change, Dice, FileState, NameChange};
+use fault::Faults;
 pub use op::DiskOp;
 
 /// A disk in memory. Clones share it.
@@ -39,27 +44,25 @@ struct Shared {
     gate: Condvar,
 }
 
+/// Operations that the trace keeps: more than any one turn of a log does. The oldest go, or a
+/// simulation that never looks would fill the memory with them.
+const TRACE_OPS_MAX: usize = 100_000;
+
 #[derive(Default)]
 struct Inner {
-    files: HashMap<u64, FileState>,
+    files: BTreeMap<u64, FileState>,
     next_id: u64,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
-    pending_names: Vec<NameChange>,
-    locks: HashSet<PathBuf>,
-    trace: Vec<DiskOp>,
-    faults: Vec<Fault>,
+    /// What was done to the names of a folder since it was synced, by folder.
+    pending_names: BTreeMap<PathBuf, Vec<NameChange>>,
+    locks: BTreeSet<PathBuf>,
+    trace: VecDeque<DiskOp>,
+    faults: Faults,
     write_bytes_max: Option<usize>,
     capacity: Option<u64>,
     syncs_held: bool,
     syncs_waiting: usize,
-}
-
-struct Fault {
-    kind: &'static str,
-    name_holds: String,
-    operations_before: usize,
-    error: io::ErrorKind,
 }
 
 impl MemoryDisk {
@@ -77,7 +80,7 @@ impl MemoryDisk {
 
     /// The operations since the last call.
     pub fn take_trace(&self) -> Vec<DiskOp> {
-        std::mem::take(&mut self.shared.inner.lock().trace)
+        std::mem::take(&mut self.shared.inner.lock().trace).into()
     }
 
     /// Makes one operation fail: the next of that kind (a word of [`DiskOp`]'s text: `write`,
@@ -90,8 +93,25 @@ impl MemoryDisk {
         operations_before: usize,
         error: io::ErrorKind,
     ) {
-        let fault = Fault { kind, name_holds: name_holds.to_owned(), operations_before, error };
-        self.shared.inner.lock().faults.push(fault);
+        let mut inner = self.shared.inner.lock();
+        inner.faults.add_once(kind, name_holds, operations_before, error);
+    }
+
+    /// Makes every operation of these kinds (of all kinds that change something, if none is
+    /// named) fail on every path that holds `path_holds`, its folders included, until
+    /// [`Self::clear_faults`]. A crash does not end it: a broken disk stays broken.
+    pub fn fail_always(
+        &self,
+        kinds: &'static [&'static str],
+        path_holds: &str,
+        error: io::ErrorKind,
+    ) {
+        self.shared.inner.lock().faults.add_standing(kinds, path_holds, error);
+    }
+
+    /// Takes away every fault that was ordered.
+    pub fn clear_faults(&self) {
+        self.shared.inner.lock().faults = Faults::default();
     }
 
     /// Makes every write stop after so many bytes.
@@ -99,9 +119,22 @@ impl MemoryDisk {
         self.shared.inner.lock().write_bytes_max = Some(bytes_max);
     }
 
-    /// Gives the disk a size.
+    /// Gives the disk a size. What is there already stays, even if it is more; it may not grow.
     pub fn limit(&self, bytes: u64) {
         self.shared.inner.lock().capacity = Some(bytes);
+    }
+
+    /// Gives the disk room without end again.
+    pub fn lift_limit(&self) {
+        self.shared.inner.lock().capacity = None;
+    }
+
+    /// Every file with its bytes, as a process sees them, in the order of their paths.
+    #[must_use]
+    pub fn files(&self) -> Vec<(PathBuf, u64)> {
+        let inner = self.shared.inner.lock();
+        let len = |id| inner.files.get(id).map_or(0, |file| file.now.len() as u64);
+        inner.names.iter().map(|(path, id)| (path.clone(), len(id))).collect()
     }
 
     /// Holds up every sync of a file until [`Self::release_syncs`].
@@ -131,7 +164,7 @@ impl MemoryDisk {
         inner.files.get(id).map(|file| file.now.clone())
     }
 
-    /// Turns one bit of a file over, on the platter too.
+    /// Turns one bit of a file over, on the platter too. Does nothing behind the file's end.
     pub fn flip_bit(&self, path: &Path, bit: usize) {
         self.edit(path, |bytes| {
             if let Some(byte) = bytes.get_mut(bit / 8) {
@@ -145,6 +178,8 @@ impl MemoryDisk {
         self.edit(path, |bytes| bytes.truncate(bytes_left));
     }
 
+    /// Damages a file. What was written to it and not synced stays on its way, and may still
+    /// arrive over the damage at a crash: a disk that was just crashed has nothing on its way.
     fn edit(&self, path: &Path, edit: impl Fn(&mut Vec<u8>)) {
         let mut inner = self.shared.inner.lock();
         let Some(id) = inner.names.get(path).copied() else { return };
@@ -155,17 +190,19 @@ impl MemoryDisk {
     }
 
     /// The disk that is found after the power went now. What of the unsynced had arrived is
-    /// drawn from `seed`.
+    /// drawn from `seed`. Its size and its standing faults are this one's.
     #[must_use]
     pub fn crash(&self, seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let inner = self.shared.inner.lock();
         let mut names = inner.durable_names.clone();
-        let arrived = dice.below(inner.pending_names.len() as u64 + 1);
-        for change in inner.pending_names.iter().take(usize::try_from(arrived).unwrap_or(0)) {
-            change.apply(&mut names);
+        for pending in inner.pending_names.values() {
+            let arrived = dice.below(pending.len() as u64 + 1);
+            for change in pending.iter().take(usize::try_from(arrived).unwrap_or(0)) {
+                change.apply(&mut names);
+            }
         }
-        let mut files = HashMap::new();
+        let mut files = BTreeMap::new();
         for id in names.values() {
             let Some(file) = inner.files.get(id) else { continue };
             let mut bytes = file.durable.clone();
@@ -173,7 +210,7 @@ impl MemoryDisk {
                 change.apply_in_part(&mut bytes, &mut dice);
             }
             let settled = FileState {
-                name: file.name.clone(),
+                path: file.path.clone(),
                 now: bytes.clone(),
                 durable: bytes,
                 pending: Vec::new(),
@@ -185,7 +222,7 @@ impl MemoryDisk {
             next_id: inner.next_id,
             durable_names: names.clone(),
             names,
-            ..Inner::default()
+            ..inner.restarted()
         };
         Self { shared: Arc::new(Shared { inner: Mutex::new(after), gate: Condvar::new() }) }
     }
@@ -200,38 +237,32 @@ impl MemoryDisk {
             names: inner.names.clone(),
             durable_names: inner.durable_names.clone(),
             pending_names: inner.pending_names.clone(),
-            ..Inner::default()
+            ..inner.restarted()
         };
         Self { shared: Arc::new(Shared { inner: Mutex::new(after), gate: Condvar::new() }) }
     }
 }
 
 impl Inner {
+    /// What a restart finds, the files apart.
+    fn restarted(&self) -> Self {
+        Self { faults: self.faults.after_restart(), capacity: self.capacity, ..Self::default() }
+    }
+
     /// Notes an operation, unless it is one that shall fail.
-    fn allow(&mut self, op: DiskOp) -> io::Result<()> {
-        let text = op.to_string();
-        let mut failed = None;
-        for (place, fault) in self.faults.iter_mut().enumerate() {
-            if fault.kind != op.kind() || !text.contains(&fault.name_holds) {
-                continue;
-            }
-            if fault.operations_before == 0 {
-                failed = Some((place, fault.error));
-                break;
-            }
-            fault.operations_before -= 1;
+    fn allow(&mut self, op: DiskOp, path: &Path) -> io::Result<()> {
+        self.faults.check(&op, path)?;
+        if self.trace.len() == TRACE_OPS_MAX {
+            self.trace.pop_front();
         }
-        if let Some((place, error)) = failed {
-            self.faults.remove(place);
-            return Err(io::Error::new(error, format!("a fault was ordered for: {text}")));
-        }
-        self.trace.push(op);
+        self.trace.push_back(op);
         Ok(())
     }
 
     fn rename_or_remove(&mut self, change: NameChange) {
         change.apply(&mut self.names);
-        self.pending_names.push(change);
+        let folder = change.path().parent().unwrap_or(Path::new("")).to_owned();
+        self.pending_names.entry(folder).or_default().push(change);
     }
 
     fn used(&self) -> u64 {
@@ -259,8 +290,13 @@ impl Disk for MemoryDisk {
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let inner = self.shared.inner.lock();
-        let inside = inner.names.keys().filter(|path| path.parent() == Some(dir));
-        Ok(inside.map(|path| name_of(path)).collect())
+        let below = inner.names.keys().filter_map(|path| path.strip_prefix(dir).ok());
+        let firsts = below.filter_map(|path| path.components().next());
+        let mut names: Vec<_> =
+            firsts.map(|name| name.as_os_str().to_string_lossy().into_owned()).collect();
+        // Paths are sorted by their parts: the files of one folder stand together.
+        names.dedup();
+        Ok(names)
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
@@ -271,11 +307,11 @@ impl Disk for MemoryDisk {
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let mut inner = self.shared.inner.lock();
-        inner.allow(DiskOp::Create(name_of(path)))?;
+        inner.allow(DiskOp::Create(name_of(path)), path)?;
         // Emptying an existing file is modelled as a new one in its place.
         let id = inner.next_id;
         inner.next_id += 1;
-        inner.files.insert(id, FileState { name: name_of(path), ..FileState::default() });
+        inner.files.insert(id, FileState { path: path.to_owned(), ..FileState::default() });
         inner.rename_or_remove(NameChange::Set(path.to_owned(), id));
         Ok(Arc::new(MemoryFile { shared: self.shared.clone(), id }))
     }
@@ -285,7 +321,7 @@ impl Disk for MemoryDisk {
         if !inner.names.contains_key(path) {
             return Err(io::ErrorKind::NotFound.into());
         }
-        inner.allow(DiskOp::Remove(name_of(path)))?;
+        inner.allow(DiskOp::Remove(name_of(path)), path)?;
         inner.rename_or_remove(NameChange::Remove(path.to_owned()));
         Ok(())
     }
@@ -293,19 +329,18 @@ impl Disk for MemoryDisk {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.shared.inner.lock();
         let id = *inner.names.get(from).ok_or(io::ErrorKind::NotFound)?;
-        inner.allow(DiskOp::Rename(name_of(from), name_of(to)))?;
-        inner.file(id)?.name = name_of(to);
+        inner.allow(DiskOp::Rename(name_of(from), name_of(to)), from)?;
+        inner.file(id)?.path = to.to_owned();
         inner.rename_or_remove(NameChange::Set(to.to_owned(), id));
         inner.rename_or_remove(NameChange::Remove(from.to_owned()));
         Ok(())
     }
 
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let mut inner = self.shared.inner.lock();
-        inner.allow(DiskOp::SyncDir)?;
-        let Inner { pending_names, durable_names, .. } = &mut *inner;
-        for change in pending_names.drain(..) {
-            change.apply(durable_names);
+        inner.allow(DiskOp::SyncDir, dir)?;
+        for change in inner.pending_names.remove(dir).unwrap_or_default() {
+            change.apply(&mut inner.durable_names);
         }
         Ok(())
     }
@@ -349,8 +384,8 @@ impl MemoryFile {
     fn change(&self, op: impl FnOnce(String) -> DiskOp, change: Change) -> io::Result<()> {
         let mut inner = self.shared.inner.lock();
         let file = inner.file(self.id)?;
-        let (name, size) = (file.name.clone(), file.now.len());
-        inner.allow(op(name))?;
+        let (path, size) = (file.path.clone(), file.now.len());
+        inner.allow(op(name_of(&path)), &path)?;
         let size_after = match &change {
             Change::Write(at, bytes) => at + bytes.len(),
             Change::Size(size) => *size,
@@ -395,8 +430,8 @@ impl DiskFile for MemoryFile {
             self.shared.gate.wait(&mut inner);
         }
         inner.syncs_waiting -= 1;
-        let name = inner.file(self.id)?.name.clone();
-        let allowed = inner.allow(DiskOp::Sync(name));
+        let path = inner.file(self.id)?.path.clone();
+        let allowed = inner.allow(DiskOp::Sync(name_of(&path)), &path);
         let file = inner.file(self.id)?;
         if let Err(error) = allowed {
             file.pending.retain(|change| matches!(change, Change::Size(_)));
@@ -465,5 +500,92 @@ mod tests {
         file.sync().expect("synced");
         assert_eq!(disk.contents(Path::new("/d/a")), Some(b"x".to_vec()));
         assert_eq!(disk.crash(1).contents(Path::new("/d/a")), Some(Vec::new()));
+    }
+
+    fn put(disk: &MemoryDisk, path: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = disk.create(Path::new(path))?;
+        file.write_at(&[IoSlice::new(bytes)], 0)?;
+        file.sync()
+    }
+
+    #[test]
+    fn the_names_of_one_folder_are_not_saved_by_a_sync_of_another() {
+        let disk = MemoryDisk::new();
+        put(&disk, "/a/x", b"x").expect("written");
+        put(&disk, "/b/x", b"x").expect("written");
+        disk.sync_dir(Path::new("/a")).expect("synced");
+        let has = |seed, path| disk.crash(seed).contents(Path::new(path)).is_some();
+        assert!((0..64).all(|seed| has(seed, "/a/x")));
+        assert!((0..64).any(|seed| has(seed, "/b/x")) && !(0..64).all(|seed| has(seed, "/b/x")));
+    }
+
+    #[test]
+    fn one_history_and_one_seed_make_one_disk() {
+        let history = || {
+            let disk = MemoryDisk::new();
+            for n in 0..20 {
+                let file = disk.create(Path::new(&format!("/d{}/f{n}", n % 3))).expect("created");
+                file.write_at(&[IoSlice::new(&[n; 3000])], 0).expect("written");
+                if n % 4 == 0 {
+                    disk.sync_dir(Path::new("/d1")).expect("synced");
+                }
+            }
+            disk
+        };
+        let whole = |disk: &MemoryDisk| -> Vec<_> {
+            let files = disk.files().into_iter();
+            files.map(|(path, _)| (disk.contents(&path), path)).collect()
+        };
+        let (one, two) = (history(), history());
+        for seed in 0..50 {
+            assert_eq!(whole(&one.crash(seed)), whole(&two.crash(seed)), "seed {seed}");
+        }
+        assert!((0..50).any(|seed| whole(&one.crash(seed)) != whole(&one.crash(seed + 1))));
+    }
+
+    #[test]
+    fn files_and_folders_are_listed_in_order() {
+        let disk = MemoryDisk::new();
+        for (path, bytes) in [("/d/b", 3), ("/d/p_0/x", 1), ("/d/p_0/y", 2), ("/d/a", 0)] {
+            put(&disk, path, &vec![0; bytes]).expect("written");
+        }
+        assert_eq!(disk.list(Path::new("/d")).expect("listed"), ["a", "b", "p_0"]);
+        assert_eq!(disk.list(Path::new("/d/p_0")).expect("listed"), ["x", "y"]);
+        assert_eq!(disk.list(Path::new("/d/p")).expect("listed"), Vec::<String>::new());
+        let sizes: Vec<_> = disk.files().into_iter().map(|(_, bytes)| bytes).collect();
+        assert_eq!(sizes, [0, 3, 1, 2]);
+    }
+
+    #[test]
+    fn a_standing_fault_stays_over_a_crash_until_it_is_cleared() {
+        let disk = MemoryDisk::new();
+        disk.fail_always(&["write", "sync"], "/p_0/", io::ErrorKind::Other);
+        for disk in [disk.clone(), disk.crash(1), disk.kill()] {
+            for _ in 0..3 {
+                assert!(put(&disk, "/d/p_0/x", b"x").is_err());
+            }
+            put(&disk, "/d/p_1/x", b"x").expect("another folder");
+            disk.clear_faults();
+            put(&disk, "/d/p_0/x", b"x").expect("mended");
+        }
+        disk.fail_always(&[], "", io::ErrorKind::Other);
+        assert!(disk.create(Path::new("/d/z")).is_err() && disk.sync_dir(Path::new("/d")).is_err());
+        assert_eq!(disk.contents(Path::new("/d/p_1/x")), Some(b"x".to_vec()), "reads go on");
+    }
+
+    #[test]
+    fn a_full_disk_stays_full_over_a_crash_until_there_is_room() {
+        let disk = MemoryDisk::new();
+        put(&disk, "/d/a", &[1; 100]).expect("written");
+        disk.sync_dir(Path::new("/d")).expect("synced");
+        disk.limit(120);
+        let disk = disk.crash(1);
+        let full = put(&disk, "/d/b", &[1; 21]).expect_err("full");
+        assert_eq!(full.kind(), io::ErrorKind::StorageFull);
+        put(&disk, "/d/b", &[1; 20]).expect("what fits");
+        disk.limit(200);
+        put(&disk, "/d/c", &[1; 80]).expect("room again");
+        disk.lift_limit();
+        put(&disk, "/d/e", &[1; 8000]).expect("room without end");
     }
 }

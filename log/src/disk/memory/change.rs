@@ -1,7 +1,7 @@
 //! What lies between what a process sees and what is on the platter, and how much of it arrives.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// What a disk writes at once or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -9,7 +9,7 @@ const SECTOR_BYTES: usize = 512;
 /// A file, twice.
 #[derive(Default, Clone)]
 pub(super) struct FileState {
-    pub name: String,
+    pub path: PathBuf,
     pub now: Vec<u8>,
     pub durable: Vec<u8>,
     pub pending: Vec<Change>,
@@ -63,6 +63,12 @@ impl Change {
 }
 
 impl NameChange {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Set(path, _) | Self::Remove(path) => path,
+        }
+    }
+
     pub(super) fn apply(&self, names: &mut BTreeMap<PathBuf, u64>) {
         match self {
             Self::Set(path, id) => names.insert(path.clone(), *id),
