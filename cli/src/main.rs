@@ -7,6 +7,7 @@
 //! Exit codes: 0 done, 1 failed, 2 called wrongly, 130 ended by Ctrl-C; a process that SIGTERM
 //! ends in good order says 0, and so does one whose reader has seen enough (`| head`).
 
+mod chaos;
 mod child;
 mod cluster;
 mod connect;
@@ -66,6 +67,8 @@ enum Command {
     Topics(topics::TopicsArgs),
     /// Show the brokers, and who leads which partition
     Cluster(cluster::ClusterArgs),
+    /// Break a cluster on purpose, under load, and check that it loses nothing
+    Chaos(chaos::ChaosArgs),
     /// Look into a broker
     Debug(debug::DebugArgs),
     /// Check a file of rules
@@ -114,6 +117,7 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<ExitCode> {
         Command::Fetch(args) => fetch::run(&args),
         Command::Topics(args) => topics::run(&args),
         Command::Cluster(args) => cluster::run(&args),
+        Command::Chaos(args) => chaos::run(&args),
         Command::Debug(args) => debug::run(&args),
         Command::CheckRules(args) => rules::check(&args),
         Command::Alerts(args) => rules::alerts(&args),

@@ -130,6 +130,7 @@ fn files_are_opened_in_few_rooms() {
             door("consumer/src/load.rs", "the rules file and a token file: what the user wrote"),
             door("consumer/src/alerts/store.rs", "offsets and alert state: read, or set aside"),
             door("consumer/src/alerts/dead.rs", "alerts.dead grows by lines and is no log"),
+            door("cli/src/chaos/", "makes the folders of its brokers, fills a disk, removes all"),
             door("stress/src/machine.rs", "memory and CPUs of the container are files"),
         ],
     );
