@@ -1,7 +1,7 @@
 //! What is done about bytes that are not what was written: copied aside, named, gone around.
 //!
 //! Nothing is repaired here. A copy of the damaged stretch is put beside the segment as
-//! `<segment>.damaged-<position>`, because the segment itself will one day fall to retention; a
+//! `<segment>.damaged-<position>` (and a number, if an earlier damage has that name), because the segment itself will one day fall to retention; a
 //! later reader is told where the stretch begins, where the log goes on and where the copy is.
 
 use std::io::{self, IoSlice};
@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 use crate::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 use crate::report::Damage;
 use crate::scan::{Next, next_good, read_rest};
+
+/// Most copies of one place: each is another damage, of a segment that was mended in between.
+const COPIES_MAX: u32 = 100;
 
 /// Copies a stretch of a segment beside it and answers where. Where that fails the answer is the
 /// segment itself: the bytes are still there.
@@ -20,14 +23,8 @@ pub(crate) fn set_aside(
     position: u64,
     bytes: u64,
 ) -> PathBuf {
-    let mut aside = segment.as_os_str().to_owned();
-    aside.push(format!(".damaged-{position}"));
-    let aside = PathBuf::from(aside);
-    if disk.open(&aside).is_ok() {
-        return aside;
-    }
-    match copy(disk, &aside, file, position, bytes) {
-        Ok(()) => aside,
+    match copy(disk, segment, file, position, bytes) {
+        Ok(aside) => aside,
         Err(error) => {
             tracing::warn!(segment = %segment.display(), position, bytes, %error,
                 "cannot copy damaged bytes aside");
@@ -38,17 +35,43 @@ pub(crate) fn set_aside(
 
 fn copy(
     disk: &dyn Disk,
-    aside: &Path,
+    segment: &Path,
     file: &dyn DiskFile,
     position: u64,
     bytes: u64,
-) -> io::Result<()> {
+) -> io::Result<PathBuf> {
     let mut damaged = vec![0; usize::try_from(bytes).map_err(io::Error::other)?];
     read_exact_at(file, &mut damaged, position)?;
-    let copy = disk.create(aside)?;
-    write_all_at(&*copy, &mut [IoSlice::new(&damaged)], 0)?;
-    copy.sync()?;
-    disk.sync_dir(aside.parent().unwrap_or(Path::new(".")))
+    for number in 0..COPIES_MAX {
+        let mut aside = segment.as_os_str().to_owned();
+        aside.push(match number {
+            0 => format!(".damaged-{position}"),
+            _ => format!(".damaged-{position}-{number}"),
+        });
+        let aside = PathBuf::from(aside);
+        match read_whole(disk, &aside)? {
+            // From an earlier opening.
+            Some(there) if there == damaged => return Ok(aside),
+            Some(_) => continue,
+            None => {}
+        }
+        let copy = disk.create(&aside)?;
+        write_all_at(&*copy, &mut [IoSlice::new(&damaged)], 0)?;
+        copy.sync()?;
+        disk.sync_dir(aside.parent().unwrap_or(Path::new(".")))?;
+        return Ok(aside);
+    }
+    Err(io::Error::other(format!("there are {COPIES_MAX} others of this place")))
+}
+
+fn read_whole(disk: &dyn Disk, path: &Path) -> io::Result<Option<Vec<u8>>> {
+    let file = match disk.open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
+    read_exact_at(&*file, &mut bytes, 0)?;
+    Ok(Some(bytes))
 }
 
 /// A broken place in a segment.

@@ -23,8 +23,8 @@
 //!
 //! What the log promises: an entry whose answer was given is there after a crash (as far as
 //! [`Fsync`] goes), or its loss is reported; offsets have no holes but those of reported damage,
-//! and none is given out twice unless a truncation took it away. What it leaves out: Raft itself,
-//! what a record means, and mending damage from a peer.
+//! and none is given out twice unless a truncation took it away. What was lost can be put back
+//! from a copy ([`mend()`]). What it leaves out: Raft itself, and what a record means.
 
 mod assemble;
 mod checkpoint;
@@ -36,6 +36,7 @@ mod index;
 mod index_cache;
 mod log;
 mod marks;
+mod mend;
 mod options;
 mod read;
 mod recovery;
@@ -55,8 +56,9 @@ pub use disk::{Disk, DiskFile, MemoryDisk, RealDisk};
 pub use errors::{LogError, NoRoom, OpenError, ReadError};
 pub use format::{BODY_BYTES_MAX, Batch, BatchHeader, BatchKind, HEADER_BYTES, NewBatch};
 pub use log::{COMMITTED_BYTES_MAX, Log, VOTE_BYTES_MAX};
+pub use mend::{MendError, MendReport, mend};
 pub use options::{Fsync, LogOptions, Retention};
-pub use report::{Damage, OpenReport, TornTail};
+pub use report::{Damage, LostEnd, OpenReport, TornTail};
 pub use runner::{Driver, Wake};
 pub use search::TopicCounts;
 pub use state::{Bounds, Health};

@@ -21,7 +21,7 @@ use crate::format::{Batch, BatchKind};
 use crate::index::{Block, SegmentIndex, Summary};
 use crate::report::Damage;
 use crate::scan::{Cursor, Next, READ_CHUNK_BYTES, Step};
-use crate::segment::{Inside, Segment};
+use crate::segment::{Inside, Segment, sidecar_path};
 use crate::state::{Shared, State};
 
 /// Where a read begins.
@@ -387,6 +387,11 @@ impl Walk<'_> {
         };
         let damage = broken.examine()?;
         segment.damages.lock().push(damage.clone());
+        if self.place.is_sealed {
+            // The sidecar knows nothing of it, and the next opening would believe it. That it
+            // cannot be removed is no harm: the next reader finds the damage again.
+            let _ = self.shared.disk.remove(&sidecar_path(&segment.path));
+        }
         Ok(damage)
     }
 }

@@ -15,7 +15,12 @@
 //! again and synced: after a `kill -9` it may have been in the system's memory only (and after a
 //! failed sync it may stay there for ever), and Raft is about to be told that it is safe.
 //!
-//! Left out: mending a damaged log from a peer. The report says enough for the broker to do it.
+//! What is lost at the end is more than a hole. A broker may only vote if its log is at least as
+//! up to date as what it once acknowledged (Raft counts on that: its "yes" was one of a majority).
+//! The hint knows that point, the report names what is missing up to it, and the log says that it
+//! ends there; but whoever leads must have the entries themselves. So: mend first, then vote.
+//!
+//! Left out: mending a damaged log from a peer (see `mend`).
 
 mod end;
 mod loaded;
@@ -55,6 +60,19 @@ pub(crate) struct Recovered {
 
 /// Opens a log's folder.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenError> {
+    recover_with(disk, dir, true)
+}
+
+/// The same, but reads every segment through, whatever its sidecar says.
+pub(crate) fn recover_unbelieving(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenError> {
+    recover_with(disk, dir, false)
+}
+
+fn recover_with(
+    disk: &dyn Disk,
+    dir: &Path,
+    believes_sidecars: bool,
+) -> Result<Recovered, OpenError> {
     disk.create_dir_all(dir).map_err(at("create", dir))?;
     let lock = disk.lock(&dir.join("lock")).map_err(|source| match source.kind() {
         io::ErrorKind::WouldBlock => OpenError::InUse { dir: dir.to_owned() },
@@ -81,7 +99,8 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenErro
     let hint = Hint::decode(hint_slots.value());
     let purged = decode_point(purge.value());
 
-    let mut recovery = Recovery { disk, dir, acknowledged: hint.acknowledged, purged, report };
+    let acknowledged = hint.acknowledged;
+    let mut recovery = Recovery { disk, dir, believes_sidecars, acknowledged, purged, report };
     let mut found = Vec::new();
     for (place, name) in segments.iter().enumerate() {
         let start = recovery.start_of(*name, found.last());
@@ -108,6 +127,7 @@ struct Kept {
 struct Recovery<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
+    believes_sidecars: bool,
     acknowledged: Option<Point>,
     purged: Option<Point>,
     report: OpenReport,

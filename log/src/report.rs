@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use aklight_common::record::put_varint;
-use aklight_common::{Offset, RaftIndex};
+use aklight_common::{Offset, RaftIndex, Term};
 
 use crate::varint::Varints;
 
@@ -84,6 +84,22 @@ pub struct TornTail {
     pub file: Option<PathBuf>,
 }
 
+/// Entries at the log's end that had been acknowledged, and of which nothing is left.
+///
+/// To its leader and to every candidate this broker's log reached up to `upto_index`. Until the
+/// entries are back ([`mend`](crate::mend)) it must not take part in an election: as a candidate
+/// it could win with entries that it does not have. The log's bounds say that it ends there, so
+/// it does at least not vote for a log that is shorter than what it acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostEnd {
+    /// The first entry that is missing.
+    pub from_index: RaftIndex,
+    /// The last one that was acknowledged.
+    pub upto_index: RaftIndex,
+    /// Its term.
+    pub term: Term,
+}
+
 /// What opening a log found and did.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OpenReport {
@@ -97,6 +113,8 @@ pub struct OpenReport {
     pub torn: Option<TornTail>,
     /// What cannot be read any more.
     pub damaged: Vec<Damage>,
+    /// What of it is the end of the log: acknowledged once, and gone.
+    pub lost_end: Option<LostEnd>,
     /// Whether the note of how far the log had been acknowledged was unreadable: then loss at
     /// the log's end cannot be told from a write that was never finished.
     pub hint_lost: bool,

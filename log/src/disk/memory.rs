@@ -109,6 +109,12 @@ impl MemoryDisk {
         self.shared.inner.lock().faults.add_standing(kinds, path_holds, error);
     }
 
+    /// Makes everything that changes something fail after so many such operations: the moment
+    /// of a crash, for whoever wants to try each.
+    pub fn stop_after(&self, operations: usize) {
+        self.shared.inner.lock().faults.stop_after(operations);
+    }
+
     /// Takes away every fault that was ordered.
     pub fn clear_faults(&self) {
         self.shared.inner.lock().faults = Faults::default();

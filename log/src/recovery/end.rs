@@ -11,7 +11,7 @@ use crate::damage::{Broken, set_aside};
 use crate::disk::write_all_at;
 use crate::errors::OpenError;
 use crate::marks::Point;
-use crate::report::{Damage, TornTail};
+use crate::report::{Damage, LostEnd, TornTail};
 use crate::scan::{Next, read_rest};
 use crate::segment::{Inside, Segment, SegmentName};
 
@@ -30,8 +30,10 @@ impl Recovery<'_> {
         if let Some(first) = found.first_mut() {
             let begins =
                 Next { index: first.summary.first_index, offset: first.summary.base_offset };
-            // Without a purge the first entry may have any index, but offsets begin at 0.
-            let start = start.unwrap_or(Next { index: begins.index, offset: Offset(0) });
+            // Without a purge offsets begin at 0. So do entries, if records are missing; a log
+            // that lost none may have been begun with a later entry.
+            let first_index = if begins.offset.0 > 0 { RaftIndex(0) } else { begins.index };
+            let start = start.unwrap_or(Next { index: first_index, offset: Offset(0) });
             if begins.offset > start.offset || begins.index > start.index {
                 let damage = self.gap(first, 0, start, begins);
                 self.report.damaged.push(damage);
@@ -92,7 +94,12 @@ impl Recovery<'_> {
         let is_behind = stored.index < start.index;
         let next = if is_behind { start } else { stored };
         let last = self.last_before(next, found);
-        let lost = self.acknowledged.filter(|point| point.index >= next.index);
+        // Terms never fall, so what ends with a later term than the acknowledged entry's was
+        // truncated since, or mended: nothing is lost.
+        let is_lost = |point: &Point| {
+            point.index >= next.index && last.is_none_or(|(term, _)| term <= point.term)
+        };
+        let lost = self.acknowledged.filter(is_lost);
 
         if let Some(tail) = found.last_mut().filter(|tail| tail.leftover > 0 || lost.is_some()) {
             let position = tail.summary.size;
@@ -186,6 +193,7 @@ impl Recovery<'_> {
             }
         });
         self.report.segments = segments.len();
+        self.report.lost_end = self.lost_end(end.next);
         let Kept { lock, vote, purge, hint_slots, hint } = kept;
         Ok(Recovered {
             lock,
@@ -200,6 +208,13 @@ impl Recovery<'_> {
             allocated,
             report: self.report,
         })
+    }
+
+    /// The hole that the log ends with, if it does: now, or since an earlier opening.
+    fn lost_end(&self, next: Next) -> Option<LostEnd> {
+        let point = self.acknowledged.filter(|point| point.index.next() == next.index)?;
+        let hole = self.report.damaged.iter().find(|damage| damage.resume_index == next.index)?;
+        Some(LostEnd { from_index: hole.from_index, upto_index: point.index, term: point.term })
     }
 
     fn create(&self, name: SegmentName, next: Next) -> Result<Arc<Segment>, OpenError> {

@@ -50,7 +50,10 @@ impl Recovery<'_> {
     ) -> Result<Loaded, OpenError> {
         let path = self.dir.join(name.file());
         let file = self.disk.open(&path).map_err(at("open", &path))?;
-        if !last && let Some(index) = self.believe(&path, &*file).map_err(at("read", &path))? {
+        if !last
+            && self.believes_sidecars
+            && let Some(index) = self.believe(&path, &*file).map_err(at("read", &path))?
+        {
             let damages = index.damages().to_vec();
             self.report.damaged.extend_from_slice(&damages);
             let summary = *index.summary();

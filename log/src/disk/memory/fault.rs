@@ -10,6 +10,8 @@ use super::op::DiskOp;
 pub(super) struct Faults {
     once: Vec<Once>,
     standing: Vec<Standing>,
+    /// After so many operations everything fails.
+    operations_left: Option<usize>,
 }
 
 /// Fails one operation.
@@ -50,13 +52,20 @@ impl Faults {
         self.standing.push(Standing { kinds, path_holds: path_holds.to_owned(), error });
     }
 
+    pub(super) fn stop_after(&mut self, operations: usize) {
+        self.operations_left = Some(operations);
+    }
+
     /// The faults of the machine that starts next: a broken disk stays broken.
     pub(super) fn after_restart(&self) -> Self {
-        Self { once: Vec::new(), standing: self.standing.clone() }
+        Self { standing: self.standing.clone(), ..Self::default() }
     }
 
     /// Whether an operation on a path may be done.
     pub(super) fn check(&mut self, op: &DiskOp, path: &Path) -> io::Result<()> {
+        if let Some(left) = &mut self.operations_left {
+            *left = left.checked_sub(1).ok_or_else(|| io::Error::other("the power is off"))?;
+        }
         if self.once.is_empty() && self.standing.is_empty() {
             return Ok(());
         }

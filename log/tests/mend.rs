@@ -1,0 +1,461 @@
+//! What was lost is put back from a copy, or refused with a reason; a crash leaves one or the other.
+
+mod support;
+
+use std::io;
+use std::path::PathBuf;
+
+use aklight_common::{Offset, RaftIndex, Term};
+use aklight_log::{
+    Batch, Log, LogOptions, LostEnd, MemoryDisk, MendError, MendReport, NewBatch, mend,
+};
+use support::*;
+
+fn small_segments() -> LogOptions {
+    LogOptions { segment_bytes: 800, preallocate_bytes: 512, ..small() }
+}
+
+/// Batches of 2 records, some blank ones, in terms 1 to 4; about six a segment.
+fn batches(count: u64) -> Vec<NewBatch> {
+    let batch = |n: u64| match n % 7 {
+        4 | 5 => blank(n, 1 + n / 6),
+        _ => records(n, 1 + n / 6, 2, 20),
+    };
+    (0..count).map(batch).collect()
+}
+
+/// A log of twenty batches, each acknowledged on its own, closed well.
+fn filled() -> (MemoryDisk, Vec<Batch>) {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, small_segments());
+    for batch in batches(20) {
+        append(&log, vec![batch]).expect("appended");
+    }
+    let stored = read_good(&log);
+    log.close();
+    (disk, stored)
+}
+
+fn segment_paths(disk: &MemoryDisk) -> Vec<PathBuf> {
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    files.filter(|path| path.extension().is_some_and(|e| e == "log")).collect()
+}
+
+fn aside(disk: &MemoryDisk) -> Vec<(PathBuf, Option<Vec<u8>>)> {
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    let aside = files.filter(|path| path.to_string_lossy().contains(".damaged-"));
+    aside.map(|path| (path.clone(), disk.contents(&path))).collect()
+}
+
+/// What the log lacks, by reading all of it.
+fn lacks(disk: &MemoryDisk) -> MendReport {
+    mend(disk, dir(), Vec::new()).expect("read through")
+}
+
+/// The entries of every hole, from a copy that has them.
+fn entries_for(report: &MendReport, healthy: &[Batch]) -> Vec<Batch> {
+    let holes = &report.left;
+    let is_missing = |batch: &&Batch| {
+        let index = batch.header.index;
+        holes.iter().any(|hole| (hole.from_index..hole.resume_index).contains(&index))
+    };
+    healthy.iter().filter(is_missing).cloned().collect()
+}
+
+/// Opens a mended log and sees that it is the healthy one, and goes on.
+fn check_whole(disk: &MemoryDisk, healthy: &[Batch], what: &str) {
+    for round in 0..2 {
+        let (log, report) = open(disk, small_segments());
+        assert!(report.is_clean() && report.lost_end.is_none(), "{what}, {round}: {report:?}");
+        assert!(report.torn.is_none(), "{what}: {report:?}");
+        assert_eq!(read_good(&log), healthy, "{what}");
+        let last = healthy[healthy.len() - 1].header;
+        let bounds = log.bounds();
+        assert_eq!(bounds.last, Some((last.term, last.index)), "{what}");
+        assert_eq!(bounds.end_offset, last.end_offset(), "{what}");
+        let counts = log.topic_counts_before(last.index).expect("counted");
+        assert_eq!(counts.values().sum::<u64>(), last.end_offset().0, "{what}");
+        log.close();
+    }
+    assert_eq!(lacks(disk), MendReport::default(), "{what}");
+    let disk = disk.kill();
+    let (log, _) = open(&disk, small_segments());
+    let next = healthy.len() as u64;
+    append(&log, (next..next + 20).map(|n| records(n, 9, 2, 20)).collect()).expect("appended");
+    log.close();
+    assert_eq!(read_good(&open(&disk, small_segments()).0).len() as u64, next + 20, "{what}");
+}
+
+/// Mends a log of everything it lacks, and checks it.
+fn mend_and_check(disk: &MemoryDisk, healthy: &[Batch], what: &str) {
+    let before = lacks(disk);
+    assert!(!before.left.is_empty(), "{what}: there was something to mend");
+    let kept = aside(disk);
+    let mended = mend(disk, dir(), entries_for(&before, healthy)).unwrap_or_else(|error| {
+        panic!("{what}: {error} {before:?}");
+    });
+    let stretch = |hole: &aklight_log::Damage| (hole.from_index, hole.resume_index, hole.resume);
+    assert_eq!(
+        mended.mended.iter().map(stretch).collect::<Vec<_>>(),
+        before.left.iter().map(stretch).collect::<Vec<_>>(),
+        "{what}"
+    );
+    assert_eq!(mended.left, [], "{what}");
+    assert_eq!(mended.lost_end, None, "{what}");
+    check_whole(disk, healthy, what);
+    assert_eq!(aside(disk), kept, "{what}: evidence stays");
+}
+
+#[test]
+fn flipped_bits_anywhere_are_mended() {
+    let (disk, healthy) = filled();
+    let mut mended = 0;
+    for (number, path) in segment_paths(&disk).iter().enumerate() {
+        for byte in (0..disk.contents(path).expect("there").len()).step_by(19) {
+            let damaged = disk.kill();
+            damaged.flip_bit(path, byte * 8 + byte % 8);
+            if !lacks(&damaged).left.is_empty() {
+                mend_and_check(&damaged, &healthy, &format!("segment {number}, byte {byte}"));
+                mended += 1;
+            }
+        }
+    }
+    assert!(mended > 50, "{mended}");
+}
+
+#[test]
+fn many_holes_are_mended_at_once_or_one_by_one() {
+    let (disk, healthy) = filled();
+    let paths = segment_paths(&disk);
+    for path in &paths {
+        disk.flip_bit(path, 8 * 180);
+        disk.flip_bit(path, 8 * 500);
+    }
+    disk.remove_file(&paths[1]);
+    let before = lacks(&disk);
+    assert!(before.left.len() >= 5, "{before:?}");
+    mend_and_check(&disk.kill(), &healthy, "at once");
+    for (done, hole) in before.left.iter().enumerate() {
+        let one = MendReport { left: vec![hole.clone()], ..MendReport::default() };
+        let report = mend(&disk, dir(), entries_for(&one, &healthy)).expect("mended");
+        assert_eq!(report.mended, std::slice::from_ref(hole));
+        assert_eq!(report.left.len(), before.left.len() - done - 1, "{report:?}");
+    }
+    check_whole(&disk, &healthy, "one by one");
+}
+
+#[test]
+fn missing_and_cut_segments_are_mended_wherever_they_were() {
+    let (disk, healthy) = filled();
+    let paths = segment_paths(&disk);
+    assert!(paths.len() >= 4);
+    for first in 0..paths.len() {
+        for last in first..paths.len() {
+            let damaged = disk.kill();
+            for path in &paths[first..=last] {
+                damaged.remove_file(path);
+            }
+            mend_and_check(&damaged, &healthy, &format!("without segments {first} to {last}"));
+        }
+        let size = disk.contents(&paths[first]).expect("there").len();
+        for left in (0..size).step_by(61) {
+            let damaged = disk.kill();
+            damaged.cut(&paths[first], left);
+            if !lacks(&damaged).left.is_empty() {
+                mend_and_check(&damaged, &healthy, &format!("segment {first} cut at {left}"));
+            }
+        }
+    }
+}
+
+#[test]
+fn a_purged_log_is_mended_behind_the_purge() {
+    let (disk, healthy) = filled();
+    let (log, _) = open(&disk, small_segments());
+    purge(&log, 7).expect("purged");
+    log.close();
+    let kept = &healthy[8..];
+    let paths = segment_paths(&disk);
+    for first in 0..paths.len() {
+        let damaged = disk.kill();
+        for path in &paths[first..] {
+            damaged.remove_file(path);
+        }
+        let before = lacks(&damaged);
+        let mended = mend(&damaged, dir(), entries_for(&before, &healthy)).expect("mended");
+        assert!(mended.left.is_empty(), "{mended:?}");
+        let (log, report) = open(&damaged, small_segments());
+        assert!(report.is_clean() && report.lost_end.is_none(), "{first}: {report:?}");
+        assert_eq!(read_good(&log), kept, "{first}");
+        assert_eq!(log.bounds().start_offset, kept[0].header.base_offset);
+    }
+}
+
+#[test]
+fn an_acknowledged_end_that_is_gone_is_named_and_mended() {
+    let (disk, healthy) = filled();
+    let path = segment_paths(&disk).pop().expect("some");
+    let size = disk.contents(&path).expect("there").len();
+    let mut lost_ends = 0;
+    for left in 0..size {
+        let damaged = disk.kill();
+        damaged.cut(&path, left);
+        for round in 0..2 {
+            let (log, report) = open(&damaged, small_segments());
+            let (read, _) = read_all(&log);
+            let expect = (read.len() < healthy.len()).then(|| LostEnd {
+                from_index: RaftIndex(read.len() as u64),
+                upto_index: RaftIndex(19),
+                term: Term(4),
+            });
+            assert_eq!(report.lost_end, expect, "cut at {left}, round {round}");
+            // To whoever asks for a vote it is as long as what it acknowledged.
+            assert_eq!(log.bounds().last, Some((Term(4), RaftIndex(19))));
+            lost_ends += usize::from(expect.is_some());
+        }
+        if !lacks(&damaged).left.is_empty() {
+            mend_and_check(&damaged, &healthy, &format!("cut at {left}"));
+        }
+    }
+    assert!(lost_ends > 100, "{lost_ends}");
+}
+
+/// The healthy log up to an entry, then others of a later term: what a new leader made of it.
+fn replaced_from(healthy: &[Batch], from: u64, count: u64, term: u64) -> Vec<Batch> {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, small_segments());
+    let kept = batches(20).into_iter().take(from as usize);
+    let new = (from..from + count).map(|n| records(n, term, 1, 10));
+    append(&log, kept.chain(new).collect()).expect("appended");
+    let stored = read_good(&log);
+    assert_eq!(stored[..from as usize], healthy[..from as usize]);
+    stored
+}
+
+#[test]
+fn an_end_that_a_later_leader_replaced_is_mended_with_what_took_its_place() {
+    let (disk, healthy) = filled();
+    let paths = segment_paths(&disk);
+    disk.remove_file(&paths[paths.len() - 1]);
+    disk.cut(&paths[paths.len() - 2], 280);
+    let lost = lacks(&disk).lost_end.expect("lost");
+    let from = lost.from_index.0;
+    // Of the same term too few: that could be voted down.
+    let all = entries_for(&lacks(&disk), &healthy);
+    let short = mend(&disk, dir(), all[..all.len() - 1].to_vec());
+    assert!(matches!(short, Err(MendError::FallsShort { lost: l, .. }) if l == lost), "{short:?}");
+    for (count, term) in [(1, 5), (2, 5), (9, 5), (30, 7)] {
+        let replaced = replaced_from(&healthy, from, count, term);
+        let disk = disk.kill();
+        let report = mend(&disk, dir(), replaced[from as usize..].to_vec()).expect("mended");
+        assert!(report.left.is_empty() && report.lost_end.is_none());
+        let what = format!("{count} of term {term}");
+        check_whole(&disk, &replaced, &what);
+        // What is acknowledged now is what counts.
+        disk.cut(&segment_paths(&disk).pop().expect("some"), 0);
+        let lost = lacks(&disk).lost_end.expect("lost again");
+        assert_eq!((lost.upto_index.0, lost.term.0), (from + count - 1, term), "{what}");
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_nothing_changes() {
+    let (disk, healthy) = filled();
+    let paths = segment_paths(&disk);
+    disk.remove_file(&paths[1]);
+    disk.flip_bit(&paths[2], 8 * 200);
+    let before = lacks(&disk);
+    let (gap, good) = (&before.left[0], entries_for(&before, &healthy));
+    let whole =
+        || disk.files().iter().map(|(p, _)| (p.clone(), disk.contents(p))).collect::<Vec<_>>();
+    let first = gap.from_index.0 as usize;
+    let len = (gap.resume_index.0 - gap.from_index.0) as usize;
+    let changed = |at: usize, change: &dyn Fn(&mut Batch)| {
+        let mut given = good.clone();
+        change(&mut given[at]);
+        given
+    };
+    let untouched = whole();
+    let refused = |given: Vec<Batch>| {
+        let error = mend(&disk, dir(), given).expect_err("refused");
+        assert_eq!(whole(), untouched, "{error}");
+        error
+    };
+    let others = healthy[..2].to_vec();
+    assert!(matches!(refused(others), MendError::NoHole(RaftIndex(0))));
+    assert!(matches!(refused(good[1..].to_vec()), MendError::NoHole(_)));
+    assert!(matches!(refused(good[..len - 1].to_vec()), MendError::DoesNotFill { .. }));
+    let over = healthy[first..=first + len].to_vec();
+    assert!(matches!(refused(over), MendError::DoesNotFill { .. } | MendError::DoesNotFit { .. }));
+    for (given, at) in [
+        (changed(0, &|b| b.header.base_offset = Offset(b.header.base_offset.0 + 1)), 0),
+        (changed(1, &|b| b.header.base_offset = Offset(b.header.base_offset.0 - 1)), 1),
+        (changed(0, &|b| b.header.term = Term(0)), 0),
+        (changed(1, &|b| b.header.term = Term(0)), 1),
+        (changed(len - 1, &|b| b.header.term = Term(9)), len - 1),
+        (changed(1, &|b| b.header.body_len += 1), 1),
+    ] {
+        let error = refused(given);
+        let index = good[at].header.index;
+        assert!(matches!(&error, MendError::DoesNotFit { index: i, .. } if *i == index), "{error}");
+    }
+    let (log, _) = open(&disk, small_segments());
+    assert!(matches!(mend(&disk, dir(), good.clone()), Err(MendError::Open(_))), "in use");
+    log.close();
+    mend_and_check(&disk, &healthy, "after all that");
+}
+
+#[test]
+fn a_crash_at_any_step_leaves_each_hole_as_it_was_or_mended() {
+    let (disk, healthy) = filled();
+    let paths = segment_paths(&disk);
+    disk.flip_bit(&paths[0], 8 * 300);
+    disk.remove_file(&paths[1]);
+    disk.cut(paths.last().expect("some"), 100);
+    let before = lacks(&disk);
+    assert_eq!(before.left.len(), 3, "{before:?}");
+    let given = entries_for(&before, &healthy);
+    let start = disk.crash(0);
+    let (mut steps, mut mended_by_crash) = (0, 0);
+    for step in 0.. {
+        let trial = start.kill();
+        trial.stop_after(step);
+        let result = mend(&trial, dir(), given.clone());
+        for seed in 0..8 {
+            let after = if seed == 0 { trial.kill() } else { trial.crash(seed) };
+            let found = lacks(&after);
+            let is_known = |hole: &&aklight_log::Damage| {
+                let indexes = (hole.from_index, hole.resume_index);
+                before.left.iter().any(|b| (b.from_index, b.resume_index) == indexes)
+            };
+            assert!(found.left.iter().all(|hole| is_known(&hole)), "step {step}: {found:?}");
+            let (log, _) = open(&after, small_segments());
+            let (read, damages) = read_all(&log);
+            assert!(read.iter().all(|batch| healthy.contains(batch)), "step {step}");
+            assert_eq!(damages.len(), found.left.len(), "step {step}");
+            log.close();
+            mended_by_crash += usize::from(found.left.is_empty() && result.is_err());
+            if found.left.is_empty() {
+                check_whole(&after, &healthy, &format!("step {step}"));
+            } else {
+                mend_and_check(&after, &healthy, &format!("step {step}, again"));
+            }
+        }
+        if result.is_ok() {
+            steps = step;
+            break;
+        }
+    }
+    assert!(steps > 15 && mended_by_crash > 0, "{steps} steps, {mended_by_crash}");
+}
+
+#[test]
+fn damage_that_a_reader_finds_is_reported_at_the_next_opening() {
+    let (disk, healthy) = filled();
+    let path = &segment_paths(&disk)[1];
+    disk.flip_bit(path, 8 * 200);
+    let (log, report) = open(&disk, small_segments());
+    assert!(report.is_clean(), "its sidecar is believed");
+    assert_eq!(read_all(&log).1.len(), 1);
+    log.close();
+    let (log, report) = open(&disk, small_segments());
+    assert_eq!(report.damaged.len(), 1);
+    log.close();
+    mend_and_check(&disk, &healthy, "found by a reader");
+}
+
+#[test]
+fn a_second_damage_of_one_place_is_kept_beside_the_first() {
+    let (disk, healthy) = filled();
+    let path = &segment_paths(&disk)[0];
+    for (round, bit) in [8 * 200, 8 * 201].into_iter().enumerate() {
+        disk.flip_bit(path, bit);
+        let lacking = lacks(&disk);
+        let damaged = disk.contents(path).expect("there");
+        let (at, len) = (lacking.left[0].position as usize, lacking.left[0].bytes as usize);
+        let copy = disk.contents(&lacking.left[0].file).expect("set aside");
+        assert_eq!(copy, damaged[at..at + len], "round {round}");
+        assert_eq!(aside(&disk).len(), round + 1);
+        mend_and_check(&disk, &healthy, "again");
+    }
+}
+
+#[test]
+fn a_truncation_is_no_loss_wherever_the_power_goes() {
+    for kept in [0_u64, 3, 9, 14, 18] {
+        for step in 0.. {
+            let (disk, _) = filled();
+            let (log, _) = open(&disk, small_segments());
+            disk.stop_after(step);
+            let done = truncate(&log, Some(kept)).is_ok();
+            for seed in 0..8 {
+                let after = if seed == 0 { disk.kill() } else { disk.crash(seed) };
+                let (log, report) = open(&after, small_segments());
+                assert!(
+                    report.is_clean() && report.lost_end.is_none(),
+                    "{kept} {step}: {report:?}"
+                );
+                let last = log.bounds().last.expect("some").1.0;
+                assert!((kept..20).contains(&last) && (!done || last == kept), "{kept} {step}");
+                // Others come in their place; what of them is lost later is no longer hidden.
+                let new = (last + 1..last + 4).map(|n| records(n, 9, 1, 10)).collect();
+                append(&log, new).expect("appended");
+                log.close();
+                let path = segment_paths(&after).pop().expect("some");
+                after.cut(&path, 10);
+                let lost = open(&after, small_segments()).1.lost_end.expect("lost");
+                assert_eq!((lost.term, lost.upto_index), (Term(9), RaftIndex(last + 3)));
+            }
+            log.close();
+            if done {
+                break;
+            }
+        }
+    }
+}
+
+#[test]
+fn a_real_disk_is_mended_too() {
+    let (healthy_dir, dir) = (tempfile::tempdir().expect("one"), tempfile::tempdir().expect("two"));
+    for folder in [&healthy_dir, &dir] {
+        let (log, _) = open_real(folder.path(), small_segments());
+        append(&log, batches(20)).expect("appended");
+        log.close();
+    }
+    let mut segments: Vec<_> = std::fs::read_dir(dir.path())
+        .expect("there")
+        .map(|entry| entry.expect("readable").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "log"))
+        .collect();
+    segments.sort();
+    std::fs::remove_file(&segments[1]).expect("removed");
+    let last = segments.last().expect("some");
+    std::fs::OpenOptions::new().write(true).open(last).expect("there").set_len(70).expect("cut");
+    let (log, report) = open_real(dir.path(), small_segments());
+    assert_eq!(report.damaged.len(), 2);
+    assert!(report.lost_end.is_some());
+    log.close();
+    let (healthy, _): (Log, _) = open_real(healthy_dir.path(), small_segments());
+    let mut entries = Vec::new();
+    for hole in &report.damaged {
+        let read = healthy.read_indexes(hole.from_index, hole.resume_index, usize::MAX);
+        entries.extend(read.expect("read"));
+    }
+    let report = mend(&aklight_log::RealDisk, dir.path(), entries).expect("mended");
+    assert_eq!((report.mended.len(), report.left.len()), (2, 0));
+    let (log, report) = open_real(dir.path(), small_segments());
+    assert!(report.is_clean(), "{report:?}");
+    assert_eq!(read_good(&log), read_good(&healthy));
+}
+
+trait RemoveFile {
+    fn remove_file(&self, path: &std::path::Path);
+}
+
+impl RemoveFile for MemoryDisk {
+    fn remove_file(&self, path: &std::path::Path) {
+        let removed: io::Result<()> = self.shared().remove(path);
+        removed.expect("it was there");
+        self.shared().sync_dir(dir()).expect("synced");
+    }
+}
