@@ -29,6 +29,7 @@ RUN for crate in common log broker producer consumer stress cli; do \
       mkdir -p "$crate/src" && : > "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
     done \
  && rm common/src/main.rs log/src/main.rs \
+ && echo 'fn main() {}' > broker/build.rs \
  && cargo build --release --locked \
       -p aklight-broker -p aklight-producer -p aklight-consumer -p aklight-stress
 

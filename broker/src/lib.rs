@@ -18,6 +18,7 @@ pub mod events;
 pub mod fetch;
 pub mod ingress;
 pub mod partition;
+pub mod peer;
 pub mod replication;
 pub mod services;
 pub mod sessions;

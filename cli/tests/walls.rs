@@ -81,8 +81,11 @@ fn openraft_is_named_in_replication_only() {
 
 #[test]
 fn tonic_is_named_in_peer_only() {
-    // No broker has peers yet, so no door is open; `broker/src/peer/` will be the one.
-    check_wall(&["tonic", "prost"], false, &[]);
+    check_wall(
+        &["tonic", "tonic_prost", "prost", "h2"],
+        false,
+        &[door("broker/src/peer/", "the one place that speaks gRPC")],
+    );
 }
 
 #[test]
