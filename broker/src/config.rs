@@ -9,6 +9,8 @@ use aklight_common::limits::LINE_BYTES_MAX;
 use aklight_log::{Fsync, LogOptions, Retention};
 use clap::{Args, ValueEnum};
 
+use crate::replication::Peer;
+
 /// Partitions of a new cluster, unless it is told another number.
 pub const PARTITIONS_DEFAULT: u32 = 2;
 
@@ -54,6 +56,18 @@ pub struct BrokerArgs {
     /// The host or host:port that clients are told to reach this broker at [default: the host of --listen, or this machine's name]
     #[arg(long, env = "AKLIGHT_ADVERTISE", value_name = "HOST")]
     pub advertise: Option<String>,
+
+    /// All brokers of the cluster, this one included: 1@host:7090,2@host:7090,… [default: this broker alone]
+    #[arg(long, env = "AKLIGHT_PEERS", value_name = "ID@ADDR,…")]
+    pub peers: Option<String>,
+
+    /// Where other brokers connect [default: the host of --listen, and its port + 90]
+    #[arg(long, env = "AKLIGHT_LISTEN_PEER", value_name = "ADDR")]
+    pub listen_peer: Option<String>,
+
+    /// Let `aklight fault` break this broker on purpose: for demonstrations and tests
+    #[arg(long, env = "AKLIGHT_ALLOW_FAULTS", default_value_t = false)]
+    pub allow_faults: bool,
 
     /// Partitions of a new cluster; an existing one keeps its number [default: 2]
     #[arg(long, env = "AKLIGHT_PARTITIONS", value_name = "N")]
@@ -107,6 +121,12 @@ pub struct BrokerConfig {
     pub listen: SocketAddr,
     /// Where HTTP is served; port 0 when it is to be derived and `listen` has none yet.
     pub listen_http: SocketAddr,
+    /// Where other brokers connect; none in a cluster of one.
+    pub listen_peer: Option<SocketAddr>,
+    /// All brokers, this one included; empty in a cluster of one.
+    pub peers: Vec<Peer>,
+    /// Whether this broker may be broken on purpose.
+    pub allow_faults: bool,
     /// The host, or host:port, that clients are told.
     pub advertise: Option<String>,
     /// Partitions of a new cluster, if the user asked for a number.
@@ -169,11 +189,22 @@ impl BrokerArgs {
         let listen = address("--listen", &self.listen, &mut wrong);
         let listen_http = match (&self.listen_http, listen) {
             (Some(http), _) => address("--listen-http", http, &mut wrong),
-            (None, listen) => listen.map(http_beside),
+            (None, listen) => listen.map(|listen| above(listen, HTTP_ABOVE)),
+        };
+        let peers = self.peers.as_deref().map_or_else(Vec::new, |text| {
+            peers_in(text, BrokerId(self.node_id)).unwrap_or_else(|text| {
+                wrong.push(text);
+                Vec::new()
+            })
+        });
+        let listen_peer = match (&self.listen_peer, listen) {
+            (Some(peer), _) => address("--listen-peer", peer, &mut wrong),
+            (None, Some(listen)) if !peers.is_empty() => Some(above(listen, PEER_ABOVE)),
+            (None, _) => None,
         };
         match (listen, listen_http) {
             (Some(listen), Some(listen_http)) if wrong.is_empty() => {
-                Ok(self.resolved(listen, listen_http))
+                Ok(BrokerConfig { listen_peer, peers, ..self.resolved(listen, listen_http) })
             }
             _ => Err(ConfigErrors(wrong)),
         }
@@ -190,6 +221,9 @@ impl BrokerArgs {
             data_dir: self.data_dir.clone(),
             listen,
             listen_http,
+            listen_peer: None,
+            peers: Vec::new(),
+            allow_faults: self.allow_faults,
             advertise: self.advertise.clone(),
             partitions: self.partitions,
             log: LogOptions { segment_bytes: self.segment_bytes, fsync, ..LogOptions::default() },
@@ -209,9 +243,41 @@ impl BrokerArgs {
 }
 
 /// 7000 for clients means 7070 for HTTP, 7001 means 7071: brokers on one machine keep apart.
-fn http_beside(listen: SocketAddr) -> SocketAddr {
-    let port = if listen.port() == 0 { 0 } else { listen.port().checked_add(70).unwrap_or(0) };
+const HTTP_ABOVE: u16 = 70;
+
+/// 7000 for clients means 7090 for other brokers.
+const PEER_ABOVE: u16 = 90;
+
+fn above(listen: SocketAddr, step: u16) -> SocketAddr {
+    let port = if listen.port() == 0 { 0 } else { listen.port().checked_add(step).unwrap_or(0) };
     SocketAddr::new(listen.ip(), port)
+}
+
+/// Reads `1@host:7090,2@host:7090`, in which `me` must be.
+fn peers_in(text: &str, me: BrokerId) -> Result<Vec<Peer>, String> {
+    let mut peers: Vec<Peer> = Vec::new();
+    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+        let peer = part.split_once('@').and_then(|(id, address)| {
+            let id = id.parse().ok().filter(|id| *id > 0)?;
+            let (host, port) = address.rsplit_once(':')?;
+            let valid = !host.is_empty() && port.parse::<u16>().is_ok_and(|port| port > 0);
+            valid.then(|| Peer { id: BrokerId(id), address: address.to_owned() })
+        });
+        let peer = peer.ok_or_else(|| {
+            format!("--peers: {part} is no broker: write ID@HOST:PORT, as in 1@broker1:7090")
+        })?;
+        if peers.iter().any(|known| known.id == peer.id) {
+            return Err(format!("--peers names broker {} twice", peer.id));
+        }
+        peers.push(peer);
+    }
+    if !peers.is_empty() && !peers.iter().any(|peer| peer.id == me) {
+        return Err(format!(
+            "--peers does not name broker {me}, which this one is (--node-id): name all brokers, this one too"
+        ));
+    }
+    peers.sort_by_key(|peer| peer.id);
+    Ok(peers)
 }
 
 fn address(flag: &str, text: &str, wrong: &mut Vec<String>) -> Option<SocketAddr> {
@@ -252,6 +318,28 @@ mod tests {
         assert_eq!(port(&["--listen", "127.0.0.1:7001"]), 7071);
         assert_eq!(port(&["--listen", "127.0.0.1:0"]), 0);
         assert_eq!(port(&["--listen-http", "127.0.0.1:8123"]), 8123);
+    }
+
+    #[test]
+    fn peers_are_named_with_their_numbers() {
+        let peers = |text: &str| {
+            resolve(&["--node-id", "2", "--peers", text])
+                .map(|config| (config.peers.len(), config.listen_peer))
+        };
+        assert_eq!(
+            peers("2@b:7090, 1@a:7090,3@[::1]:7090"),
+            Ok((3, Some("0.0.0.0:7090".parse().expect("an address"))))
+        );
+        for (wrong, said) in [
+            ("1@a:7090", "does not name broker 2"),
+            ("2@b:7090,2@c:7090", "twice"),
+            ("b:7090", "write ID@HOST:PORT"),
+            ("2@b", "write ID@HOST:PORT"),
+            ("0@b:1,2@c:1", "write ID@HOST:PORT"),
+        ] {
+            let error = peers(wrong).expect_err(wrong);
+            assert!(error.to_string().contains(said), "{wrong}: {error}");
+        }
     }
 
     #[test]

@@ -2,18 +2,26 @@
 //!
 //! ```text
 //! data/lock               held while a broker runs here: two would damage each other's log
-//! data/broker.json        which broker of the cluster this folder belongs to
+//! data/broker.json        which broker of which cluster this folder belongs to
 //! data/metadata.log/      the metadata's log
 //! data/partition_0.log/   the log of partition 0, and so on
 //! ```
+//!
+//! `broker.json` also holds the folder's *incarnation*, a number drawn when the folder was first
+//! used. The cluster remembers it: a broker that comes back with another one has lost its disk,
+//! and with it votes and records that others rely on.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use aklight_common::{BrokerId, PartitionId, atomic_file};
-use nix::fcntl::{Flock, FlockArg};
+use aklight_common::{BrokerId, PartitionId};
+use aklight_log::Disk;
+use aklight_log::disk::DiskLock;
 use serde::{Deserialize, Serialize};
+
+/// The version of `broker.json`; version 1 knew no clusters.
+const VERSION: u32 = 2;
 
 /// Why a folder cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -56,48 +64,115 @@ pub enum DataDirError {
     },
 }
 
-#[derive(Serialize, Deserialize)]
-struct Identity {
+/// Whose folder it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
     version: u32,
-    broker: u64,
+    /// The broker.
+    pub broker: u64,
+    /// Drawn when the folder was first used.
+    #[serde(default)]
+    pub incarnation: String,
+    /// The cluster; empty until it is formed or joined.
+    #[serde(default)]
+    pub cluster: String,
+    /// The brokers that the cluster was formed of, when this folder was there: id and address.
+    #[serde(default)]
+    pub founders: Vec<(u64, String)>,
 }
 
 /// A broker's folder, locked for as long as this lives.
-#[derive(Debug)]
 pub struct DataDir {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
-    _lock: Flock<File>,
+    identity: Identity,
+    _lock: Box<dyn DiskLock>,
 }
 
 impl DataDir {
-    /// Makes the folder if it is not there, locks it, and sees that it is this broker's.
+    /// Makes the folder if it is not there, locks it, and sees that it is this broker's. A new one
+    /// gets `incarnation`.
     ///
     /// # Errors
     /// Why it cannot be used, and what to do.
-    pub fn open(dir: &Path, broker: BrokerId) -> Result<Self, DataDirError> {
+    pub fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        broker: BrokerId,
+        incarnation: String,
+    ) -> Result<Self, DataDirError> {
         let failed = |what| move |cause| DataDirError::Io { dir: dir.to_owned(), what, cause };
-        fs::create_dir_all(dir).map_err(failed("it cannot be made"))?;
-        let lock = lock(dir)?;
+        disk.create_dir_all(dir).map_err(failed("it cannot be made"))?;
+        let lock = lock(&*disk, dir)?;
         let path = dir.join("broker.json");
-        match fs::read(&path) {
+        let new = Identity {
+            version: VERSION,
+            broker: broker.0,
+            incarnation: incarnation.clone(),
+            cluster: String::new(),
+            founders: Vec::new(),
+        };
+        let (identity, is_new) = match read(&*disk, &path) {
             Ok(bytes) => {
-                let identity: Identity = serde_json::from_slice(&bytes)
+                let mut stored: Identity = serde_json::from_slice(&bytes)
                     .map_err(|cause| DataDirError::NoIdentity { file: path.clone(), cause })?;
-                if identity.broker != broker.0 {
-                    let (dir, stored) = (dir.to_owned(), identity.broker);
-                    return Err(DataDirError::OtherBroker { dir, stored, given: broker });
+                if stored.broker != broker.0 {
+                    let dir = dir.to_owned();
+                    return Err(DataDirError::OtherBroker {
+                        dir,
+                        stored: stored.broker,
+                        given: broker,
+                    });
                 }
+                // Version 1 drew no incarnation: this is its first.
+                let is_new = stored.incarnation.is_empty();
+                if is_new {
+                    stored.incarnation = incarnation;
+                }
+                (stored, is_new)
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let identity = Identity { version: 1, broker: broker.0 };
-                let bytes = serde_json::to_vec(&identity)
-                    .map_err(|e| failed("broker.json cannot be written")(e.into()))?;
-                atomic_file::write(&path, &bytes)
-                    .map_err(failed("broker.json cannot be written"))?;
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => (new, true),
             Err(error) => return Err(failed("broker.json cannot be read")(error)),
+        };
+        let mut this = Self { disk, dir: dir.to_owned(), identity, _lock: lock };
+        if is_new {
+            this.keep(this.identity.clone())?;
         }
-        Ok(Self { dir: dir.to_owned(), _lock: lock })
+        Ok(this)
+    }
+
+    /// Whose folder this is.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Notes the cluster that this folder belongs to from now on, and who formed it, if it was
+    /// just formed.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_cluster(
+        &mut self,
+        cluster: &str,
+        founders: Vec<(u64, String)>,
+    ) -> Result<(), DataDirError> {
+        let cluster = cluster.to_owned();
+        self.keep(Identity { cluster, founders, ..self.identity.clone() })
+    }
+
+    fn keep(&mut self, identity: Identity) -> Result<(), DataDirError> {
+        let identity = Identity { version: VERSION, ..identity };
+        let written = serde_json::to_vec(&identity)
+            .map_err(io::Error::from)
+            .and_then(|bytes| replace(&*self.disk, &self.dir, "broker.json", &bytes));
+        written.map_err(|cause| DataDirError::Io {
+            dir: self.dir.clone(),
+            what: "broker.json cannot be written",
+            cause,
+        })?;
+        self.identity = identity;
+        Ok(())
     }
 
     /// Where a partition's log lies.
@@ -109,7 +184,10 @@ impl DataDir {
     /// How many partitions have a log here.
     #[must_use]
     pub fn partitions_found(&self) -> u32 {
-        (0..).map(PartitionId).take_while(|id| self.partition(*id).is_dir()).fold(0, |n, _| n + 1)
+        (0..)
+            .map(PartitionId)
+            .take_while(|id| self.holds(&self.partition(*id)))
+            .fold(0, |found, _| found + 1)
     }
 
     /// Where the metadata's log lies.
@@ -117,33 +195,67 @@ impl DataDir {
     pub fn metadata(&self) -> PathBuf {
         self.dir.join("metadata.log")
     }
+
+    /// Whether there are files in a folder of this one.
+    #[must_use]
+    pub fn holds(&self, dir: &Path) -> bool {
+        self.disk.list(dir).is_ok_and(|names| !names.is_empty())
+    }
 }
 
-fn lock(dir: &Path) -> Result<Flock<File>, DataDirError> {
+fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn DiskLock>, DataDirError> {
     let failed =
         |cause| DataDirError::Io { dir: dir.to_owned(), what: "it cannot be locked", cause };
     let path = dir.join("lock");
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(failed)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(mut lock) => {
+    match disk.lock(&path) {
+        Ok(lock) => {
             // For people who meet the lock; the lock itself needs no content.
-            let noted = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
-            noted.map_err(failed)?;
+            let process = format!("{}\n", std::process::id());
+            let noted = disk.open(&path).and_then(|file| {
+                file.set_size(0)?;
+                file.write_at(&[IoSlice::new(process.as_bytes())], 0)
+            });
+            if let Err(error) = noted {
+                tracing::debug!(%error, "the lock does not say whose it is");
+            }
             Ok(lock)
         }
-        Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-            let mut holder = String::new();
-            let known = file.read_to_string(&mut holder).is_ok() && !holder.trim().is_empty();
-            let holder =
-                if known { format!(" (process {})", holder.trim()) } else { String::new() };
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            let holder = read(disk, &path).map_or_else(
+                |_| String::new(),
+                |bytes| String::from_utf8_lossy(&bytes).trim().to_owned(),
+            );
+            let holder = if holder.is_empty() { holder } else { format!(" (process {holder})") };
             Err(DataDirError::InUse { dir: dir.to_owned(), holder })
         }
-        Err((_, error)) => Err(failed(error.into())),
+        Err(error) => Err(failed(error)),
     }
+}
+
+fn read(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let file = disk.open(path)?;
+    let length = usize::try_from(file.size()?).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    let mut at = 0;
+    while at < length {
+        match file.read_at(&mut bytes[at..], at as u64)? {
+            0 => break,
+            read => at += read,
+        }
+    }
+    bytes.truncate(at);
+    Ok(bytes)
+}
+
+/// Puts a small file in place of another, whole or not at all, durably.
+fn replace(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+    let (path, beside) = (dir.join(name), dir.join(format!("{name}.new")));
+    let file = disk.create(&beside)?;
+    let mut at = 0;
+    while at < bytes.len() {
+        at += file.write_at(&[IoSlice::new(&bytes[at..])], at as u64)?;
+    }
+    file.sync()?;
+    disk.rename(&beside, &path)?;
+    disk.sync_dir(dir)
 }

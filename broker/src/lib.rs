@@ -8,15 +8,18 @@
 //! admin (HTTP beside it all)     broker (builds and ends everything, in order)
 //! ```
 //!
-//! Imports run one way: `replication → partition → {fetch, sessions} → {ingress, admin} → broker`.
+//! Imports run one way: `replication → partition → {fetch, sessions} → cluster → {ingress, peer,
+//! admin} → node → broker`.
 
 pub mod admin;
 mod broker;
+pub mod cluster;
 pub mod config;
 mod data_dir;
 pub mod events;
 pub mod fetch;
 pub mod ingress;
+mod node;
 pub mod partition;
 pub mod peer;
 pub mod replication;
@@ -27,3 +30,5 @@ pub mod stats;
 
 pub use broker::{Broker, StartError, run};
 pub use config::{BrokerArgs, BrokerConfig};
+pub use ingress::converse;
+pub use node::{Addresses, Environment, Node, NodeError, OpenLog, Telemetry};

@@ -7,10 +7,11 @@ use aklight_common::BrokerId;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::cluster::{Faults, Pulse};
 use crate::config::Limits;
 use crate::events::Events;
 use crate::partition::Partitions;
-use crate::partition::producers::Producers;
+use crate::replication::Peers;
 use crate::sessions::Sessions;
 use crate::stamp::Stamp;
 use crate::stats::Stats;
@@ -21,10 +22,14 @@ pub struct Services {
     pub partitions: Arc<Partitions>,
     /// The consumers.
     pub sessions: Arc<Sessions>,
-    /// What PRODUCE_ONCE remembers.
-    pub producers: Arc<Producers>,
+    /// How the brokers are.
+    pub pulse: Arc<Pulse>,
+    /// The other brokers.
+    pub peers: Arc<Peers>,
+    /// What is broken on purpose.
+    pub faults: Arc<Faults>,
     /// When records come in.
-    pub stamp: Stamp,
+    pub stamp: Arc<Stamp>,
     /// Memory for records on their way, in units of [`PERMIT_BYTES`].
     pub inflight: Arc<Semaphore>,
     /// Places for lines that are longer than a read of the socket and still coming in: together

@@ -1,6 +1,10 @@
 //! The moments at which records come in: microseconds since the Unix epoch that rise strictly,
 //! even when the machine's clock is set back. They order a topic's records across partitions,
 //! where offsets cannot be compared.
+//!
+//! Clocks of several brokers differ. So a moment is also later than every record that is committed
+//! on this broker, whoever took that in: what a client writes after it has read something is newer
+//! than what it read, on whatever brokers (a hybrid clock: Kulkarni and others, 2014).
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,10 +17,15 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// Goes on after `last_us`, the newest moment that is stored.
+    /// Moments of this clock.
     #[must_use]
-    pub fn after(last_us: u64, clock: SharedClock) -> Self {
-        Self { clock, last_us: AtomicU64::new(last_us) }
+    pub fn new(clock: SharedClock) -> Self {
+        Self { clock, last_us: AtomicU64::new(0) }
+    }
+
+    /// Goes on after a moment that is stored.
+    pub fn see(&self, stored_us: u64) {
+        self.last_us.fetch_max(stored_us, Ordering::Relaxed);
     }
 
     /// The next moment.
@@ -24,9 +33,11 @@ impl Stamp {
         let now = self.clock.wall_us();
         let last = self
             .last_us
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(now.max(last + 1)))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
+                Some(now.max(last.saturating_add(1)))
+            })
             .unwrap_or(now);
-        now.max(last + 1)
+        now.max(last.saturating_add(1))
     }
 }
 
@@ -38,9 +49,10 @@ mod tests {
 
     #[test]
     fn moments_rise_even_when_the_clock_stands_or_is_behind() {
-        let stamp = Stamp::after(1_000, ManualClock::at(500));
-        assert_eq!((stamp.next_us(), stamp.next_us()), (1_001, 1_002));
-        let stamp = Stamp::after(0, ManualClock::at(500));
+        let stamp = Stamp::new(ManualClock::at(500));
         assert_eq!((stamp.next_us(), stamp.next_us()), (500, 501));
+        stamp.see(900);
+        stamp.see(700);
+        assert_eq!((stamp.next_us(), stamp.next_us()), (901, 902));
     }
 }

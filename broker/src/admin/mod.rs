@@ -6,8 +6,8 @@
 mod limited;
 
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, OnceLock};
 
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -23,8 +23,10 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use serde::Serialize;
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
-use crate::events::Event;
+use crate::events::{Event, Events};
+use crate::node::Telemetry;
 use crate::services::Services;
 use limited::Limited;
 
@@ -35,9 +37,13 @@ struct PartitionLabel {
     partition: u32,
 }
 
+/// The broker's parts, once they are there: HTTP is served before.
+pub type Started = Arc<OnceLock<Arc<Services>>>;
+
 #[derive(Clone)]
 struct Admin {
-    services: Arc<Services>,
+    started: Started,
+    events: Arc<Events>,
     registry: Arc<Registry>,
     offsets: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
     starts: Family<PartitionLabel, Gauge<i64, AtomicI64>>,
@@ -70,23 +76,28 @@ impl From<Event> for ShownEvent {
 ///
 /// # Errors
 /// When the listener breaks.
-pub async fn serve(listener: TcpListener, services: Arc<Services>) -> io::Result<()> {
-    let stopping = services.stopping.clone();
+pub async fn serve(
+    listener: TcpListener,
+    services: Started,
+    telemetry: Telemetry,
+    stopping: CancellationToken,
+) -> io::Result<()> {
     let router = Router::new()
         .route("/livez", get(|| async { "alive\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/debug/events", get(events))
-        .with_state(Admin::new(services));
+        .with_state(Admin::new(services, telemetry));
     axum::serve(Limited::new(listener), router)
         .with_graceful_shutdown(async move { stopping.cancelled().await })
         .await
 }
 
 impl Admin {
-    fn new(services: Arc<Services>) -> Self {
+    fn new(started: Started, telemetry: Telemetry) -> Self {
+        let Telemetry { events, stats } = telemetry;
         let mut registry = Registry::with_prefix("aklight");
-        services.stats.register(&mut registry);
+        stats.register(&mut registry);
         let (offsets, starts, bytes) = (Family::default(), Family::default(), Family::default());
         registry.register(
             "partition_end_offset",
@@ -106,13 +117,18 @@ impl Admin {
         );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The broker's version", build);
-        Self { services, registry: Arc::new(registry), offsets, starts, bytes }
+        Self { started, events, registry: Arc::new(registry), offsets, starts, bytes }
     }
 }
 
+fn starting() -> Response {
+    let text = "this broker is starting: /debug/events says what it waits for\n";
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
+}
+
 async fn ready(State(admin): State<Admin>) -> Response {
-    let broken: Vec<_> = admin
-        .services
+    let Some(services) = admin.started.get() else { return starting() };
+    let broken: Vec<_> = services
         .partitions
         .iter()
         .filter_map(|partition| {
@@ -131,7 +147,8 @@ async fn ready(State(admin): State<Admin>) -> Response {
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
-    for partition in admin.services.partitions.iter() {
+    let Some(services) = admin.started.get() else { return starting() };
+    for partition in services.partitions.iter() {
         let label = PartitionLabel { partition: partition.id.0 };
         admin.offsets.get_or_create(&label).set(number(partition.end().0));
         admin.starts.get_or_create(&label).set(number(partition.start().0));
@@ -146,5 +163,5 @@ async fn metrics(State(admin): State<Admin>) -> Response {
 }
 
 async fn events(State(admin): State<Admin>) -> Json<Vec<ShownEvent>> {
-    Json(admin.services.events.recent().into_iter().map(ShownEvent::from).collect())
+    Json(admin.events.recent().into_iter().map(ShownEvent::from).collect())
 }

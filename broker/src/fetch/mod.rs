@@ -4,10 +4,11 @@
 //! write MESSAGE lines into a buffer of their connection. A reader keeps nothing but its place in
 //! the log: a slow one lags behind there, and costs the broker no memory.
 
+pub mod barrier;
 pub mod listing;
 pub mod live;
 pub mod outbox;
 mod reader;
 
-pub use outbox::Outbox;
+pub use outbox::{Outbox, Writing};
 pub use reader::Gap;

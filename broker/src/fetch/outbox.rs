@@ -7,8 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use aklight_common::wire::{ErrorCode, Reply};
-use tokio::io::AsyncWriteExt;
-use tokio::net::tcp::OwnedWriteHalf;
+use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// Bytes gathered before they are written in the middle of a listing: a full buffer's cost a
@@ -21,9 +20,12 @@ const KEPT: usize = 256 << 10;
 /// How long a client that was cut off has to take the words of farewell.
 const FAREWELL: Duration = Duration::from_secs(5);
 
+/// Where a client's bytes go: a socket, or what a simulation has for one.
+pub type Writing = Box<dyn AsyncWrite + Send + Sync + Unpin>;
+
 /// The bytes on their way to a client.
 pub struct Outbox {
-    socket: OwnedWriteHalf,
+    socket: Writing,
     bytes: Vec<u8>,
     stalled_max: Duration,
     acks: u64,
@@ -32,7 +34,7 @@ pub struct Outbox {
 impl Outbox {
     /// Over the writing half of a connection.
     #[must_use]
-    pub fn new(socket: OwnedWriteHalf, stalled_max: Duration) -> Self {
+    pub fn new(socket: Writing, stalled_max: Duration) -> Self {
         Self { socket, bytes: Vec::new(), stalled_max, acks: 0 }
     }
 

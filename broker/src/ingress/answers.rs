@@ -12,18 +12,21 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::{Queued, Work};
-use super::run::{ProducedRun, Slot};
-use crate::fetch::Outbox;
+use super::run::{ProducedRun, Slot, too_old};
 use crate::fetch::listing::{self, FetchRequest, ListingError, no_partition};
 use crate::fetch::live::{Live, SUBSCRIPTIONS_MAX};
-use crate::partition::ProduceError;
-use crate::partition::producers::Place;
+use crate::fetch::{Outbox, barrier};
+use crate::partition::{Outcome, PRODUCE_WAIT, Placed, ProduceError};
 use crate::services::Services;
 use crate::sessions::SessionError;
 
-/// Longest wait for a record to become durable, or an acknowledgement; then `unavailable` is
-/// answered. Far above the slowest sync of a healthy disk, short enough for a client to fail over.
-const DURABLE_WAIT: Duration = Duration::from_secs(10);
+/// Longest wait for a record or an acknowledgement to become durable; then `unavailable` is
+/// answered. A little more than partitions wait themselves: they know better what to tell.
+const DURABLE_WAIT: Duration = PRODUCE_WAIT.saturating_add(Duration::from_secs(1));
+
+/// Longest wait for this broker's copy to be where others are, where an older answer is better
+/// than none.
+const GLANCE_WAIT: Duration = Duration::from_secs(1);
 
 /// Who consumes on this connection.
 struct Consumer {
@@ -42,6 +45,8 @@ pub(super) struct Answers {
     subscribing: bool,
     // The last acknowledgement handed in, whoever consumed then: a PING waits for it.
     acknowledged: u64,
+    // For each partition, the offset behind the last record that it was told to be stored.
+    seen: Vec<Offset>,
     // Cancelled when the client is gone or the broker shuts down: no FETCH waits on.
     ended: CancellationToken,
 }
@@ -61,9 +66,11 @@ enum Wake {
 
 impl Answers {
     pub(super) fn new(services: Arc<Services>, out: Outbox, ended: CancellationToken) -> Self {
+        let seen = vec![Offset(0); services.partitions.len()];
         Self {
             services,
             out,
+            seen,
             mode: ProducerMode::Each,
             consumer: None,
             live: Live::default(),
@@ -158,26 +165,26 @@ impl Answers {
     }
 
     async fn answer_run(&mut self, run: ProducedRun) -> io::Result<()> {
-        let mut bases: Vec<Option<Result<Offset, WireError>>> =
+        let mut placed: Vec<Option<Result<Placed, WireError>>> =
             vec![None; self.services.partitions.len()];
         for (partition, ticket) in run.tickets {
-            bases[partition.0 as usize] = Some(durable(ticket).await);
+            placed[partition.0 as usize] = Some(durable(ticket).await);
         }
         for slot in run.slots {
             match slot {
-                Slot::Batch { partition, nth, topic } => match &bases[partition.0 as usize] {
-                    Some(Ok(base)) => {
-                        let place = Place { partition, offset: Offset(base.0 + u64::from(nth)) };
-                        self.services.stats.records_stored.inc();
-                        self.acknowledge(topic.as_str(), place);
-                    }
+                Slot::Batch { partition, nth, topic } => match &placed[partition.0 as usize] {
+                    Some(Ok(placed)) => match placed.of(nth) {
+                        Some(Outcome::Stored(offset)) => {
+                            self.services.stats.records_stored.inc();
+                            let seen = &mut self.seen[partition.0 as usize];
+                            *seen = offset.next().max(*seen);
+                            self.acknowledge(topic.as_str(), partition, offset);
+                        }
+                        Some(Outcome::TooOld(highest)) => self.refuse(too_old(highest)),
+                        None => self.refuse(not_known()),
+                    },
                     Some(Err(error)) => self.refuse(error.clone()),
                     None => self.refuse(ErrorCode::Internal.with("the batch has no ticket")),
-                },
-                Slot::Stored { place, topic } => self.acknowledge(topic.as_str(), place),
-                Slot::Repeat { place, topic } => match timeout(DURABLE_WAIT, place).await {
-                    Ok(Ok(place)) => self.acknowledge(topic.as_str(), place),
-                    Ok(Err(_)) | Err(_) => self.refuse(not_known()),
                 },
                 Slot::Refused(error) => self.refuse(error),
             }
@@ -186,10 +193,9 @@ impl Answers {
         Ok(())
     }
 
-    fn acknowledge(&mut self, topic: &str, place: Place) {
+    fn acknowledge(&mut self, topic: &str, partition: PartitionId, offset: Offset) {
         match self.mode {
             ProducerMode::Each => {
-                let Place { partition, offset } = place;
                 self.out.push(&Reply::Ack { topic, offset, partition });
             }
             ProducerMode::Cumulative => self.out.push_cumulative_ack(),
@@ -227,26 +233,29 @@ impl Answers {
                 self.register_consumer(id, persistent).await?;
             }
             Command::Subscribe { pattern } => {
-                self.subscribe(&checked(pattern)?)?;
+                self.subscribe(&checked(pattern)?).await?;
                 self.subscribing = true;
             }
             Command::Unsubscribe { pattern } => {
                 self.live.unsubscribe(&checked(pattern)?);
                 self.out.push(&Reply::Ok);
             }
-            Command::Ack { offset, partition, .. } => self.ack(partition, offset)?,
+            Command::Ack { offset, partition, .. } => self.ack(partition, offset).await?,
             Command::Fetch { pattern, offset, partition, max, wait_ms } => {
                 let pattern = checked(pattern)?;
                 let request = FetchRequest { pattern, offset, partition, max, wait_ms };
+                self.see_own().await;
                 listing::fetch(partitions, &request, &self.ended, &mut self.out).await?;
             }
             Command::Last { pattern } => {
+                self.see_own().await;
                 listing::last(partitions, &checked(pattern)?, &mut self.out).await?;
             }
             Command::Topics { pattern } => {
+                self.see_own().await;
                 listing::topics(partitions, &checked(pattern)?, &mut self.out).await?;
             }
-            Command::Cluster => self.cluster(),
+            Command::Cluster => self.cluster().await,
             Command::Ping { token } => {
                 let durable = services.sessions.durable(self.acknowledged);
                 let durable = timeout(DURABLE_WAIT, durable).await;
@@ -263,27 +272,43 @@ impl Answers {
     }
 
     async fn register_consumer(&mut self, id: &str, persistent: bool) -> Result<(), WireError> {
-        let ends = self.services.partitions.ends();
-        let positions = if persistent {
-            let registered = self.services.sessions.register(id, ends);
-            let positions = timeout(DURABLE_WAIT, registered).await.map_err(|_| not_known())?;
-            positions.map_err(session_error)?
-        } else {
-            ends
+        let registered = async {
+            let sessions = &self.services.sessions;
+            if persistent
+                && let Some(positions) = sessions.known(id).await.map_err(session_error)?
+            {
+                return Ok(positions);
+            }
+            let partitions = &self.services.partitions;
+            let caught_up = barrier::catch_up(partitions, DURABLE_WAIT).await;
+            caught_up.map_err(|error| {
+                ErrorCode::Unavailable.with(&format!("where the log ends is not known: {error}"))
+            })?;
+            let ends = partitions.ends();
+            if !persistent {
+                return Ok(ends);
+            }
+            sessions.register(id, ends).await.map_err(session_error)
         };
+        let positions = timeout(DURABLE_WAIT, registered).await.map_err(|_| not_known())??;
         self.consumer = Some(Consumer { id: id.into(), persistent });
         let positions = (0..).map(PartitionId).zip(positions).collect();
         self.out.push(&Reply::OkPositions(positions));
         Ok(())
     }
 
-    fn subscribe(&mut self, pattern: &Pattern) -> Result<(), WireError> {
+    async fn subscribe(&mut self, pattern: &Pattern) -> Result<(), WireError> {
         if self.live.len() >= SUBSCRIPTIONS_MAX {
             return Err(ErrorCode::Busy.with(&format!(
                 "a connection has at most {SUBSCRIPTIONS_MAX} subscriptions: use a wildcard, or another connection"
             )));
         }
         let partitions = &self.services.partitions;
+        if self.consumer.is_none() && self.live.is_empty() {
+            // "From now on": not from where a copy that lags behind happens to be. Without a
+            // majority that copy is all there is.
+            let _ = barrier::catch_up(partitions, GLANCE_WAIT).await;
+        }
         let mut start = partitions.ends();
         if let Some(Consumer { id, persistent: true, .. }) = &self.consumer
             && let Some(positions) = self.services.sessions.positions(id)
@@ -295,7 +320,7 @@ impl Answers {
         Ok(())
     }
 
-    fn ack(&mut self, partition: PartitionId, offset: Offset) -> Result<(), WireError> {
+    async fn ack(&mut self, partition: PartitionId, offset: Offset) -> Result<(), WireError> {
         let Some(consumer) = &self.consumer else {
             return Err(ErrorCode::NotRegistered
                 .with("ACK needs REGISTER_CONSUMER|id|1 before it on this connection"));
@@ -303,6 +328,10 @@ impl Answers {
         let partitions = &self.services.partitions;
         let known =
             partitions.get(partition).ok_or_else(|| no_partition(partition, partitions.len()))?;
+        if offset >= known.end() {
+            // It may have been read at a broker that is ahead of this one.
+            let _ = known.group().barrier(GLANCE_WAIT).await;
+        }
         let end = known.end();
         if offset >= end {
             return Err(ErrorCode::OffsetOutOfRange.with(&format!(
@@ -320,27 +349,52 @@ impl Answers {
         Ok(())
     }
 
-    fn cluster(&mut self) {
+    /// Waits until what this connection was told to be stored can be read here: another broker may
+    /// lead, and this one's copy be a moment behind.
+    async fn see_own(&self) {
+        for (partition, seen) in self.services.partitions.iter().zip(&self.seen) {
+            // A copy that does not get there tells what it has, as it does to everybody.
+            let _ = timeout(GLANCE_WAIT, partition.reaches(*seen)).await;
+        }
+    }
+
+    async fn cluster(&mut self) {
         let services = self.services.clone();
-        let address = &services.address;
-        self.out.push(&Reply::Broker { id: services.broker, address, state: "alive" });
+        // Without a majority it is told what this broker knows.
+        let _ = barrier::catch_up(&services.partitions, GLANCE_WAIT).await;
+        let brokers = services.sessions.metadata().brokers();
+        let mut count = brokers.len().max(1) + services.partitions.len();
+        if brokers.is_empty() {
+            let address = &services.address;
+            self.out.push(&Reply::Broker { id: services.broker, address, state: "alive" });
+        }
+        for (id, info) in &brokers {
+            if info.client.is_empty() {
+                // Expected, and never seen yet.
+                count -= 1;
+                continue;
+            }
+            let state = if services.pulse.is_alive(*id) { "alive" } else { "dead" };
+            self.out.push(&Reply::Broker { id: *id, address: &info.client, state });
+        }
         for partition in services.partitions.iter() {
             let leader: Option<BrokerId> = partition.status().leader;
             let (start, end) = (partition.start(), partition.end());
             self.out.push(&Reply::Partition { id: partition.id, leader, start, end });
         }
-        let count = 1 + services.partitions.len() as u64;
-        self.out.push(&Reply::End { count, next: None });
+        self.out.push(&Reply::End { count: count as u64, next: None });
     }
 }
 
 async fn durable(
-    ticket: oneshot::Receiver<Result<Offset, ProduceError>>,
-) -> Result<Offset, WireError> {
+    ticket: oneshot::Receiver<Result<Placed, ProduceError>>,
+) -> Result<Placed, WireError> {
     match timeout(DURABLE_WAIT, ticket).await {
-        Ok(Ok(Ok(base))) => Ok(base),
-        Ok(Ok(Err(ProduceError::NoRoom(text)))) => Err(ErrorCode::Busy.with(&text)),
-        Ok(Ok(Err(ProduceError::Unavailable(text)))) => Err(ErrorCode::Unavailable.with(&text)),
+        Ok(Ok(Ok(placed))) => Ok(placed),
+        Ok(Ok(Err(error @ ProduceError::NoRoom(_)))) => {
+            Err(ErrorCode::Busy.with(&error.to_string()))
+        }
+        Ok(Ok(Err(error))) => Err(ErrorCode::Unavailable.with(&error.to_string())),
         Ok(Err(_)) | Err(_) => Err(not_known()),
     }
 }
@@ -354,7 +408,7 @@ fn not_known() -> WireError {
 fn session_error(error: SessionError) -> WireError {
     let code = match error {
         SessionError::TooMany => ErrorCode::Busy,
-        SessionError::Unavailable(_) => ErrorCode::Unavailable,
+        SessionError::Unavailable(_) | SessionError::Stopped(_) => ErrorCode::Unavailable,
     };
     code.with(&error.to_string())
 }

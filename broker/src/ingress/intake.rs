@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use aklight_common::wire::{Command, ErrorCode, Line, LineCutter, WireError};
 use bytes::Bytes;
-use tokio::io::AsyncReadExt;
-use tokio::net::tcp::OwnedReadHalf;
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +27,9 @@ const OWN_BYTES_MIN: usize = 1 << 20;
 /// bounds what they cost beside that.
 pub(super) const WORK_MAX: usize = 256;
 
+/// What a client's bytes come from: a socket, or what a simulation has for one.
+pub type Reading = Box<dyn AsyncRead + Send + Sync + Unpin>;
+
 /// Something to be answered.
 pub(super) enum Work {
     /// Records on their way.
@@ -44,7 +46,7 @@ pub(super) type Queued = (Work, OwnedSemaphorePermit);
 /// Reads a connection until it ends.
 pub(super) struct Intake {
     services: Arc<Services>,
-    socket: OwnedReadHalf,
+    socket: Reading,
     cutter: LineCutter,
     queue: mpsc::Sender<Queued>,
     own: Arc<Semaphore>,
@@ -65,7 +67,7 @@ struct Ended;
 impl Intake {
     pub(super) fn new(
         services: Arc<Services>,
-        socket: OwnedReadHalf,
+        socket: Reading,
         queue: mpsc::Sender<Queued>,
         ended: CancellationToken,
     ) -> Self {
@@ -89,7 +91,7 @@ impl Intake {
 
     /// Reads until the client says QUIT or closes its side, or the connection ends otherwise. Gives
     /// the socket back.
-    pub(super) async fn read(mut self) -> OwnedReadHalf {
+    pub(super) async fn read(mut self) -> Reading {
         loop {
             match self.fill().await {
                 Ok(0) => return self.socket,
@@ -171,7 +173,7 @@ impl Intake {
             }
             Command::ProduceOnce { .. } => {
                 if let (None, Some(id)) = (&self.producer, &self.producer_id) {
-                    self.producer = Some(self.services.producers.named(id));
+                    self.producer = Some(self.services.partitions.producers.named(id));
                 }
                 self.run.add(&line, &command, self.producer.as_ref(), &self.services);
                 return Ok(());

@@ -18,8 +18,9 @@ use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
 use super::answers::Answers;
-use super::intake::{Intake, WORK_MAX};
-use crate::fetch::Outbox;
+use super::intake::{Intake, Reading, WORK_MAX};
+use crate::cluster::Fault;
+use crate::fetch::{Outbox, Writing};
 use crate::services::Services;
 
 /// How long a connection that the broker closes may go on sending. Closing at once could make the
@@ -41,8 +42,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
 /// Lets clients in until the broker shuts down; then waits until their answers are written.
-pub async fn serve(listener: TcpListener, services: Arc<Services>) {
-    let room = Arc::new(Semaphore::new(services.limits.connections_max));
+pub async fn serve(listener: TcpListener, services: Arc<Services>, connections_max: usize) {
+    let room = Arc::new(Semaphore::new(connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let connections = TaskTracker::new();
     while let Some(accepted) = services.stopping.run_until_cancelled(listener.accept()).await {
@@ -54,10 +55,13 @@ pub async fn serve(listener: TcpListener, services: Arc<Services>) {
                 continue;
             }
         };
+        if services.faults.now() == Some(Fault::Dead) {
+            continue;
+        }
         let Ok(place) = room.clone().try_acquire_owned() else {
             services.stats.connections_refused.inc();
             // The client may be gone already: then nobody needs the reason.
-            if let Ok(refused) = refuse(socket, services.limits.connections_max)
+            if let Ok(refused) = refuse(socket, connections_max)
                 && let Ok(place) = refusals.clone().try_acquire_owned()
             {
                 tokio::spawn(async move {
@@ -70,7 +74,7 @@ pub async fn serve(listener: TcpListener, services: Arc<Services>) {
         let services = services.clone();
         connections.spawn(async move {
             services.stats.connections.inc();
-            if let Err(error) = converse(socket, services.clone()).await {
+            if let Err(error) = converse_on(socket, services.clone()).await {
                 note_end(&services, peer, &error);
             }
             services.stats.connections.dec();
@@ -84,16 +88,34 @@ pub async fn serve(listener: TcpListener, services: Arc<Services>) {
     }
 }
 
-async fn converse(socket: TcpStream, services: Arc<Services>) -> io::Result<()> {
+async fn converse_on(socket: TcpStream, services: Arc<Services>) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
     SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
     let (reading, writing) = socket.into_split();
+    converse(Box::new(reading), Box::new(writing), services).await
+}
+
+/// Speaks with one client, over whatever carries bytes both ways, until either side ends it.
+///
+/// # Errors
+/// When the client is gone, or was cut off ([`io::ErrorKind::TimedOut`]).
+pub async fn converse(
+    reading: Reading,
+    writing: Writing,
+    services: Arc<Services>,
+) -> io::Result<()> {
     let (queue, work) = mpsc::channel(WORK_MAX);
     let out = Outbox::new(writing, services.limits.stalled_max);
     let ended = services.stopping.child_token();
     let intake = tokio::spawn(Intake::new(services.clone(), reading, queue, ended.clone()).read());
-    let answered = Answers::new(services, out, ended.clone()).run(work).await;
+    let mut fault = services.faults.follow();
+    let answered = tokio::select! {
+        answered = Answers::new(services.clone(), out, ended.clone()).run(work) => answered,
+        Ok(_) = fault.wait_for(|fault| *fault == Some(Fault::Dead)) => {
+            Err(io::ErrorKind::ConnectionAborted.into())
+        }
+    };
     // Nobody is left to answer. The intake is not aborted but ends by itself: records that it let
     // in must reach their partition.
     ended.cancel();

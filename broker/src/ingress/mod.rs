@@ -15,4 +15,5 @@ mod intake;
 mod listener;
 mod run;
 
-pub use listener::serve;
+pub use intake::Reading;
+pub use listener::{converse, serve};

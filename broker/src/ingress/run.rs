@@ -5,24 +5,21 @@
 
 use std::sync::Arc;
 
+use aklight_common::PartitionId;
+use aklight_common::limits::SEQUENCE_WINDOW;
 use aklight_common::record::{BodyBuilder, Once, Record};
 use aklight_common::wire::{Command, ErrorCode, WireError};
-use aklight_common::{Offset, PartitionId};
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::partition::producers::{Admission, Place, Producer};
-use crate::partition::{ProduceError, RoutedBatch};
+use crate::partition::producers::Producer;
+use crate::partition::{Placed, ProduceError, RoutedBatch};
 use crate::services::{Services, permits};
 
 /// The answer to one PRODUCE, or where it will come from.
 pub(super) enum Slot {
     /// The `nth` record of the run's batch for this partition.
     Batch { partition: PartitionId, nth: u32, topic: TopicText },
-    /// A repeat of a record that is stored.
-    Stored { place: Place, topic: TopicText },
-    /// A repeat of a record that is on its way.
-    Repeat { place: oneshot::Receiver<Place>, topic: TopicText },
     /// Refused.
     Refused(WireError),
 }
@@ -43,7 +40,7 @@ impl TopicText {
 }
 
 /// A batch of the run on its way to one partition.
-pub(super) type Ticket = (PartitionId, oneshot::Receiver<Result<Offset, ProduceError>>);
+pub(super) type Ticket = (PartitionId, oneshot::Receiver<Result<Placed, ProduceError>>);
 
 /// The answers of a run.
 #[derive(Default)]
@@ -55,16 +52,26 @@ pub(super) struct ProducedRun {
 /// A run that is being gathered.
 pub(super) struct RunBuilder {
     slots: Vec<Slot>,
-    bodies: Vec<BodyBuilder>,
+    batches: Vec<Batch>,
     bytes: usize,
+    // The highest sequence of the connection's producer that is committed: looked up once a run.
+    committed: Option<u64>,
+}
+
+/// The run's records for one partition.
+#[derive(Default)]
+struct Batch {
+    body: BodyBuilder,
+    once: u32,
 }
 
 impl RunBuilder {
     pub(super) fn new(partitions: usize) -> Self {
         Self {
             slots: Vec::new(),
-            bodies: std::iter::repeat_with(BodyBuilder::new).take(partitions).collect(),
+            batches: std::iter::repeat_with(Batch::default).take(partitions).collect(),
             bytes: 0,
+            committed: None,
         }
     }
 
@@ -104,23 +111,16 @@ impl RunBuilder {
                     ));
                     return;
                 };
-                match producer.admit(*sequence) {
-                    Admission::New => {
+                let partitions = &services.partitions;
+                let committed =
+                    self.committed.get_or_insert_with(|| producer.committed(partitions));
+                match producer.let_in(*sequence, *committed) {
+                    Ok(()) => {
                         let partition = partitioner.route_once(*sequence, key);
                         let once = Once { producer: producer.id(), sequence: *sequence };
                         self.append(line, partition, topic, key, payload, Some(once), services)
                     }
-                    Admission::Stored(place) => {
-                        Slot::Stored { place, topic: TopicText::of(line, topic) }
-                    }
-                    Admission::Pending(place) => {
-                        Slot::Repeat { place, topic: TopicText::of(line, topic) }
-                    }
-                    Admission::TooOld(highest) => {
-                        Slot::Refused(ErrorCode::BadSequence.with(&format!(
-                            "{sequence} is more than 8192 below this producer's highest, {highest}"
-                        )))
-                    }
+                    Err(highest) => Slot::Refused(too_old(highest)),
                 }
             }
             _ => Slot::Refused(ErrorCode::Internal.with("not a record")),
@@ -139,30 +139,40 @@ impl RunBuilder {
         once: Option<Once<'_>>,
         services: &Services,
     ) -> Slot {
-        let body = &mut self.bodies[partition.0 as usize];
-        let nth = body.records();
-        body.push(&Record { time_us: services.stamp.next_us(), topic, key, payload, once });
+        let batch = &mut self.batches[partition.0 as usize];
+        let nth = batch.body.records();
+        batch.once += u32::from(once.is_some());
+        batch.body.push(&Record { time_us: services.stamp.next_us(), topic, key, payload, once });
         Slot::Batch { partition, nth, topic: TopicText::of(line, topic) }
     }
 
     /// Sends each partition its batch, waiting for memory and for a place in its mailbox.
     pub(super) async fn dispatch(&mut self, services: &Services) -> ProducedRun {
         let mut tickets = Vec::new();
-        for (body, partition) in self.bodies.iter_mut().zip(services.partitions.iter()) {
-            if body.is_empty() {
+        for (batch, partition) in self.batches.iter_mut().zip(services.partitions.iter()) {
+            if batch.body.is_empty() {
                 continue;
             }
-            let body = std::mem::take(body).finish();
+            let Batch { body, once } = std::mem::take(batch);
+            let body = body.finish();
             let permit = acquire(services, body.bytes.len()).await;
-            let (answer, ticket) = oneshot::channel();
+            let (batch, ticket) = RoutedBatch::new(body, once, permit);
             // A mailbox is closed only at shutdown; the ticket then ends without an answer, which
             // the client is told as `unavailable`.
-            let _ = partition.take(RoutedBatch { body, permit, answer }).await;
+            let _ = partition.take(batch).await;
             tickets.push((partition.id, ticket));
         }
+        self.committed = None;
         self.bytes = 0;
         ProducedRun { slots: std::mem::take(&mut self.slots), tickets }
     }
+}
+
+/// Why a sequence is refused.
+pub(super) fn too_old(highest: u64) -> WireError {
+    ErrorCode::BadSequence.with(&format!(
+        "this sequence is more than {SEQUENCE_WINDOW} below the producer's highest, {highest}"
+    ))
 }
 
 async fn acquire(services: &Services, bytes: usize) -> OwnedSemaphorePermit {

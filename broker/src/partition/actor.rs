@@ -1,181 +1,325 @@
-//! The one owner of a partition's order: takes batches from the mailbox and proposes them.
+//! The one owner of a partition's order: takes batches from the mailbox, and proposes them where
+//! this broker leads the partition, or passes them on to the one that does.
 //!
-//! While earlier proposals are on their way to the disk, what arrives in the mailbox is joined
-//! into one larger batch: under load a batch, an entry of the Raft log and a place in the group
-//! commit cost as much for a thousand records as for one.
+//! ```text
+//! mailbox ─▶ queue ─▶ way ─┬─ leading:   proposals to the group
+//!              ▲           └─ following: a stream to the leader
+//!              └── what was refused before it was stored, in its old place
+//! ```
+//!
+//! Order is kept through every change of the leader: there is one way at a time, a new one begins
+//! only when all that went the old one is settled, and what comes back goes to the front of the
+//! queue. While nobody leads, batches wait in the queue until their time is up.
+//!
+//! What another broker has passed on goes no further: it is sent back when this broker no longer
+//! leads in the term in which the other one was made welcome.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
-use aklight_common::Offset;
-use aklight_common::record::{Body, BodyBuilder, Records};
-use aklight_log::Log;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::producers::Producers;
-use super::{ProduceError, RoutedBatch};
-use crate::replication::{Group, Proposal, ProposeError, Role};
+use super::following::Following;
+use super::leading::{Leading, Sequencer, nobody_leads};
+use super::machine::Learnt;
+use super::parcel::{Parcel, Waiting};
+use super::placed::ProduceError;
+use super::streams::Streams;
+use super::{MAILBOX_BATCHES_MAX, RoutedBatch};
+use crate::replication::{GroupId, Peers, Role};
 
-/// Most bytes joined into one batch: large enough that its costs vanish, small enough that a
+/// Most bytes joined into one parcel: large enough that its costs vanish, small enough that a
 /// reader of one record does not read far.
 const JOINED_BYTES_MAX: usize = 256 << 10;
 
-/// A batch of at least this size is proposed as it is: joining would only copy it.
+/// A parcel of at least this size goes as it is: joining would only copy it.
 const ALONE_BYTES: usize = 64 << 10;
 
-/// Proposals on their way at once. Two keep the disk busy; a few more let openraft and the writer
-/// thread work side by side. More would only make the batches smaller.
-const PROPOSALS_MAX: usize = 4;
+/// Pause before the same leader is tried again: one that hands over, or has lost touch with the
+/// majority, refuses at once, and does so for as long as an election takes.
+const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
-/// What an actor works with.
-pub struct ActorParts {
-    /// The partition's group.
-    pub group: Group,
-    /// The partition's log, asked for room.
-    pub log: Log,
-    /// Told about records that were not appended.
-    pub producers: Arc<Producers>,
-    /// Where batches come from.
-    pub mailbox: mpsc::Receiver<RoutedBatch>,
-    /// Cancelled when nothing more shall be let in.
-    pub stop: CancellationToken,
+/// The owner of a partition's order.
+pub struct Actor {
+    pub(super) group: GroupId,
+    pub(super) sequencer: Arc<dyn Sequencer>,
+    pub(super) learnt: Arc<Learnt>,
+    pub(super) streams: Arc<Streams>,
+    pub(super) peers: Arc<Peers>,
+    pub(super) roles: watch::Receiver<Role>,
+    pub(super) mailbox: mpsc::Receiver<RoutedBatch>,
+    pub(super) stop: CancellationToken,
+    pub(super) state: State,
 }
 
-/// Who is to be told, and of how many records.
-struct Waiting {
-    records: u32,
-    answer: oneshot::Sender<Result<Offset, ProduceError>>,
-    permit: OwnedSemaphorePermit,
+/// What an actor keeps.
+pub(super) struct State {
+    queue: VecDeque<Parcel>,
+    way: Way,
+    /// What this broker is to the group, as it was looked at last.
+    role: Role,
+    /// The way that ended last, and until when it is not tried again.
+    tired: Option<(Role, Instant)>,
+    /// The mailbox is closed and empty.
+    is_closed: bool,
 }
 
-/// Lets records in until it is told to stop and the mailbox is empty.
-pub async fn run(mut parts: ActorParts) {
-    let on_their_way = Arc::new(Semaphore::new(PROPOSALS_MAX));
-    let mut held_back = VecDeque::new();
-    loop {
-        let first = match held_back.pop_front() {
-            Some(batch) => batch,
-            None => match next(&mut parts).await {
-                Some(batch) => batch,
-                None => break,
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            way: Way::Nowhere,
+            role: Role::Nobody,
+            tired: None,
+            is_closed: false,
+        }
+    }
+}
+
+/// Where batches go.
+#[derive(Default)]
+enum Way {
+    #[default]
+    Nowhere,
+    Leading(Leading),
+    Following(Following),
+}
+
+impl Actor {
+    /// Lets records in until it is told to stop and everyone is answered.
+    pub async fn run(mut self) {
+        loop {
+            self.tell_late();
+            self.steer();
+            self.send().await;
+            if self.is_done() {
+                return;
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self) {
+        let due = self.due();
+        let State { queue, way, is_closed, .. } = &mut self.state;
+        let has_room = !*is_closed && queue.len() < MAILBOX_BATCHES_MAX;
+        tokio::select! {
+            biased;
+            () = way.next() => {}
+            Ok(()) = self.roles.changed() => {}
+            batch = self.mailbox.recv(), if has_room => match batch {
+                Some(batch) => self.take_in(batch.into()),
+                None => *is_closed = true,
             },
+            // Nothing new from here on; what is in the mailbox was taken in and gets its answer.
+            () = self.stop.cancelled(), if !self.mailbox.is_closed() => self.mailbox.close(),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {}
+        }
+    }
+
+    /// When something is due that no message brings.
+    fn due(&self) -> Option<Instant> {
+        let way = match &self.state.way {
+            Way::Nowhere => {
+                self.state.tired.map(|(_, until)| until).filter(|until| *until > Instant::now())
+            }
+            Way::Leading(leading) => leading.deadline(),
+            Way::Following(following) => following.deadline(),
         };
-        let Ok(place) = on_their_way.clone().acquire_owned().await else { break };
-        let (body, waiting) = join(first, &mut parts.mailbox, &mut held_back);
-        propose(&parts, body, waiting, place).await;
+        // Those behind the first came later, or were put there because their time is not up.
+        self.state.queue.front().and_then(Parcel::deadline).into_iter().chain(way).min()
     }
-    // Wait for what is on its way: whoever closes the log next must find it quiet.
-    let _ = on_their_way.acquire_many(PROPOSALS_MAX as u32).await;
-}
 
-async fn next(parts: &mut ActorParts) -> Option<RoutedBatch> {
-    if let Some(batch) = parts.stop.run_until_cancelled(parts.mailbox.recv()).await {
-        return batch;
-    }
-    // Nothing new from here on; what is in the mailbox was taken in and gets its answer.
-    parts.mailbox.close();
-    parts.mailbox.recv().await
-}
-
-/// Joins what waits in the mailbox behind `first`, as long as it is small.
-fn join(
-    first: RoutedBatch,
-    mailbox: &mut mpsc::Receiver<RoutedBatch>,
-    held_back: &mut VecDeque<RoutedBatch>,
-) -> (Body, Vec<Waiting>) {
-    let (first, told) = split(first);
-    let mut waiting = vec![told];
-    if first.bytes.len() >= ALONE_BYTES {
-        return (first, waiting);
-    }
-    let mut joined: Option<BodyBuilder> = None;
-    let mut bytes = first.bytes.len();
-    while let Ok(next) = mailbox.try_recv() {
-        if next.body.bytes.len() >= ALONE_BYTES || bytes + next.body.bytes.len() > JOINED_BYTES_MAX
+    /// Tells those whose time is up.
+    fn tell_late(&mut self) {
+        let now = Instant::now();
+        match &mut self.state.way {
+            Way::Nowhere => {}
+            Way::Leading(leading) => leading.tell_late(now),
+            Way::Following(following) => following.tell_late(now),
+        }
+        while let Some(first) = self.state.queue.front()
+            && first.deadline().is_none_or(|deadline| deadline <= now)
         {
-            held_back.push_back(next);
-            break;
+            let Some(first) = self.state.queue.pop_front() else { break };
+            let error = |_: &Waiting| nobody_leads(&*self.sequencer);
+            if let Some(left) = first.keep(|waiting| waiting.deadline > now, error) {
+                self.state.queue.push_front(left);
+            }
         }
-        bytes += next.body.bytes.len();
-        let (body, told) = split(next);
-        waiting.push(told);
-        let builder = joined.get_or_insert_with(|| {
-            let mut builder = BodyBuilder::new();
-            append(&mut builder, &first);
-            builder
-        });
-        append(builder, &body);
     }
-    (joined.map_or(first, BodyBuilder::finish), waiting)
-}
 
-fn split(batch: RoutedBatch) -> (Body, Waiting) {
-    let RoutedBatch { body, permit, answer } = batch;
-    let records = body.records;
-    (body, Waiting { records, answer, permit })
-}
-
-fn append(builder: &mut BodyBuilder, body: &Body) {
-    for record in body.records() {
-        // The bytes were encoded by this broker a moment ago and lie in its memory.
-        let record = record.expect("a body that was just encoded decodes");
-        builder.push(&record);
-    }
-}
-
-async fn propose(
-    parts: &ActorParts,
-    body: Body,
-    waiting: Vec<Waiting>,
-    place: OwnedSemaphorePermit,
-) {
-    let bytes = body.bytes.clone();
-    if let Err(full) = parts.log.check_room(bytes.len() as u64) {
-        refuse(&parts.producers, &bytes, waiting, &ProduceError::NoRoom(full.to_string()));
-        return;
-    }
-    let proposed = match parts.group.role() {
-        Role::Leads(term) => parts.group.propose(Proposal::records(body), term).await,
-        _ => Err(ProposeError::NoLeader),
-    };
-    let proposed = match proposed {
-        Ok(proposed) => proposed,
-        Err(error) => {
-            refuse(&parts.producers, &bytes, waiting, &unavailable(&error));
-            return;
+    /// Leaves a way that leads nowhere any more, and takes the one that the role tells of.
+    fn steer(&mut self) {
+        let (role, now) = (*self.roles.borrow_and_update(), Instant::now());
+        let ended = match &mut self.state.way {
+            Way::Nowhere => false,
+            Way::Leading(leading) => {
+                if role != Role::Leads(leading.term()) {
+                    leading.leave();
+                }
+                leading.has_ended()
+            }
+            Way::Following(following) => {
+                following.leads(role == Role::Follows(following.leader()), now);
+                following.has_ended()
+            }
+        };
+        if ended {
+            self.leave(now);
         }
-    };
-    let group = parts.group.clone();
-    let producers = parts.producers.clone();
-    tokio::spawn(async move {
-        match group.committed(proposed).await {
-            Ok(applied) => answer(waiting, applied.base_offset),
-            Err(error) => refuse(&producers, &bytes, waiting, &unavailable(&error)),
+        if std::mem::replace(&mut self.state.role, role) != role {
+            self.send_back();
         }
-        drop(place);
-    });
-}
+        let is_tired = self.state.tired.is_some_and(|(of, until)| of == role && now < until);
+        if matches!(self.state.way, Way::Nowhere) && !is_tired {
+            self.state.way = match role {
+                Role::Leads(term) => {
+                    Way::Leading(Leading::new(term, self.sequencer.clone(), self.learnt.clone()))
+                }
+                Role::Follows(leader) => {
+                    Way::Following(Following::new(&self.peers, self.group, leader, now))
+                }
+                Role::Nobody => Way::Nowhere,
+            };
+        }
+    }
 
-fn answer(waiting: Vec<Waiting>, base_offset: Offset) {
-    let mut offset = base_offset;
-    for told in waiting {
-        drop(told.permit);
-        // A connection that has gone needs no answer; its records are stored all the same.
-        let _ = told.answer.send(Ok(offset));
-        offset = Offset(offset.0 + u64::from(told.records));
+    /// Takes back what was refused: to the front, where it was.
+    fn leave(&mut self, now: Instant) {
+        let (role, refused) = match std::mem::take(&mut self.state.way) {
+            Way::Nowhere => return,
+            Way::Leading(leading) => (Role::Leads(leading.term()), leading.into_refused()),
+            Way::Following(following) => {
+                (Role::Follows(following.leader()), following.into_refused())
+            }
+        };
+        self.state.tired = Some((role, now + RETRY_PAUSE));
+        for parcel in refused.into_iter().rev() {
+            let own = parcel.keep(|waiting| waiting.from.is_none(), |other| self.turn_away(other));
+            if let Some(own) = own {
+                self.state.queue.push_front(own);
+            }
+        }
+    }
+
+    /// Puts a parcel behind those that wait, unless it is another broker's and comes too late.
+    fn take_in(&mut self, parcel: Parcel) {
+        let role = self.state.role;
+        let kept = parcel.keep(|w| self.may_come_in(w, role), |other| self.turn_away(other));
+        self.state.queue.extend(kept);
+    }
+
+    /// Sends back what others have passed on and can no longer be taken in.
+    fn send_back(&mut self) {
+        for parcel in std::mem::take(&mut self.state.queue) {
+            self.take_in(parcel);
+        }
+    }
+
+    fn may_come_in(&self, waiting: &Waiting, role: Role) -> bool {
+        waiting
+            .from
+            .is_none_or(|stream| role == Role::Leads(stream.term) && self.streams.is_open(stream))
+    }
+
+    /// Why another broker's records are sent back; nothing comes in behind them on their stream.
+    fn turn_away(&self, waiting: &Waiting) -> ProduceError {
+        if let Some(stream) = waiting.from {
+            self.streams.end(stream);
+        }
+        ProduceError::NotLeader
+    }
+
+    /// Sends what waits, as long as the way has room.
+    async fn send(&mut self) {
+        while self.state.way.has_room() {
+            let Some(parcel) = self.gather() else { return };
+            match &mut self.state.way {
+                Way::Nowhere => return,
+                Way::Leading(leading) => leading.send(parcel).await,
+                Way::Following(following) => following.send(parcel, Instant::now()),
+            }
+        }
+    }
+
+    /// Joins what waits, as long as it is small.
+    fn gather(&mut self) -> Option<Parcel> {
+        let (mut parcels, mut bytes) = (Vec::new(), 0);
+        while let Some(next) = self.take() {
+            let is_large = next.len() >= ALONE_BYTES;
+            if !parcels.is_empty() && (is_large || bytes + next.len() > JOINED_BYTES_MAX) {
+                self.state.queue.push_front(next);
+                break;
+            }
+            bytes += next.len();
+            parcels.push(next);
+            if is_large {
+                break;
+            }
+        }
+        Parcel::join(parcels)
+    }
+
+    /// The next parcel that may go.
+    fn take(&mut self) -> Option<Parcel> {
+        let role = match &self.state.way {
+            Way::Leading(leading) => Role::Leads(leading.term()),
+            _ => Role::Nobody,
+        };
+        loop {
+            let next = self.state.queue.pop_front();
+            let next = next.or_else(|| self.mailbox.try_recv().ok().map(Parcel::from))?;
+            let kept = next.keep(|w| self.may_come_in(w, role), |other| self.turn_away(other));
+            if kept.is_some() {
+                return kept;
+            }
+        }
+    }
+
+    /// Whether it was told to stop and owes nobody anything.
+    fn is_done(&mut self) -> bool {
+        if !self.state.is_closed {
+            return false;
+        }
+        match &self.state.way {
+            Way::Nowhere => {
+                let ending = ProduceError::NotStored("the broker is shutting down".to_owned());
+                self.state.queue.drain(..).for_each(|parcel| parcel.refuse(&ending));
+                true
+            }
+            way => self.state.queue.is_empty() && way.owes_nothing(),
+        }
     }
 }
 
-fn refuse(producers: &Producers, body: &[u8], waiting: Vec<Waiting>, error: &ProduceError) {
-    for once in Records::new(body, 0).filter_map(|record| record.ok()?.once) {
-        producers.named(once.producer).withdraw(once.sequence);
+impl Way {
+    /// Waits until something on its way is settled.
+    async fn next(&mut self) {
+        match self {
+            Self::Nowhere => std::future::pending().await,
+            Self::Leading(leading) => leading.next().await,
+            Self::Following(following) => following.next().await,
+        }
     }
-    for told in waiting {
-        let _ = told.answer.send(Err(error.clone()));
-    }
-}
 
-fn unavailable(error: &ProposeError) -> ProduceError {
-    ProduceError::Unavailable(error.to_string())
+    fn has_room(&self) -> bool {
+        match self {
+            Self::Nowhere => false,
+            Self::Leading(leading) => leading.has_room(),
+            Self::Following(following) => following.has_room(),
+        }
+    }
+
+    fn owes_nothing(&self) -> bool {
+        match self {
+            Self::Nowhere => true,
+            Self::Leading(leading) => leading.is_settled() || leading.is_answered(),
+            Self::Following(following) => following.is_settled() || following.is_answered(),
+        }
+    }
 }

@@ -1,195 +1,86 @@
-//! What PRODUCE_ONCE remembers: which sequences of which producer are stored, and where.
+//! How high each producer's sequences are, over all partitions.
 //!
-//! A sequence is *pending* from the moment it is let in until its record is applied, and *stored*
-//! from then on; a repeat of a pending one waits for the same outcome, a repeat of a stored one is
-//! answered at once. Only the newest [`SEQUENCE_WINDOW`] below a producer's highest sequence are
-//! kept: an older one cannot be told apart from a new one any more and is refused.
+//! PRODUCE_ONCE refuses a sequence that is too far below its producer's highest, in whatever
+//! partition that is. The broker that takes the line checks it, with what it knows: what is
+//! committed here, and what connections of the same producer have let in here. That another broker
+//! may know a higher one is harmless: each partition refuses what it cannot tell apart itself.
 //!
-//! The table spans all partitions of the broker, because a producer's sequences do. What is stored
-//! goes into each partition's checkpoint and is learnt again from the log behind it.
+//! Nothing is decided here about repeats: that is the partition's leader's, by `sequences`.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aklight_common::limits::SEQUENCE_WINDOW;
-use aklight_common::{Offset, PartitionId};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
 
-/// Most producers remembered. Beyond it the one that has been silent longest, and is not connected,
-/// is forgotten, so that a client that makes up ids cannot fill the memory.
-const PRODUCERS_MAX: usize = 16_384;
+use super::Partitions;
+use super::sequences::is_too_old;
 
-/// Where a record is stored.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Place {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The offset in it.
-    pub offset: Offset,
-}
-
-/// What is to be done with a record of PRODUCE_ONCE.
-#[derive(Debug)]
-pub enum Admission {
-    /// It is new: append it.
-    New,
-    /// It is stored already.
-    Stored(Place),
-    /// It is on its way already; the place comes, or nothing when that attempt fails.
-    Pending(oneshot::Receiver<Place>),
-    /// It is too far below the highest sequence, which is this.
-    TooOld(u64),
-}
-
-#[derive(Debug)]
-enum Seen {
-    Pending(Vec<oneshot::Sender<Place>>),
-    Stored(Place),
-}
-
-#[derive(Debug, Default)]
-struct Sequences {
-    highest: u64,
-    seen: BTreeMap<u64, Seen>,
-}
-
-/// One producer's sequences.
+/// One producer, as its connections to this broker share it.
 #[derive(Debug)]
 pub struct Producer {
     id: Arc<str>,
-    sequences: Mutex<Sequences>,
-    used: AtomicU64,
+    let_in: AtomicU64,
 }
 
 impl Producer {
     /// The producer's id.
+    #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }
 
-    /// Lets a sequence in, or says why it need not or must not be appended.
-    pub fn admit(&self, sequence: u64) -> Admission {
-        let mut sequences = self.sequences.lock();
-        if sequence.saturating_add(SEQUENCE_WINDOW) < sequences.highest {
-            return Admission::TooOld(sequences.highest);
-        }
-        match sequences.seen.get_mut(&sequence) {
-            Some(Seen::Stored(place)) => return Admission::Stored(*place),
-            Some(Seen::Pending(waiting)) => {
-                let (tell, told) = oneshot::channel();
-                waiting.push(tell);
-                return Admission::Pending(told);
-            }
-            None => {}
-        }
-        sequences.insert(sequence, Seen::Pending(Vec::new()));
-        Admission::New
+    /// The highest sequence that is committed here.
+    #[must_use]
+    pub fn committed(&self, partitions: &Partitions) -> u64 {
+        let highest = partitions.iter().map(|partition| partition.highest_sequence(&self.id));
+        highest.max().unwrap_or(0)
     }
 
-    fn is_pending(&self) -> bool {
-        let sequences = self.sequences.lock();
-        sequences.seen.values().any(|seen| matches!(seen, Seen::Pending(_)))
-    }
-
-    /// Takes a sequence back whose record was not appended: it may be tried again.
-    pub fn withdraw(&self, sequence: u64) {
-        let mut sequences = self.sequences.lock();
-        if matches!(sequences.seen.get(&sequence), Some(Seen::Pending(_))) {
-            // Dropping the senders tells those who wait that nothing came of it.
-            sequences.seen.remove(&sequence);
-        }
-    }
-
-    fn store(&self, sequence: u64, place: Place) {
-        let mut sequences = self.sequences.lock();
-        if let Some(Seen::Pending(waiting)) = sequences.seen.remove(&sequence) {
-            for tell in waiting {
-                // Whoever no longer waits has closed its connection.
-                let _ = tell.send(place);
-            }
-        }
-        sequences.insert(sequence, Seen::Stored(place));
+    /// Lets a sequence in, `committed` being the highest of [`Self::committed`].
+    ///
+    /// # Errors
+    /// The highest sequence, when this one is too far below it.
+    pub fn let_in(&self, sequence: u64, committed: u64) -> Result<(), u64> {
+        let let_in = self.let_in.fetch_max(sequence, Ordering::Relaxed);
+        let highest = let_in.max(committed);
+        if is_too_old(sequence, highest) { Err(highest) } else { Ok(()) }
     }
 }
 
-impl Sequences {
-    fn insert(&mut self, sequence: u64, seen: Seen) {
-        self.seen.insert(sequence, seen);
-        if sequence > self.highest {
-            self.highest = sequence;
-            let oldest = sequence.saturating_sub(SEQUENCE_WINDOW);
-            while let Some(first) = self.seen.first_entry() {
-                if *first.key() >= oldest {
-                    break;
-                }
-                first.remove();
-            }
-        }
-    }
-}
-
-/// All producers of PRODUCE_ONCE that this broker knows.
+/// The producers that are connected to this broker and have used PRODUCE_ONCE.
 #[derive(Debug, Default)]
 pub struct Producers {
-    table: Mutex<HashMap<Arc<str>, Arc<Producer>>>,
-    uses: AtomicU64,
+    connected: Mutex<Connected>,
 }
 
+#[derive(Debug, Default)]
+struct Connected {
+    producers: HashMap<Arc<str>, Arc<Producer>>,
+    // At so many those who have gone are looked for.
+    full_at: usize,
+}
+
+/// Producers who have gone are looked for when there are so many, and from then on each time that
+/// those who are left have doubled: bounded by the connections, at no cost that a line would feel.
+const CONNECTED_MIN: usize = 1024;
+
 impl Producers {
-    /// The producer with this id, known or new.
+    /// The producer with this id, connected already or not.
+    #[must_use]
     pub fn named(&self, id: &str) -> Arc<Producer> {
-        let now = self.uses.fetch_add(1, Ordering::Relaxed);
-        let mut table = self.table.lock();
-        if let Some(producer) = table.get(id) {
-            producer.used.store(now, Ordering::Relaxed);
+        let mut connected = self.connected.lock();
+        if let Some(producer) = connected.producers.get(id) {
             return producer.clone();
         }
-        if table.len() >= PRODUCERS_MAX {
-            let silent = table
-                .values()
-                .filter(|producer| Arc::strong_count(producer) == 1)
-                .min_by_key(|producer| producer.used.load(Ordering::Relaxed));
-            // One whose records are still on their way is kept: then there is one too many for once.
-            if let Some(silent) =
-                silent.filter(|producer| !producer.is_pending()).map(|producer| producer.id.clone())
-            {
-                table.remove(&silent);
-            }
+        if connected.producers.len() >= connected.full_at.max(CONNECTED_MIN) {
+            connected.producers.retain(|_, producer| Arc::strong_count(producer) > 1);
+            connected.full_at = 2 * connected.producers.len();
         }
         let id: Arc<str> = id.into();
-        let producer = Arc::new(Producer {
-            id: id.clone(),
-            sequences: Mutex::default(),
-            used: AtomicU64::new(now),
-        });
-        table.insert(id, producer.clone());
+        let producer = Arc::new(Producer { id: id.clone(), let_in: AtomicU64::new(0) });
+        connected.producers.insert(id, producer.clone());
         producer
-    }
-
-    /// Notes that a record is committed.
-    pub fn stored(&self, id: &str, sequence: u64, place: Place) {
-        self.named(id).store(sequence, place);
-    }
-
-    /// What is stored in one partition: for each producer its sequences and their offsets.
-    pub fn stored_in(&self, partition: PartitionId) -> Vec<(String, Vec<(u64, u64)>)> {
-        let producers: Vec<_> = self.table.lock().values().cloned().collect();
-        producers
-            .iter()
-            .map(|producer| {
-                let sequences = producer.sequences.lock();
-                let stored = sequences.seen.iter().filter_map(|(sequence, seen)| match seen {
-                    Seen::Stored(place) if place.partition == partition => {
-                        Some((*sequence, place.offset.0))
-                    }
-                    _ => None,
-                });
-                (producer.id.to_string(), stored.collect::<Vec<_>>())
-            })
-            .filter(|(_, stored)| !stored.is_empty())
-            .collect()
     }
 }
 
@@ -197,46 +88,26 @@ impl Producers {
 mod tests {
     use super::*;
 
-    fn place(offset: u64) -> Place {
-        Place { partition: PartitionId(0), offset: Offset(offset) }
-    }
-
-    #[test]
-    fn a_repeat_is_answered_with_the_first_ones_place() {
-        let producers = Producers::default();
-        let producer = producers.named("p");
-        assert!(matches!(producer.admit(1), Admission::New));
-        let Admission::Pending(mut told) = producer.admit(1) else { panic!("is pending") };
-        producers.stored("p", 1, place(7));
-        assert_eq!(told.try_recv(), Ok(place(7)));
-        assert!(matches!(producer.admit(1), Admission::Stored(p) if p == place(7)));
-    }
-
     #[test]
     fn a_sequence_more_than_the_window_below_the_highest_is_refused() {
-        let producer = Producers::default().named("p");
-        assert!(matches!(producer.admit(10_000), Admission::New));
-        assert!(matches!(producer.admit(10_000 - 8192), Admission::New));
-        assert!(matches!(producer.admit(10_000 - 8193), Admission::TooOld(10_000)));
-    }
-
-    #[test]
-    fn a_withdrawn_sequence_may_be_tried_again() {
-        let producer = Producers::default().named("p");
-        assert!(matches!(producer.admit(3), Admission::New));
-        let Admission::Pending(mut told) = producer.admit(3) else { panic!("is pending") };
-        producer.withdraw(3);
-        assert!(told.try_recv().is_err());
-        assert!(matches!(producer.admit(3), Admission::New));
-    }
-
-    #[test]
-    fn the_silent_are_forgotten_before_the_memory_is_full() {
         let producers = Producers::default();
-        for n in 0..PRODUCERS_MAX + 10 {
-            producers.stored(&format!("p{n}"), 1, place(1));
+        let producer = producers.named("p");
+        assert_eq!(producer.let_in(10_000, 0), Ok(()));
+        assert_eq!(producers.named("p").let_in(10_000 - 8192, 0), Ok(()));
+        assert_eq!(producer.let_in(10_000 - 8193, 0), Err(10_000));
+        assert_eq!(producer.let_in(10_000, 18_193), Err(18_193));
+        assert_eq!(producers.named("q").let_in(1, 0), Ok(()));
+    }
+
+    #[test]
+    fn those_who_have_gone_are_forgotten_and_those_who_are_here_are_not() {
+        let producers = Producers::default();
+        let here = producers.named("here");
+        assert_eq!(here.let_in(10_000, 0), Ok(()));
+        for n in 0..10 * CONNECTED_MIN {
+            let _ = producers.named(&format!("p{n}"));
         }
-        assert_eq!(producers.table.lock().len(), PRODUCERS_MAX);
-        assert!(!producers.table.lock().contains_key("p0"));
+        assert!(producers.connected.lock().producers.len() <= CONNECTED_MIN);
+        assert_eq!(producers.named("here").let_in(1, 0), Err(10_000));
     }
 }

@@ -396,14 +396,15 @@ async fn who_takes_all_and_answers_nothing_is_connected_to_anew() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound").to_string();
     let (peer, transport) = (Peer { id: BrokerId(1), address }, GrpcTransport::new());
-    let mut connections = Vec::new();
-    while connections.len() < 3 {
-        let ttl = Duration::from_millis(20);
-        unreachable(transport.call(&peer, say("hello"), ttl).await);
-        if let Some(accepted) = listener.accept().now_or_never() {
-            connections.push(accepted.expect("connected"));
+    let thrice = async {
+        for _ in 0..3 {
+            while listener.accept().now_or_never().is_none() {
+                let ttl = Duration::from_millis(20);
+                unreachable(transport.call(&peer, say("hello"), ttl).await);
+            }
         }
-    }
+    };
+    timeout(FOR_EVER, thrice).await.expect("connected to anew");
 }
 
 #[tokio::test]

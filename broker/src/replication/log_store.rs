@@ -172,13 +172,20 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let (done, waiting) = oneshot::channel();
-        let bounds = self.log.bounds();
-        let is_past_end = bounds.last.is_none_or(|(_, last)| last.0 < upto.index);
-        let end_offset = is_past_end.then_some(bounds.end_offset);
+        // Of an entry that this log never had, a snapshot knows where it ended.
+        let end_offset = self.state.end_of(upto);
         let (term, upto) = (Term(upto.leader_id.term), RaftIndex(upto.index));
         self.log.purge_to(term, upto, end_offset, answer(done));
         finished(waiting).await
     }
+}
+
+/// How many entries a log that takes no part yet knows to be committed.
+#[must_use]
+pub fn committed_hint(log: &Log) -> u64 {
+    let stored = log.read_committed().and_then(|bytes| codec::decode_log_id(&bytes).ok().flatten());
+    let end = log.bounds().last.map_or(0, |(_, index)| index.0 + 1);
+    stored.map_or(0, |id| (id.index + 1).min(end))
 }
 
 /// A callback for the log's writer thread that wakes a task.

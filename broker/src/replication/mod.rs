@@ -29,6 +29,8 @@ mod types;
 mod wire;
 
 pub use group::{Begin, Group, GroupConfig, GroupError, GroupStatus, ProposeError, Proposed};
+pub use inbound::committed_entries;
+pub use log_store::committed_hint;
 pub use members::{Members, View};
 pub use peers::Peers;
 pub use role::Role;

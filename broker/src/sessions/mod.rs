@@ -9,7 +9,7 @@
 
 mod metadata;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::replication::{Group, Proposal, ProposeError};
-pub use metadata::{MetaCommand, MetadataMachine};
+pub use metadata::{BrokerInfo, MetaCommand, MetadataMachine, Standing};
 
 /// Most persistent consumers. Each costs some 100 bytes of memory and of every checkpoint; ids
 /// that are made up must not grow without end.
@@ -44,14 +44,20 @@ pub enum SessionError {
         "this cluster remembers {CONSUMERS_MAX} persistent consumers already: register with persistent 0, or use an id that is known"
     )]
     TooMany,
-    /// The metadata cannot be written.
+    /// The metadata cannot be written now: it may be tried again.
     #[error("offsets cannot be kept: {0}")]
     Unavailable(String),
+    /// The metadata cannot be written by this broker until it is restarted.
+    #[error("offsets cannot be kept: {0}")]
+    Stopped(String),
 }
 
 impl From<ProposeError> for SessionError {
     fn from(error: ProposeError) -> Self {
-        Self::Unavailable(error.to_string())
+        match error {
+            ProposeError::Stopped(_) => Self::Stopped(error.to_string()),
+            _ => Self::Unavailable(error.to_string()),
+        }
     }
 }
 
@@ -96,14 +102,21 @@ impl Sessions {
         }
     }
 
-    /// Registers a persistent consumer: a new one stands at `ends`, a known one where it was.
+    /// Where a consumer stands that may have been at another broker a moment ago; none when it
+    /// never registered anywhere.
+    ///
+    /// # Errors
+    /// When it cannot be known now.
+    pub async fn known(&self, id: &str) -> Result<Option<Vec<Offset>>, SessionError> {
+        self.group.barrier(WRITE_WAIT).await?;
+        Ok(self.positions(&id.into()))
+    }
+
+    /// Registers a new persistent consumer, which stands at `ends`; where it stands then.
     ///
     /// # Errors
     /// When there are too many, or the registration cannot be kept.
     pub async fn register(&self, id: &str, ends: Vec<Offset>) -> Result<Vec<Offset>, SessionError> {
-        if let Some(positions) = self.positions(&id.into()) {
-            return Ok(positions);
-        }
         if self.machine.consumers() >= CONSUMERS_MAX {
             return Err(SessionError::TooMany);
         }
@@ -160,7 +173,7 @@ impl Sessions {
         }
     }
 
-    /// Writes gathered acknowledgements, until told to stop and none is left.
+    /// Writes gathered acknowledgements, until told to stop; what is left then is tried once more.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let mut written = 0;
         loop {
@@ -187,13 +200,23 @@ impl Sessions {
         }
     }
 
-    /// Makes the cluster's number of partitions known, at its first start.
+    /// Makes the cluster known, at its first start.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub async fn create(&self, partitions: u32) -> Result<(), SessionError> {
-        self.write(&MetaCommand::Create { partitions }).await?;
+    pub async fn create(
+        &self,
+        partitions: u32,
+        brokers: BTreeMap<u64, BrokerInfo>,
+    ) -> Result<(), SessionError> {
+        self.write(&MetaCommand::Create { partitions, brokers }).await?;
         self.keep_apart().await
+    }
+
+    /// What is known of the cluster.
+    #[must_use]
+    pub fn metadata(&self) -> &Arc<MetadataMachine> {
+        &self.machine
     }
 
     /// Writes a checkpoint: what the cluster is, and who consumes, must survive damage in the log's
@@ -214,15 +237,21 @@ impl Sessions {
             .iter()
             .map(|((consumer, partition), next)| (consumer.to_string(), partition.0, next.0))
             .collect();
-        let written = self.write(&MetaCommand::Acknowledge { acknowledged }).await;
-        if let Err(error) = &written {
-            tracing::error!(%error, "acknowledged offsets are not kept yet");
-            self.put_back(offsets);
+        match self.write(&MetaCommand::Acknowledge { acknowledged }).await {
+            Ok(()) => {
+                self.durable.send_replace(Durable { count, failed: None });
+            }
+            Err(error) => {
+                tracing::warn!(%error, "acknowledged offsets are not kept yet");
+                self.put_back(offsets);
+                if matches!(error, SessionError::Stopped(_)) {
+                    self.durable.send_modify(|durable| durable.failed = Some(error));
+                } else {
+                    // Nobody need acknowledge anything more for these to be tried again.
+                    self.gathered_some.notify_one();
+                }
+            }
         }
-        self.durable.send_modify(|durable| match written {
-            Ok(()) => *durable = Durable { count, failed: None },
-            Err(error) => durable.failed = Some(error),
-        });
         self.cut_log().await;
     }
 
@@ -247,7 +276,11 @@ impl Sessions {
         }
     }
 
-    async fn write(&self, command: &MetaCommand) -> Result<(), SessionError> {
+    /// Stores a command, wherever the metadata's leader is.
+    ///
+    /// # Errors
+    /// When it cannot be written in time.
+    pub async fn write(&self, command: &MetaCommand) -> Result<(), SessionError> {
         let body = command.encode().map_err(|e| SessionError::Unavailable(e.to_string()))?;
         self.group.write(Proposal::command(body, self.clock.wall_us()), WRITE_WAIT).await?;
         Ok(())

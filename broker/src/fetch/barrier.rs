@@ -1,0 +1,18 @@
+//! Before a broker says where a partition ends, it asks the leader, and waits until its own copy
+//! is there: whoever comes from another broker is told no end that it has seen passed.
+
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use crate::partition::Partitions;
+use crate::replication::ProposeError;
+
+/// Waits until everything that is committed anywhere, in any partition, can be read here.
+///
+/// # Errors
+/// When the time is up before a majority has answered for every partition.
+pub async fn catch_up(partitions: &Partitions, wait: Duration) -> Result<(), ProposeError> {
+    try_join_all(partitions.iter().map(|partition| partition.group().barrier(wait))).await?;
+    Ok(())
+}

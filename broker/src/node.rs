@@ -1,0 +1,456 @@
+//! A broker without its sockets: everything that it is, on whatever disk, clock and network it is
+//! given. The daemon ([`crate::Broker`]) gives it the real ones, a simulation its own.
+//!
+//! Start: the data folder's lock, the cluster (formed, joined or come back to), the metadata's
+//! group, a log, a group and an actor for each partition; then it can serve. Other brokers find it
+//! behind its [`Door`] from the first moment on. End: the actors empty their mailboxes,
+//! acknowledged offsets are written, groups write their checkpoints, logs are synced.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aklight_common::clock::SharedClock;
+use aklight_common::{BrokerId, PartitionId};
+use aklight_log::{Disk, Log, LogOptions, OpenError, OpenReport};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cluster::{self, Door, FaultyTransport, JoinError, Pulse};
+use crate::config::{BrokerConfig, PARTITIONS_DEFAULT};
+use crate::data_dir::{DataDir, DataDirError};
+use crate::events::Events;
+use crate::partition::{Partition, PartitionParts, Partitions, RecordMachine, retention};
+use crate::replication::{
+    Begin, Group, GroupConfig, GroupError, GroupId, Machine, Peer, PeerTransport, Peers,
+    committed_hint,
+};
+use crate::services::{LONG_LINES_BYTES, PERMIT_BYTES, Services};
+use crate::sessions::{BrokerInfo, MetadataMachine, SessionError, Sessions};
+use crate::stamp::Stamp;
+use crate::stats::Stats;
+
+/// How long the actors may take to end; all parts stay within what containers are given to stop.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// Pause between two looks at a cluster that has not begun.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a broker that waits for its cluster says so, in pauses.
+const TELL_EVERY: u32 = 50;
+
+/// Opens the log in a folder: with a thread of its own, or as a simulation likes it.
+pub type OpenLog =
+    Arc<dyn Fn(&Path, LogOptions) -> Result<(Log, OpenReport), OpenError> + Send + Sync>;
+
+/// What a node stands on.
+#[derive(Clone)]
+pub struct Environment {
+    /// What time it is.
+    pub clock: SharedClock,
+    /// Where everything is kept.
+    pub disk: Arc<dyn Disk>,
+    /// How logs are opened there.
+    pub open_log: OpenLog,
+    /// What carries messages to other brokers.
+    pub transport: Arc<dyn PeerTransport>,
+}
+
+/// Where others are told that this broker is.
+#[derive(Debug, Clone)]
+pub struct Addresses {
+    /// The line protocol.
+    pub client: String,
+    /// HTTP.
+    pub http: String,
+}
+
+/// What tells people how a broker is.
+#[derive(Clone)]
+pub struct Telemetry {
+    /// What happened lately.
+    pub events: Arc<Events>,
+    /// What is counted.
+    pub stats: Stats,
+}
+
+impl Telemetry {
+    /// Nothing happened yet.
+    #[must_use]
+    pub fn new(clock: SharedClock) -> Self {
+        Self { events: Arc::new(Events::new(clock)), stats: Stats::default() }
+    }
+}
+
+/// Why a broker does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum NodeError {
+    /// The data folder cannot be used.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// The cluster does not take this broker.
+    #[error(transparent)]
+    Join(#[from] JoinError),
+    /// A log cannot be opened.
+    #[error("{name}: {cause}{}", reason(cause))]
+    Log {
+        /// Whose log.
+        name: String,
+        /// What is wrong with it.
+        cause: OpenError,
+    },
+    /// The metadata's log is damaged, and no checkpoint holds what was there.
+    #[error(
+        "the metadata is damaged and not to be guessed (who consumes, and how far): {0}; bring metadata.log back from a backup, or set that folder aside: then the records stay, and consumers begin anew at the log's end"
+    )]
+    MetadataDamaged(String),
+    /// A group does not start.
+    #[error(transparent)]
+    Group(#[from] GroupError),
+    /// The metadata cannot be written.
+    #[error("the metadata cannot be written: {0}")]
+    Metadata(#[from] SessionError),
+    /// The cluster has another number of partitions.
+    #[error(
+        "this cluster was created with {stored} partitions and --partitions says {given}: leave the flag away, or create a new cluster in another --data-dir"
+    )]
+    OtherPartitions {
+        /// As it was created.
+        stored: u32,
+        /// As it was asked for.
+        given: u32,
+    },
+}
+
+/// A broker that can serve.
+pub struct Node {
+    services: Arc<Services>,
+    groups: Vec<Group>,
+    committing: JoinHandle<()>,
+    actors: TaskTracker,
+    stop_committing: CancellationToken,
+    stop_actors: CancellationToken,
+    _data_dir: DataDir,
+}
+
+/// What groups are built from.
+struct Foundation<'a> {
+    config: &'a BrokerConfig,
+    data_dir: &'a DataDir,
+    environment: &'a Environment,
+    peers: &'a Arc<Peers>,
+    door: &'a Arc<Door>,
+    events: &'a Arc<Events>,
+}
+
+/// What all partitions share.
+struct Shared {
+    commits: Arc<watch::Sender<u64>>,
+    stamp: Arc<Stamp>,
+    actors: TaskTracker,
+    stop_actors: CancellationToken,
+}
+
+impl Node {
+    /// Starts a node; when this returns, it can serve. Without the other brokers of a new cluster
+    /// it waits for them, and says so.
+    ///
+    /// # Errors
+    /// Why it does not start, and what to do.
+    pub async fn start(
+        config: BrokerConfig,
+        addresses: Addresses,
+        environment: Environment,
+        door: Arc<Door>,
+        telemetry: Telemetry,
+    ) -> Result<Self, NodeError> {
+        let Telemetry { events, stats } = telemetry;
+        let Environment { clock, disk, transport, .. } = environment.clone();
+        let mut data_dir = DataDir::open(disk, &config.data_dir, config.broker, cluster::draw())?;
+        let transport = Arc::new(FaultyTransport::new(transport, door.faults().clone()));
+        let peers = Arc::new(Peers::new(config.broker, transport));
+        let metadata = Foundation {
+            config: &config,
+            data_dir: &data_dir,
+            environment: &environment,
+            peers: &peers,
+            door: &door,
+            events: &events,
+        }
+        .open_metadata()?;
+        let has_begun = metadata.bounds().last.is_some();
+        let begin =
+            cluster::join(&door, &mut data_dir, &peers, &config.peers, has_begun, &events).await?;
+        let foundation = Foundation {
+            config: &config,
+            data_dir: &data_dir,
+            environment: &environment,
+            peers: &peers,
+            door: &door,
+            events: &events,
+        };
+        let sessions = foundation.metadata(metadata, begin.clone()).await?;
+        let own = BrokerInfo {
+            incarnation: data_dir.identity().incarnation.clone(),
+            peer: own_address(&config.peers, config.broker),
+            client: addresses.client.clone(),
+            http: addresses.http,
+        };
+        let partitions_count = foundation.partitions_count(&sessions, &own).await?;
+        let shared = Shared {
+            commits: Arc::new(watch::channel(0).0),
+            stamp: Arc::new(Stamp::new(clock.clone())),
+            actors: TaskTracker::new(),
+            stop_actors: CancellationToken::new(),
+        };
+        let mut all = Vec::new();
+        for id in (0..partitions_count).map(PartitionId) {
+            let begin = foundation.begin_partition(id, &sessions, &begin);
+            all.push(foundation.partition(id, begin, &shared).await?);
+        }
+        let groups = all.iter().map(|partition| partition.group.clone());
+        let groups = groups.chain([sessions.group().clone()]).collect();
+        let partitions = Arc::new(Partitions::new(all, shared.commits.subscribe()));
+        let stopping = CancellationToken::new();
+        let pulse = Arc::new(Pulse::new(
+            peers.clone(),
+            partitions.clone(),
+            sessions.clone(),
+            door.faults().clone(),
+            events.clone(),
+        ));
+        let inflight = config.limits.inflight_bytes_max.div_ceil(PERMIT_BYTES);
+        let services = Arc::new(Services {
+            partitions: partitions.clone(),
+            sessions: sessions.clone(),
+            pulse: pulse.clone(),
+            peers: peers.clone(),
+            faults: door.faults().clone(),
+            stamp: shared.stamp.clone(),
+            inflight: Arc::new(Semaphore::new(inflight)),
+            long_lines: Arc::new(Semaphore::new(
+                (LONG_LINES_BYTES / config.limits.line_bytes_max).max(2),
+            )),
+            limits: config.limits,
+            broker: config.broker,
+            address: addresses.client,
+            events: events.clone(),
+            stats,
+            stopping: stopping.clone(),
+        });
+        door.set_partitions(partitions.clone());
+        door.set_pulse(pulse.clone());
+        tokio::spawn(pulse.clone().run(stopping.clone()));
+        tokio::spawn(cluster::keep(services.clone(), own));
+        tokio::spawn(retention::run(partitions, config.retention, clock, events, stopping));
+        let stop_committing = CancellationToken::new();
+        let committing = tokio::spawn(sessions.run(stop_committing.clone()));
+        Ok(Self {
+            services,
+            groups,
+            committing,
+            actors: shared.actors,
+            stop_committing,
+            stop_actors: shared.stop_actors,
+            _data_dir: data_dir,
+        })
+    }
+
+    /// What connections and HTTP are served with.
+    #[must_use]
+    pub fn services(&self) -> &Arc<Services> {
+        &self.services
+    }
+
+    /// Ends the node in order, once nobody is served any more.
+    pub async fn shutdown(self) {
+        self.services.stopping.cancel();
+        self.stop_committing.cancel();
+        if let Err(error) = self.committing.await {
+            tracing::error!(%error, "committing offsets did not end well");
+        }
+        self.stop_actors.cancel();
+        self.actors.close();
+        if timeout(DRAIN, self.actors.wait()).await.is_err() {
+            tracing::warn!("records on their way have no answer: the log does not take them");
+        }
+        for group in self.groups {
+            if let Err(error) = group.shutdown().await {
+                tracing::warn!(%error, "no checkpoint written: the next start reads more of the log");
+            }
+        }
+    }
+}
+
+fn own_address(peers: &[Peer], me: BrokerId) -> String {
+    let own = peers.iter().find(|peer| peer.id == me);
+    own.map(|peer| peer.address.clone()).unwrap_or_default()
+}
+
+impl Foundation<'_> {
+    fn open(&self, name: &str, dir: &Path) -> Result<(Log, OpenReport), NodeError> {
+        let opened = (self.environment.open_log)(dir, self.config.log.clone());
+        let (log, report) =
+            opened.map_err(|cause| NodeError::Log { name: name.to_owned(), cause })?;
+        self.tell(name, &report);
+        Ok((log, report))
+    }
+
+    /// Tells what opening a log found.
+    fn tell(&self, name: &str, report: &OpenReport) {
+        for damage in &report.damaged {
+            self.events.error(
+                "damage",
+                format!(
+                    "{name}: {} is damaged at byte {} for {} bytes: offsets {} to {} (the last not included) are lost; what is left of them is in {}; the log goes on around them",
+                    damage.segment.display(),
+                    damage.position,
+                    damage.bytes,
+                    damage.from,
+                    damage.resume,
+                    damage.file.display(),
+                ),
+            );
+        }
+        if let Some(torn) = &report.torn {
+            let text = format!(
+                "{name}: {} ended in {} bytes of an unfinished write at byte {}, which were cut off; nothing of it was acknowledged",
+                torn.segment.display(),
+                torn.bytes,
+                torn.position
+            );
+            self.events.info("torn_tail", text);
+        }
+        if report.hint_lost {
+            let text = format!(
+                "{name}: the note of how far the log was acknowledged is missing or damaged: a loss at its end could not be told from an unfinished write"
+            );
+            self.events.warn("damage", text);
+        }
+    }
+
+    async fn start(
+        &self,
+        id: GroupId,
+        log: Log,
+        machine: Arc<dyn Machine>,
+        begin: Begin,
+    ) -> Result<Group, NodeError> {
+        let peers = self.peers.clone();
+        let group = Group::start(GroupConfig { id, log, machine, peers, begin }).await?;
+        self.door.run(group.clone());
+        Ok(group)
+    }
+
+    fn open_metadata(&self) -> Result<Log, NodeError> {
+        let (log, report) = self.open("metadata", &self.data_dir.metadata())?;
+        let checkpoint = log.read_checkpoint().ok().flatten().map(|(index, _)| index.next());
+        if let Some(lost) = report.damaged.iter().find(|d| Some(d.resume_index) > checkpoint) {
+            return Err(NodeError::MetadataDamaged(lost.segment.display().to_string()));
+        }
+        Ok(log)
+    }
+
+    async fn metadata(&self, log: Log, begin: Begin) -> Result<Arc<Sessions>, NodeError> {
+        let machine = Arc::new(MetadataMachine::new(log.clone()));
+        let group = self.start(GroupId::Metadata, log, machine.clone(), begin).await?;
+        let clock = self.environment.clock.clone();
+        let sessions = Arc::new(Sessions::new(group, machine, clock));
+        self.door.set_sessions(sessions.clone());
+        Ok(sessions)
+    }
+
+    /// How many partitions the cluster has; the metadata's leader begins a cluster that has none.
+    async fn partitions_count(
+        &self,
+        sessions: &Sessions,
+        own: &BrokerInfo,
+    ) -> Result<u32, NodeError> {
+        let mut waited = 0;
+        let stored = loop {
+            if let Some(stored) = sessions.metadata().partitions() {
+                break stored;
+            }
+            if sessions.group().role().leader(self.config.broker) == Some(self.config.broker) {
+                self.create(sessions, own).await?;
+                continue;
+            }
+            waited += 1;
+            if waited % TELL_EVERY == 0 {
+                self.events.warn("join", "waiting for the cluster's metadata: is a majority up?");
+            }
+            sleep(PAUSE).await;
+        };
+        match self.config.partitions {
+            Some(given) if given != stored => Err(NodeError::OtherPartitions { stored, given }),
+            _ => Ok(stored),
+        }
+    }
+
+    async fn create(&self, sessions: &Sessions, own: &BrokerInfo) -> Result<(), NodeError> {
+        let partitions = match (self.data_dir.partitions_found(), self.config.partitions) {
+            (0, wanted) => wanted.unwrap_or(PARTITIONS_DEFAULT),
+            (stored, Some(given)) if stored != given => {
+                return Err(NodeError::OtherPartitions { stored, given });
+            }
+            // The metadata was set aside; the records are here.
+            (stored, _) => stored,
+        };
+        let members = sessions.group().voters();
+        match cluster::founders(self.peers, own.clone(), &members).await {
+            // Should another broker lead by now, this one will see what that one creates.
+            Some(brokers) => match sessions.create(partitions, brokers).await {
+                Err(error) if members.len() > 1 => tracing::warn!(%error, "not begun yet"),
+                created => created?,
+            },
+            None => sleep(PAUSE).await,
+        }
+        Ok(())
+    }
+
+    /// How a partition begins that has no history here. All founders may begin it, with the same
+    /// members; one does, so that leaders are spread from the start.
+    fn begin_partition(&self, id: PartitionId, sessions: &Sessions, metadata: &Begin) -> Begin {
+        if let Begin::Alone(_) = metadata {
+            return metadata.clone();
+        }
+        let founders = &self.data_dir.identity().founders;
+        let voters = sessions.group().voters();
+        let members: Vec<_> = founders
+            .iter()
+            .map(|(id, address)| Peer { id: BrokerId(*id), address: address.clone() })
+            .collect();
+        let first = founders.get(id.0 as usize % founders.len().max(1)).map(|(id, _)| *id);
+        let is_first = first == Some(self.config.broker.0);
+        if is_first && voters.contains(&self.config.broker) {
+            return Begin::With(members);
+        }
+        Begin::Join
+    }
+
+    async fn partition(
+        &self,
+        id: PartitionId,
+        begin: Begin,
+        shared: &Shared,
+    ) -> Result<Partition, NodeError> {
+        let group_id = GroupId::Partition(id);
+        let (log, _) = self.open(&group_id.to_string(), &self.data_dir.partition(id))?;
+        self.door.rest(group_id, log.clone(), committed_hint(&log));
+        let machine = Arc::new(RecordMachine::new(shared.stamp.clone(), shared.commits.clone()));
+        let group = self.start(group_id, log.clone(), machine.clone(), begin).await?;
+        let peers = self.peers.clone();
+        let stop = shared.stop_actors.clone();
+        let (partition, actor) =
+            Partition::new(PartitionParts { id, log, group, machine, peers, stop });
+        shared.actors.spawn(actor.run());
+        Ok(partition)
+    }
+}
+
+fn reason(error: &OpenError) -> String {
+    std::error::Error::source(error).map_or_else(String::new, |source| format!(" ({source})"))
+}
