@@ -1,8 +1,10 @@
 //! What is asked of a broker over HTTP: is it alive, is it ready, how much has it done, what
 //! happened lately. The one place that names axum.
 //!
-//! `GET /livez`, `/readyz`, `/metrics` (Prometheus text), `/debug/events` (JSON).
+//! `GET /livez`, `/readyz`, `/metrics` (Prometheus text), `/debug/events` (JSON); the cluster, to see
+//! and to change: see [`cluster`].
 
+mod cluster;
 mod limited;
 
 use std::io;
@@ -87,7 +89,8 @@ pub async fn serve(
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/debug/events", get(events))
-        .with_state(Admin::new(services, telemetry));
+        .with_state(Admin::new(services.clone(), telemetry))
+        .merge(cluster::routes(services));
     axum::serve(Limited::new(listener), router)
         .with_graceful_shutdown(async move { stopping.cancelled().await })
         .await

@@ -327,11 +327,8 @@ fn majority_is_left(
     if voters.is_empty() {
         return Err(format!("broker {without} is the last of its cluster: nobody would be left"));
     }
-    let (living, dead): (Vec<u64>, Vec<u64>) = {
-        let (living, dead): (Vec<_>, Vec<_>) = voters.iter().partition(|id| alive(id));
-        (living.iter().map(|id| id.0).collect(), dead.iter().map(|id| id.0).collect())
-    };
-    if living.len() * 2 > voters.len() {
+    let dead: Vec<_> = voters.iter().filter(|id| !alive(id)).map(|id| id.0).collect();
+    if (voters.len() - dead.len()) * 2 > voters.len() {
         return Ok(());
     }
     Err(format!(

@@ -245,7 +245,10 @@ fn next_step(me: BrokerId, view: &View, wanted: &BTreeSet<BrokerId>) -> Step {
 }
 
 /// Voters stay voters; free places go to the lowest numbers.
-fn target_voters(voters: &BTreeSet<BrokerId>, wanted: &BTreeSet<BrokerId>) -> BTreeSet<BrokerId> {
+pub(super) fn target_voters(
+    voters: &BTreeSet<BrokerId>,
+    wanted: &BTreeSet<BrokerId>,
+) -> BTreeSet<BrokerId> {
     let mut target: BTreeSet<_> = voters.intersection(wanted).copied().collect();
     for id in wanted {
         if target.len() >= VOTERS_MAX {

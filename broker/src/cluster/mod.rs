@@ -7,7 +7,7 @@
 //!                                      └▶ faults    broken on purpose
 //! pulse, metadata ──▶ keeper    copies and leaders are where they should be
 //! damaged log     ──▶ mend      what is lost here is asked of the others
-//! people          ──▶ control   add, remove, replace, move a leader
+//! people          ──▶ control   add, remove, replace, move a leader; view  what is so
 //! ```
 //!
 //! The metadata says who the brokers are; this room makes it so. What is decided is always a
@@ -17,14 +17,18 @@
 //! Left out: trust. Whoever reaches the port for brokers is believed, as long as it names the
 //! cluster: that port belongs inside a private network.
 
+pub mod control;
 mod door;
 mod faults;
 mod forming;
 mod keeper;
 mod pulse;
+mod view;
 
+pub use control::ControlError;
 pub use door::{Door, Opened};
 pub use faults::{Fault, Faults, FaultyTransport, SLOW_MS_MAX};
 pub use forming::{JoinError, draw, founders, join};
 pub use keeper::{VOTERS_MAX, keep};
 pub use pulse::{BrokerStatus, GroupStatus, Pulse, Seen};
+pub use view::{BrokerState, BrokerView, ClusterView, GroupView, ReplicaView, status};
