@@ -177,12 +177,7 @@ pub async fn transfer_leader(services: &Services, group: &str, to: BrokerId) -> 
 ///
 /// # Errors
 /// When that broker is not to be broken, or is not reached.
-pub async fn fault(
-    services: &Services,
-    broker: BrokerId,
-    fault: &str,
-    ms: Option<u64>,
-) -> Answer {
+pub async fn fault(services: &Services, broker: BrokerId, fault: &str, ms: Option<u64>) -> Answer {
     let fault = fault_named(fault, ms)?;
     if broker == services.broker {
         if !services.faults.allowed() {
@@ -194,7 +189,9 @@ pub async fn fault(
         let body = to_json(&fault).map_err(|e| ControlError::Nonsense(e.to_string()))?;
         let told = services.peers.call(broker, GroupId::Metadata, Kind::Fault, body, ANSWER_WAIT);
         told.await.map_err(|error| match error {
-            PeerError::Refused(text) if text == not_allowed(broker) => ControlError::Forbidden(text),
+            PeerError::Refused(text) if text == not_allowed(broker) => {
+                ControlError::Forbidden(text)
+            }
             error => ControlError::Unavailable(format!(
                 "broker {broker} {error}: ask it itself, at its own HTTP port"
             )),
@@ -477,9 +474,13 @@ mod tests {
         assert!(!new(0, "broker4:7090"));
         assert_eq!(fault_named("alive", None), Ok(None));
         assert_eq!(fault_named("slow", Some(100)), Ok(Some(Fault::Slow(100))));
-        for (name, ms) in
-            [("slow", None), ("slow", Some(0)), ("slow", Some(60_001)), ("dead", Some(1)), ("x", None)]
-        {
+        for (name, ms) in [
+            ("slow", None),
+            ("slow", Some(0)),
+            ("slow", Some(60_001)),
+            ("dead", Some(1)),
+            ("x", None),
+        ] {
             assert!(fault_named(name, ms).is_err(), "{name} {ms:?}");
         }
     }
