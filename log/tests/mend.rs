@@ -203,7 +203,7 @@ fn an_acknowledged_end_that_is_gone_is_named_and_mended() {
         for round in 0..2 {
             let (log, report) = open(&damaged, small_segments());
             let (read, _) = read_all(&log);
-            let expect = (read.len() < healthy.len()).then(|| LostEnd {
+            let expect = (read.len() < healthy.len()).then_some(LostEnd {
                 from_index: RaftIndex(read.len() as u64),
                 upto_index: RaftIndex(19),
                 term: Term(4),
@@ -256,6 +256,39 @@ fn an_end_that_a_later_leader_replaced_is_mended_with_what_took_its_place() {
         let lost = lacks(&disk).lost_end.expect("lost again");
         assert_eq!((lost.upto_index.0, lost.term.0), (from + count - 1, term), "{what}");
     }
+}
+
+#[test]
+fn a_crash_while_the_end_is_replaced_leaves_it_lost_or_replaced() {
+    let (disk, healthy) = filled();
+    let paths = segment_paths(&disk);
+    disk.remove_file(&paths[paths.len() - 1]);
+    disk.cut(&paths[paths.len() - 2], 280);
+    let lost = lacks(&disk).lost_end.expect("lost");
+    let from = lost.from_index.0;
+    let replaced = replaced_from(&healthy, from, 1, 5);
+    let start = disk.crash(0);
+    let (mut olds, mut news) = (0, 0);
+    for step in 0.. {
+        let trial = start.kill();
+        trial.stop_after(step);
+        let result = mend(&trial, dir(), replaced[from as usize..].to_vec());
+        for seed in 0..8 {
+            let after = if seed == 0 { trial.kill() } else { trial.crash(seed) };
+            let found = lacks(&after);
+            if found.left.is_empty() {
+                check_whole(&after, &replaced, &format!("step {step}"));
+                news += 1;
+            } else {
+                assert_eq!(found.lost_end, Some(lost), "step {step}: {found:?}");
+                olds += 1;
+            }
+        }
+        if result.is_ok() {
+            break;
+        }
+    }
+    assert!(olds > 30 && news > 10, "{olds}, {news}");
 }
 
 #[test]
