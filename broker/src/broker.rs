@@ -115,7 +115,7 @@ impl Broker {
             transport,
         };
         let connections_max = config.limits.connections_max;
-        let said = format!("broker {} in {}", config.broker, config.data_dir.display());
+        let (id, folder) = (config.broker, config.data_dir.display().to_string());
         let segments = segments_max(&config);
         let node = Node::start(config, addresses, environment, door, telemetry).await?;
         let partitions = node.services().partitions.len();
@@ -128,7 +128,7 @@ impl Broker {
         events.info(
             "start",
             format!(
-                "{said}: clients on {address}, HTTP on {http_address}, {partitions} partitions"
+                "broker {id} serves clients on {address} and HTTP on {http_address}, {partitions} partitions in {folder}"
             ),
         );
         Ok(Self { node, events, stopping, serving, admin, peers })
