@@ -252,3 +252,6 @@ impl Partitions {
         self.all.iter().map(Partition::end).collect()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,10 @@ use super::wire;
 /// healthy disk, and no longer than an election.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
+/// Longest wait for the answer to one message. openraft would wait no longer than a heartbeat's
+/// interval, which a machine under load does not keep; what comes late is still worth having.
+const CALL_WAIT: Duration = Duration::from_millis(500);
+
 /// Bytes of one piece of a snapshot.
 const SNAPSHOT_PIECE_BYTES: usize = 1 << 20;
 
@@ -70,16 +74,8 @@ impl RaftNetworkFactory<Types> for Network {
 }
 
 impl Client {
-    async fn call(
-        &self,
-        kind: Kind,
-        body: Bytes,
-        option: &RPCOption,
-    ) -> Result<Bytes, RPCError<Types>> {
-        self.peers
-            .call(self.target, self.group, kind, body, option.hard_ttl())
-            .await
-            .map_err(unreachable)
+    async fn call(&self, kind: Kind, body: Bytes) -> Result<Bytes, RPCError<Types>> {
+        self.peers.call(self.target, self.group, kind, body, CALL_WAIT).await.map_err(unreachable)
     }
 }
 
@@ -89,10 +85,10 @@ impl RaftNetworkV2<Types> for Client {
     async fn append_entries(
         &mut self,
         rpc: AppendEntriesRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<AppendEntriesResponse<Types>, RPCError<Types>> {
         let body = wire::encode_append(rpc).map_err(unreachable)?;
-        let answer = self.call(self.appends, body, &option).await?;
+        let answer = self.call(self.appends, body).await?;
         Ok(match wire::decode_append_answer(answer).map_err(unreachable)? {
             Ok(matching) => AppendEntriesResponse::PartialSuccess(matching),
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
@@ -128,7 +124,7 @@ impl RaftNetworkV2<Types> for Client {
                 .boxed();
             let answers = self
                 .peers
-                .stream(self.target, self.group, self.appends, bodies, option.hard_ttl())
+                .stream(self.target, self.group, self.appends, bodies, CALL_WAIT)
                 .await
                 .map_err(unreachable)?;
             Ok(watched(answers, sent).boxed())
@@ -138,18 +134,18 @@ impl RaftNetworkV2<Types> for Client {
     async fn vote(
         &mut self,
         rpc: VoteRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let answer = self.call(Kind::Vote, wire::encode_vote_request(&rpc), &option).await?;
+        let answer = self.call(Kind::Vote, wire::encode_vote_request(&rpc)).await?;
         wire::decode_vote_answer(answer).map_err(unreachable)
     }
 
     async fn pre_vote(
         &mut self,
         rpc: VoteRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<VoteResponse<Types>, RPCError<Types>> {
-        let answer = self.call(Kind::PreVote, wire::encode_vote_request(&rpc), &option).await?;
+        let answer = self.call(Kind::PreVote, wire::encode_vote_request(&rpc)).await?;
         wire::decode_vote_answer(answer).map_err(unreachable)
     }
 
@@ -158,7 +154,7 @@ impl RaftNetworkV2<Types> for Client {
         vote: Vote,
         snapshot: Snapshot,
         cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<SnapshotResponse<Types>, StreamingError<Types>> {
         let failed = |error: &dyn std::fmt::Display| {
             StreamingError::Unreachable(Unreachable::from_string(error))
@@ -173,10 +169,9 @@ impl RaftNetworkV2<Types> for Client {
         );
         let bodies = stream::iter([head]).chain(pieces).boxed();
         let sending = async {
-            let ttl = option.hard_ttl();
             let mut answers = self
                 .peers
-                .stream(self.target, self.group, Kind::Snapshot, bodies, ttl)
+                .stream(self.target, self.group, Kind::Snapshot, bodies, CALL_WAIT)
                 .await
                 .map_err(|error| failed(&error))?;
             let mut last = Bytes::new();
@@ -195,9 +190,9 @@ impl RaftNetworkV2<Types> for Client {
     async fn transfer_leader(
         &mut self,
         req: TransferLeaderRequest<Types>,
-        option: RPCOption,
+        _option: RPCOption,
     ) -> Result<TransferLeaderResponse<Types>, RPCError<Types>> {
-        self.call(Kind::TransferLeader, wire::encode_transfer(&req), &option).await?;
+        self.call(Kind::TransferLeader, wire::encode_transfer(&req)).await?;
         Ok(Ok(()))
     }
 }

@@ -2,7 +2,10 @@
 
 #![allow(dead_code, reason = "each test file uses its part of this")]
 
-use std::io::{BufRead, BufReader, Read, Write};
+pub mod cluster;
+pub mod load;
+
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -26,6 +29,14 @@ impl BrokerProcess {
     }
 
     pub fn start_with(data_dir: &Path, flags: &[&str]) -> Self {
+        let mut broker = Self::spawn(data_dir, flags);
+        let line = broker.wait_for_log("serves clients on ");
+        (broker.address, broker.http) = addresses(&line).expect("both addresses");
+        broker
+    }
+
+    /// Starts the process and waits for nothing.
+    pub fn spawn(data_dir: &Path, flags: &[&str]) -> Self {
         let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut child = command(data_dir, flags)
             .stderr(Stdio::piped())
@@ -39,10 +50,7 @@ impl BrokerProcess {
                 let _ = tell.send(line);
             }
         });
-        let mut broker = Self { child, address: nowhere, http: nowhere, log };
-        let line = broker.wait_for_log("serves clients on ");
-        (broker.address, broker.http) = addresses(&line).expect("both addresses");
-        broker
+        Self { child, address: nowhere, http: nowhere, log }
     }
 
     pub fn connect(&self) -> Nc {
@@ -55,14 +63,26 @@ impl BrokerProcess {
 
     /// Waits for a line of its log that holds `text`.
     pub fn wait_for_log(&self, text: &str) -> String {
+        self.first_of(&[text])
+    }
+
+    /// Waits until it has ended by itself; how, and what it said since it was last listened to.
+    pub fn wait_for_end(&mut self) -> (ExitStatus, String) {
+        let status = wait_until("the broker ends", || self.child.try_wait().expect("a child"));
+        // The pipe ends with the process.
+        (status, self.log.iter().collect::<Vec<_>>().join("\n"))
+    }
+
+    /// Its first line that holds one of the texts; it may have ended before.
+    pub fn first_of(&self, texts: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut said = Vec::new();
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let Ok(line) = self.log.recv_timeout(left) else {
-                panic!("no line with '{text}' in the broker's log: {said:#?}");
+                panic!("none of {texts:?} in the broker's log: {said:#?}");
             };
-            if line.contains(text) {
+            if texts.iter().any(|text| line.contains(text)) {
                 return line;
             }
             said.push(line);
@@ -81,21 +101,36 @@ impl BrokerProcess {
 
     pub fn terminate(mut self) -> ExitStatus {
         self.signal("-TERM");
-        let deadline = Instant::now() + PATIENCE;
-        while Instant::now() < deadline {
-            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
-                return status;
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        panic!("the broker does not end on SIGTERM");
+        wait_until("the broker ends on SIGTERM", || self.child.try_wait().expect("a child"))
     }
+}
+
+/// Looks again and again until there is something to see.
+pub fn wait_until<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "in vain: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The same for a condition.
+pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    wait_until(what, || holds().then_some(()));
 }
 
 impl Drop for BrokerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        if std::thread::panicking() {
+            for line in &self.log {
+                eprintln!("broker of pid {}: {line}", self.pid());
+            }
+        }
     }
 }
 
@@ -125,15 +160,24 @@ pub struct Nc {
 
 impl Nc {
     pub fn connect(address: SocketAddr) -> Self {
-        let socket = TcpStream::connect(address).expect("the broker listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("set");
-        socket.set_nodelay(true).expect("set");
-        let reader = BufReader::new(socket.try_clone().expect("cloned"));
-        Self { socket, reader }
+        Self::try_connect(address).expect("the broker listens")
+    }
+
+    pub fn try_connect(address: SocketAddr) -> io::Result<Self> {
+        let socket = TcpStream::connect(address)?;
+        socket.set_read_timeout(Some(PATIENCE))?;
+        socket.set_nodelay(true)?;
+        let reader = BufReader::new(socket.try_clone()?);
+        Ok(Self { socket, reader })
     }
 
     pub fn send(&mut self, text: &str) {
         self.send_bytes(format!("{text}\n").as_bytes());
+    }
+
+    /// The same to a broker that may be killed meanwhile.
+    pub fn try_send(&mut self, text: &str) -> io::Result<()> {
+        self.socket.write_all(format!("{text}\n").as_bytes())
     }
 
     pub fn send_bytes(&mut self, bytes: &[u8]) {
@@ -142,15 +186,19 @@ impl Nc {
 
     /// The next line, without its newline; `None` at the end of the connection.
     pub fn line(&mut self) -> Option<String> {
+        self.try_line().unwrap_or_else(|error| panic!("no line came: {error}"))
+    }
+
+    /// The same from a broker that may be killed meanwhile.
+    pub fn try_line(&mut self) -> io::Result<Option<String>> {
         let mut line = Vec::new();
-        match self.reader.read_until(b'\n', &mut line) {
-            Ok(0) => None,
-            Ok(_) => {
-                assert_eq!(line.pop(), Some(b'\n'), "a whole line: {}", line.escape_ascii());
-                Some(String::from_utf8_lossy(&line).into_owned())
-            }
-            Err(error) => panic!("no line came: {error}"),
+        if self.reader.read_until(b'\n', &mut line)? == 0 {
+            return Ok(None);
         }
+        if line.pop() != Some(b'\n') {
+            return Err(io::Error::other("half a line, and the end of the connection"));
+        }
+        Ok(Some(String::from_utf8_lossy(&line).into_owned()))
     }
 
     pub fn expect(&mut self, line: &str) {
@@ -186,11 +234,28 @@ impl Nc {
 
 /// GET over HTTP: the status and the body.
 pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
-    let mut socket = TcpStream::connect(address).expect("HTTP is served");
-    write!(socket, "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+    try_http(address, &format!("GET {path} HTTP/1.1\r\n"), "").expect("HTTP is served")
+}
+
+/// POST over HTTP with a body of JSON.
+pub fn post(address: SocketAddr, path: &str, body: &str) -> (u16, String) {
+    let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
+    try_http(address, &head, body).expect("HTTP is served")
+}
+
+/// Any request; `head` is its first line and the headers that matter.
+pub fn try_http(address: SocketAddr, head: &str, body: &str) -> io::Result<(u16, String)> {
+    let mut socket = TcpStream::connect(address)?;
+    socket.set_read_timeout(Some(PATIENCE))?;
+    let length = body.len();
+    write!(
+        socket,
+        "{head}Host: x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+    )?;
     let mut answer = String::new();
-    socket.read_to_string(&mut answer).expect("answered");
-    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status");
+    socket.read_to_string(&mut answer)?;
+    let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());
+    let status = status.ok_or_else(|| io::Error::other("no status"))?;
     let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body).to_owned();
-    (status, body)
+    Ok((status, body))
 }
