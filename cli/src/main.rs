@@ -12,8 +12,10 @@ mod child;
 mod cluster;
 mod connect;
 mod debug;
+mod fault;
 mod fetch;
 mod generate;
+mod http;
 mod output;
 mod produce;
 mod rules;
@@ -65,8 +67,10 @@ enum Command {
     Fetch(fetch::FetchArgs),
     /// Show which topics there are
     Topics(topics::TopicsArgs),
-    /// Show the brokers, and who leads which partition
+    /// Show the brokers, who leads what and who lags; change who belongs to them
     Cluster(cluster::ClusterArgs),
+    /// Let a broker fail on purpose, to see what the others do about it
+    Fault(fault::FaultArgs),
     /// Break a cluster on purpose, under load, and check that it loses nothing
     Chaos(chaos::ChaosArgs),
     /// Look into a broker
@@ -118,6 +122,7 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<ExitCode> {
         Command::Topics(args) => topics::run(&args),
         Command::Cluster(args) => cluster::run(&args),
         Command::Chaos(args) => chaos::run(&args),
+        Command::Fault(args) => fault::run(&args),
         Command::Debug(args) => debug::run(&args),
         Command::CheckRules(args) => rules::check(&args),
         Command::Alerts(args) => rules::alerts(&args),

@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
 
-const COMMANDS: [&str; 15] = [
+const COMMANDS: [&str; 17] = [
     "up",
     "broker",
     "producer",
@@ -19,6 +19,8 @@ const COMMANDS: [&str; 15] = [
     "fetch",
     "topics",
     "cluster",
+    "fault",
+    "chaos",
     "debug",
     "check-rules",
     "alerts",
@@ -73,6 +75,13 @@ fn mistakes_on_the_command_line_are_exit_code_2() {
     check(&["topics", "--output", "xml"], 2, &["table", "json"]);
     check(&["topics", "--log-level", "deubg"], 2, &["write off, error, warn"]);
     check(&["up", "--port", "0"], 2, &["1..=65465"]);
+    check(&["cluster", "add", "broker4:7090"], 2, &["4@broker4:7090"]);
+    check(&["cluster", "remove", "two"], 2, &["write 2 or broker2"]);
+    check(&["cluster", "transfer-leader", "data", "2"], 2, &["write metadata"]);
+    check(&["cluster", "--http", "7070"], 2, &["write host:port"]);
+    check(&["fault", "broker2", "die"], 2, &["dead", "alive", "isolate", "slow"]);
+    check(&["fault", "broker2", "slow"], 2, &["<MS>"]);
+    check(&["fault", "broker2", "dead", "5"], 2, &["only slow takes milliseconds"]);
     check(&["debug"], 2, &["events"]);
     check(&["stress", "cpu", "0"], 2, &["1..=86400"]);
 }
@@ -81,14 +90,15 @@ fn mistakes_on_the_command_line_are_exit_code_2() {
 fn a_broker_that_is_not_there_is_named_with_what_to_do() {
     let address = nowhere();
     let flag = format!("--brokers={address}");
-    for command in
-        [&["topics"][..], &["cluster"], &["tail", "a"], &["fetch", "a"], &["produce", "a", "", "x"]]
-    {
+    for command in [&["topics"][..], &["tail", "a"], &["fetch", "a"], &["produce", "a", "", "x"]] {
         let args = [command, &[&flag]].concat();
         check(&args, 1, &["no broker answers", &address, "aklight up"]);
     }
     let flag = format!("--http={address}");
-    check(&["debug", "events", &flag], 1, &["no broker answers", &address, "HTTP port"]);
+    for command in [&["debug", "events"][..], &["cluster"], &["fault", "2", "dead"]] {
+        let args = [command, &[&flag]].concat();
+        check(&args, 1, &["no broker answers", &address, "HTTP port"]);
+    }
 }
 
 #[test]
