@@ -143,7 +143,9 @@ impl Raft {
         let mut state = self.state.lock();
         state.term += 1;
         state.leader = BROKERS;
-        self.roles.iter().for_each(|roles| drop(roles.send_replace(Role::Nobody)));
+        for roles in &self.roles {
+            roles.send_replace(Role::Nobody);
+        }
     }
 
     /// Another leader, or the same one again. Brokers learn of it one after the other.
