@@ -22,6 +22,7 @@ mod rules;
 mod tail;
 mod topics;
 mod up;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -73,6 +74,8 @@ enum Command {
     Fault(fault::FaultArgs),
     /// Break a cluster on purpose, under load, and check that it loses nothing
     Chaos(chaos::ChaosArgs),
+    /// Check what is stored: whether it is whole, and the same on all brokers
+    Verify(verify::VerifyArgs),
     /// Look into a broker
     Debug(debug::DebugArgs),
     /// Check a file of rules
@@ -123,6 +126,7 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<ExitCode> {
         Command::Cluster(args) => cluster::run(&args),
         Command::Chaos(args) => chaos::run(&args),
         Command::Fault(args) => fault::run(&args),
+        Command::Verify(args) => verify::run(&args),
         Command::Debug(args) => debug::run(&args),
         Command::CheckRules(args) => rules::check(&args),
         Command::Alerts(args) => rules::alerts(&args),
