@@ -30,7 +30,7 @@ pub struct ClusterArgs {
 enum What {
     /// Show brokers, leaders, and how far each copy is behind
     Status(StatusArgs),
-    /// Take in a broker: one that runs on an empty folder, started with --peers of this cluster
+    /// Take in a broker; then start it: --node-id ID, an empty folder, --peers with a member and itself
     Add {
         /// Its number and where other brokers reach it, as in 4@broker4:7090
         #[arg(value_name = "ID@HOST:PORT", value_parser = new_member)]
@@ -38,7 +38,7 @@ enum What {
         #[command(flatten)]
         http: HttpArgs,
     },
-    /// Let a broker go; its number can be used again for one with an empty folder
+    /// Let a broker go for good: its number is not used again
     Remove {
         /// Its number
         #[arg(value_name = "ID", value_parser = broker_id)]
@@ -46,7 +46,7 @@ enum What {
         #[command(flatten)]
         http: HttpArgs,
     },
-    /// Put a new broker with an empty folder in the place of one that is dead for good
+    /// Let a new broker, with a new number and an empty folder, take the place of a dead one
     Replace {
         /// The number of the dead one
         #[arg(value_name = "DEAD_ID", value_parser = broker_id)]
