@@ -311,6 +311,9 @@ fn raft_config(id: GroupId) -> io::Result<Config> {
         election_timeout_min: 400,
         election_timeout_max: 700,
         enable_pre_vote: Some(true),
+        // A leader that comes back must not go on in its old term: its log may hold entries of that
+        // term which it has not applied, and `Role::Leads` promises that there are none.
+        enable_leader_restore: Some(false),
         max_payload_entries: 64,
         max_append_entries: Some(256),
         // Retention decides when there is something to purge, and asks for the snapshot.
