@@ -41,7 +41,7 @@ pub(crate) fn write(disk: &dyn Disk, dir: &Path, index: RaftIndex, bytes: &[u8])
 /// Reads the checkpoint; `None` where there is none, or a damaged one.
 pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> io::Result<Option<(RaftIndex, Vec<u8>)>> {
     let path = path(dir);
-    let file = match disk.open(&path) {
+    let file = match disk.open_read(&path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         other => other?,
     };

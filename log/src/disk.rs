@@ -38,6 +38,14 @@ pub trait Disk: Send + Sync + 'static {
     /// What the file system says; `NotFound` where there is none.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
 
+    /// Opens an existing file of which nothing is changed: it may belong to somebody else.
+    ///
+    /// # Errors
+    /// What the file system says; `NotFound` where there is none.
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        self.open(path)
+    }
+
     /// Creates an empty file, in place of one that may be there.
     ///
     /// # Errors

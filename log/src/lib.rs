@@ -50,6 +50,7 @@ mod slots;
 mod state;
 mod tail;
 mod varint;
+mod verify;
 mod writer;
 
 pub use disk::{Disk, DiskFile, MemoryDisk, RealDisk};
@@ -62,4 +63,5 @@ pub use report::{Damage, LostEnd, OpenReport, TornTail};
 pub use runner::{Driver, Wake};
 pub use search::TopicCounts;
 pub use state::{Bounds, Health};
+pub use verify::{Entries, Entry, Problem, ProblemKind, Verified, verify};
 pub use writer::Done;

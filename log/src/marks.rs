@@ -13,7 +13,7 @@ use aklight_common::{Offset, RaftIndex, Term};
 const POINT_BYTES: usize = 25;
 
 /// A place in the log: an entry, and the offset right behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Point {
     pub term: Term,
     pub index: RaftIndex,

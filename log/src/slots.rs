@@ -46,7 +46,16 @@ pub(crate) enum Opened {
 impl Slots {
     /// Opens an existing file.
     pub(crate) fn open(disk: &dyn Disk, path: &Path) -> io::Result<Opened> {
-        let file = match disk.open(path) {
+        Self::on(disk.open(path))
+    }
+
+    /// The same for whoever only reads.
+    pub(crate) fn read(disk: &dyn Disk, path: &Path) -> io::Result<Opened> {
+        Self::on(disk.open_read(path))
+    }
+
+    fn on(opened: io::Result<Arc<dyn DiskFile>>) -> io::Result<Opened> {
+        let file = match opened {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Opened::Missing),
             other => other?,
         };
