@@ -179,23 +179,29 @@ pub fn run(args: BrokerArgs) -> anyhow::Result<ExitCode> {
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
-        // It may wait long for the brokers of a new cluster, and may be ended while it does.
-        let broker = tokio::select! {
-            started = Broker::start(config, SystemClock::shared()) => started?,
-            _ = terminate.recv() => return Ok(ExitCode::from(EXIT_DONE)),
-            _ = interrupt.recv() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
-        };
-        let code = tokio::select! {
-            _ = terminate.recv() => EXIT_DONE,
-            _ = interrupt.recv() => EXIT_INTERRUPTED,
-        };
-        // Asked once more, it ends at once: what was acknowledged is on disk anyway.
-        tokio::select! {
-            () = broker.shutdown() => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        loop {
+            // It may wait long for the brokers of a new cluster, and may be ended while it does.
+            let broker = tokio::select! {
+                started = Broker::start(config.clone(), SystemClock::shared()) => started?,
+                _ = terminate.recv() => return Ok(ExitCode::from(EXIT_DONE)),
+                _ = interrupt.recv() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
+            };
+            let mending = broker.node.services().mending.clone();
+            let code = tokio::select! {
+                _ = terminate.recv() => Some(EXIT_DONE),
+                _ = interrupt.recv() => Some(EXIT_INTERRUPTED),
+                () = mending.cancelled() => None,
+            };
+            // Asked once more, it ends at once: what was acknowledged is on disk anyway.
+            tokio::select! {
+                () = broker.shutdown() => {}
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            if let Some(code) = code {
+                return Ok(ExitCode::from(code));
+            }
         }
-        Ok(ExitCode::from(code))
     })
 }
 

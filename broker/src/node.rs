@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use aklight_common::clock::SharedClock;
 use aklight_common::{BrokerId, PartitionId};
-use aklight_log::{Disk, Log, LogOptions, OpenError, OpenReport};
+use aklight_log::{Disk, Log, LogOptions, MendError, OpenError, OpenReport};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cluster::{self, Door, FaultyTransport, JoinError, Pulse};
+use crate::cluster::{self, Door, FaultyTransport, JoinError, Mender, Pulse};
 use crate::config::{BrokerConfig, PARTITIONS_DEFAULT};
 use crate::data_dir::{DataDir, DataDirError};
 use crate::events::Events;
@@ -102,6 +102,9 @@ pub enum NodeError {
         /// What is wrong with it.
         cause: OpenError,
     },
+    /// A damaged log cannot be mended.
+    #[error(transparent)]
+    Mend(#[from] MendError),
     /// The metadata's log is damaged, and no checkpoint holds what was there.
     #[error(
         "the metadata is damaged and not to be guessed (who consumes, and how far): {0}; bring metadata.log back from a backup, or set that folder aside: then the records stay, and consumers begin anew at the log's end"
@@ -172,7 +175,7 @@ impl Node {
         let mut data_dir = DataDir::open(disk, &config.data_dir, config.broker, cluster::draw())?;
         let transport = Arc::new(FaultyTransport::new(transport, door.faults().clone()));
         let peers = Arc::new(Peers::new(config.broker, transport));
-        let metadata = Foundation {
+        let (metadata, report) = Foundation {
             config: &config,
             data_dir: &data_dir,
             environment: &environment,
@@ -192,6 +195,7 @@ impl Node {
             door: &door,
             events: &events,
         };
+        let metadata = foundation.whole_metadata(metadata, report).await?;
         let sessions = foundation.metadata(metadata, begin.clone()).await?;
         let own = BrokerInfo {
             incarnation: data_dir.identity().incarnation.clone(),
@@ -206,11 +210,12 @@ impl Node {
             actors: TaskTracker::new(),
             stop_actors: CancellationToken::new(),
         };
-        let mut all = Vec::new();
-        for id in (0..partitions_count).map(PartitionId) {
+        // All at once: one that waits to be mended keeps no other from taking part.
+        let all = (0..partitions_count).map(PartitionId).map(|id| {
             let begin = foundation.begin_partition(id, &sessions, &begin);
-            all.push(foundation.partition(id, begin, &shared).await?);
-        }
+            foundation.partition(id, begin, &shared)
+        });
+        let all = futures_util::future::try_join_all(all).await?;
         let groups = all.iter().map(|partition| partition.group.clone());
         let groups = groups.chain([sessions.group().clone()]).collect();
         let partitions = Arc::new(Partitions::new(all, shared.commits.subscribe()));
@@ -239,6 +244,7 @@ impl Node {
             address: addresses.client,
             events: events.clone(),
             stats,
+            mending: CancellationToken::new(),
             stopping: stopping.clone(),
         });
         door.set_partitions(partitions.clone());
@@ -305,7 +311,7 @@ impl Foundation<'_> {
             self.events.error(
                 "damage",
                 format!(
-                    "{name}: {} is damaged at byte {} for {} bytes: offsets {} to {} (the last not included) are lost; what is left of them is in {}; the log goes on around them",
+                    "{name}: {} is damaged at byte {} for {} bytes: offsets {} to {} (the last not included) are lost here; what is left of them is in {}",
                     damage.segment.display(),
                     damage.position,
                     damage.bytes,
@@ -345,13 +351,40 @@ impl Foundation<'_> {
         Ok(group)
     }
 
-    fn open_metadata(&self) -> Result<Log, NodeError> {
-        let (log, report) = self.open("metadata", &self.data_dir.metadata())?;
-        let checkpoint = log.read_checkpoint().ok().flatten().map(|(index, _)| index.next());
-        if let Some(lost) = report.damaged.iter().find(|d| Some(d.resume_index) > checkpoint) {
-            return Err(NodeError::MetadataDamaged(lost.segment.display().to_string()));
+    fn open_metadata(&self) -> Result<(Log, OpenReport), NodeError> {
+        self.open(&GroupId::Metadata.to_string(), &self.data_dir.metadata())
+    }
+
+    /// The metadata's log without damage: mended from others, or, where there are none, with the
+    /// damage behind what a checkpoint holds.
+    async fn whole_metadata(&self, log: Log, report: OpenReport) -> Result<Log, NodeError> {
+        if !self.peers.others().is_empty() {
+            return self.mended(GroupId::Metadata, &self.data_dir.metadata(), log, report).await;
         }
-        Ok(log)
+        let checkpoint = log.read_checkpoint().ok().flatten().map(|(index, _)| index.next());
+        match report.damaged.iter().find(|d| Some(d.resume_index) > checkpoint) {
+            Some(lost) => Err(NodeError::MetadataDamaged(lost.segment.display().to_string())),
+            None => Ok(log),
+        }
+    }
+
+    /// A log that holds all that it ever acknowledged, if other brokers can help it to that.
+    async fn mended(
+        &self,
+        id: GroupId,
+        dir: &Path,
+        log: Log,
+        report: OpenReport,
+    ) -> Result<Log, NodeError> {
+        if report.damaged.is_empty() && report.lost_end.is_none() || self.peers.others().is_empty()
+        {
+            return Ok(log);
+        }
+        log.close();
+        drop(log);
+        let disk = &self.environment.disk;
+        Mender { disk, peers: self.peers, events: self.events }.mend(id, dir).await?;
+        Ok(self.open(&id.to_string(), dir)?.0)
     }
 
     async fn metadata(&self, log: Log, begin: Begin) -> Result<Arc<Sessions>, NodeError> {
@@ -438,7 +471,9 @@ impl Foundation<'_> {
         shared: &Shared,
     ) -> Result<Partition, NodeError> {
         let group_id = GroupId::Partition(id);
-        let (log, _) = self.open(&group_id.to_string(), &self.data_dir.partition(id))?;
+        let dir = self.data_dir.partition(id);
+        let (log, report) = self.open(&group_id.to_string(), &dir)?;
+        let log = self.mended(group_id, &dir, log, report).await?;
         self.door.rest(group_id, log.clone(), committed_hint(&log));
         let machine = Arc::new(RecordMachine::new(shared.stamp.clone(), shared.commits.clone()));
         let group = self.start(group_id, log.clone(), machine.clone(), begin).await?;

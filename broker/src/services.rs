@@ -45,6 +45,8 @@ pub struct Services {
     pub events: Arc<Events>,
     /// What is counted.
     pub stats: Stats,
+    /// Cancelled when the node shall end and be started anew, because that mends its disk.
+    pub mending: CancellationToken,
     /// Cancelled when the broker shuts down.
     pub stopping: CancellationToken,
 }

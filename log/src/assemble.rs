@@ -3,7 +3,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use aklight_common::clock::SharedClock;
 use crossbeam_channel::{Receiver, Sender};
@@ -49,6 +49,7 @@ pub(crate) fn assemble(
         marks: Mutex::new(Marks { flushed, failed: None, vote: saved_vote }),
         marks_changed: Condvar::new(),
         committed: Mutex::new(CommittedHint { bytes: hint.committed.clone(), is_new: false }),
+        found_damage: AtomicBool::new(false),
         queued_bytes: AtomicU64::new(0),
         spare_bytes: AtomicU64::new(allocated.saturating_sub(size)),
         indexes: IndexCache::default(),

@@ -269,6 +269,12 @@ impl Log {
         self.attend(queued);
     }
 
+    /// Whether a read met damage that the opening did not find: the next opening will.
+    #[must_use]
+    pub fn has_found_damage(&self) -> bool {
+        self.inner.shared.found_damage.load(Ordering::Relaxed)
+    }
+
     /// Where the log begins and ends.
     #[must_use]
     pub fn bounds(&self) -> Bounds {

@@ -11,6 +11,7 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use aklight_common::{Offset, RaftIndex};
 
@@ -387,6 +388,7 @@ impl Walk<'_> {
         };
         let damage = broken.examine()?;
         segment.damages.lock().push(damage.clone());
+        self.shared.found_damage.store(true, Ordering::Relaxed);
         if self.place.is_sealed {
             // The sidecar knows nothing of it, and the next opening would believe it. That it
             // cannot be removed is no harm: the next reader finds the damage again.

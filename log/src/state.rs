@@ -16,7 +16,7 @@
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use aklight_common::clock::SharedClock;
 use aklight_common::{Offset, RaftIndex, Term};
@@ -87,6 +87,8 @@ pub(crate) struct Shared {
     pub marks: Mutex<Marks>,
     pub marks_changed: Condvar,
     pub committed: Mutex<CommittedHint>,
+    /// Whether a read met damage that the opening did not.
+    pub found_damage: AtomicBool,
     /// Bytes of batches that wait for the writer thread.
     pub queued_bytes: AtomicU64,
     /// Bytes that the open segment's file has beyond its batches.

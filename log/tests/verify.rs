@@ -2,14 +2,15 @@
 
 mod support;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{
-    Entries, Entry, LogOptions, MemoryDisk, NewBatch, OpenError, ProblemKind, RealDisk, Verified,
-    verify,
+    Disk, DiskFile, Entries, Entry, Log, LogOptions, MemoryDisk, NewBatch, OpenError, ProblemKind,
+    RealDisk, Verified, verify,
 };
 use support::*;
 
@@ -210,6 +211,98 @@ fn replicas_are_alike_however_they_were_written_and_differ_where_they_differ() {
     assert_eq!(one[..12], two[..12]);
     assert_eq!((one[12].term, two[12].index), (Term(1), RaftIndex(12)));
     assert_ne!(one[12].body_crc, two[12].body_crc);
+}
+
+/// A disk on which something is done to the log just before its n-th file is opened for reading.
+struct Meddled {
+    disk: MemoryDisk,
+    opened: AtomicUsize,
+    at: usize,
+    meddle: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Disk for Meddled {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.disk.create_dir_all(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.disk.list(dir)
+    }
+    fn open(&self, _: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        panic!("nothing is opened for writing")
+    }
+    fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        if self.opened.fetch_add(1, Ordering::SeqCst) == self.at {
+            (self.meddle)();
+        }
+        self.disk.open_read(path)
+    }
+    fn create(&self, _: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        panic!("nothing is made")
+    }
+    fn remove(&self, _: &Path) -> io::Result<()> {
+        panic!("nothing is removed")
+    }
+    fn rename(&self, _: &Path, _: &Path) -> io::Result<()> {
+        panic!("nothing is renamed")
+    }
+    fn sync_dir(&self, _: &Path) -> io::Result<()> {
+        panic!("nothing is synced")
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.disk.free_bytes(dir)
+    }
+    fn lock(&self, _: &Path) -> io::Result<Box<dyn aklight_log::disk::DiskLock>> {
+        panic!("nothing is locked")
+    }
+}
+
+#[test]
+fn what_changes_between_two_reads_is_no_problem_but_damage_stays_one() {
+    type Meddle = fn(&Log);
+    let more = |log: &Log, term| {
+        let next = log.bounds().last.map_or(0, |last| last.1.0 + 1);
+        append(log, (next..next + 15).map(|n| records(n, term, 1, 60)).collect())
+            .expect("appended");
+    };
+    let meddles: [Meddle; 4] = [
+        |log| purge(log, 13).expect("purged"),
+        |log| truncate(log, Some(5)).expect("truncated"),
+        |_| {},
+        |log| {
+            wait(|done| log.purge_to(Term(3), RaftIndex(90), Some(Offset(7)), done)).expect("done")
+        },
+    ];
+    for (kind, meddle) in meddles.into_iter().enumerate() {
+        for at in 0..20 {
+            for grows in [false, true] {
+                let disk = filled(1);
+                let is_damaged = at == 7 && kind == 2;
+                if is_damaged {
+                    disk.flip_bit(&segment_paths(&disk)[0], 8 * 200);
+                }
+                let (log, _) = open(&disk, small_segments());
+                let meddled = log.clone();
+                let meddle = Box::new(move || {
+                    meddle(&meddled);
+                    if grows {
+                        more(&meddled, 4);
+                    }
+                });
+                let disk = Meddled { disk, opened: AtomicUsize::new(0), at, meddle };
+                let expect = usize::from(is_damaged);
+                if kind < 2 && !grows {
+                    // One walk is enough to tell what went away from what is damaged.
+                    let walk = Entries::open(&disk, dir()).expect("there is a log");
+                    let problems: Vec<_> = walk.filter_map(Result::err).collect();
+                    assert_eq!(problems, [], "{kind} at {at}");
+                }
+                let found = verify(&disk, dir()).expect("there is a log");
+                assert_eq!(found.problems.len(), expect, "{kind} at {at}, {grows}: {found:?}");
+                log.close();
+            }
+        }
+    }
 }
 
 #[test]

@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use crate::events::{Event, Events};
 use crate::node::Telemetry;
 use crate::services::Services;
+use crate::sessions::Standing;
 use limited::Limited;
 
 pub use limited::CONNECTIONS_MAX;
@@ -131,6 +132,10 @@ fn starting() -> Response {
 
 async fn ready(State(admin): State<Admin>) -> Response {
     let Some(services) = admin.started.get() else { return starting() };
+    if services.sessions.metadata().standing(services.broker, "") == Standing::Retired {
+        let text = "this broker was removed from the cluster: stop it\n";
+        return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
+    }
     let broken: Vec<_> = services
         .partitions
         .iter()

@@ -13,6 +13,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aklight_common::{BrokerId, PartitionId};
+use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use super::door::{MoveLeader, not_allowed, to_json};
@@ -94,7 +95,7 @@ pub async fn remove(services: &Services, broker: BrokerId) -> Answer {
         )));
     }
     if !info.incarnation.is_empty() {
-        enough_are_left(services, broker)?;
+        enough_are_left(services, broker).await?;
         move_leaders_away(services, broker).await;
     }
     retire(services, broker).await?;
@@ -118,12 +119,12 @@ pub async fn replace(services: &Services, dead: BrokerId, broker: BrokerId, peer
         && matches!(standing(services, broker), Standing::Expected);
     if !is_gone {
         known(services, dead)?;
-        if services.pulse.is_alive(dead) {
+        if answers(services, dead).await {
             return Err(ControlError::Refused(format!(
                 "broker {dead} is alive: stop it first, or keep it until the new one has caught up (cluster add {broker}@{peer}, then cluster remove {dead})"
             )));
         }
-        enough_are_left(services, dead)?;
+        enough_are_left(services, dead).await?;
     }
     let hint = expect(services, broker, peer).await?;
     if !is_gone {
@@ -306,26 +307,32 @@ fn check_new(broker: BrokerId, peer: &str) -> Result<(), ControlError> {
     )))
 }
 
-/// Whether the cluster can go on without a broker.
-fn enough_are_left(services: &Services, without: BrokerId) -> Result<(), ControlError> {
+/// Whether the cluster can go on without a broker. The others are asked now: what they said lately
+/// would be true of one that has just died, too.
+async fn enough_are_left(services: &Services, without: BrokerId) -> Result<(), ControlError> {
     let brokers = services.sessions.metadata().brokers();
     let joined = brokers.iter().filter(|(_, info)| !info.incarnation.is_empty());
     let left: BTreeSet<_> = joined.map(|(id, _)| *id).filter(|id| *id != without).collect();
     let voters = services.sessions.group().view().members.voters;
-    let alive = |id: &BrokerId| services.pulse.is_alive(*id);
-    majority_is_left(without, &target_voters(&voters, &left), alive).map_err(ControlError::Refused)
+    let voters = target_voters(&voters, &left);
+    let asked = voters.iter().map(|id| async move { (*id, answers(services, *id).await) });
+    let answers = futures_util::future::join_all(asked).await;
+    let dead = answers.into_iter().filter(|(_, alive)| !alive).map(|(id, _)| id.0).collect();
+    majority_is_left(without, voters.len(), dead).map_err(ControlError::Refused)
 }
 
-fn majority_is_left(
-    without: BrokerId,
-    voters: &BTreeSet<BrokerId>,
-    alive: impl Fn(&BrokerId) -> bool,
-) -> Result<(), String> {
-    if voters.is_empty() {
+/// Whether a broker is there, at this moment.
+async fn answers(services: &Services, broker: BrokerId) -> bool {
+    let ask =
+        || services.peers.call(broker, GroupId::Metadata, Kind::Status, Bytes::new(), ANSWER_WAIT);
+    broker == services.broker || ask().await.is_ok()
+}
+
+fn majority_is_left(without: BrokerId, voters: usize, dead: Vec<u64>) -> Result<(), String> {
+    if voters == 0 {
         return Err(format!("broker {without} is the last of its cluster: nobody would be left"));
     }
-    let dead: Vec<_> = voters.iter().filter(|id| !alive(id)).map(|id| id.0).collect();
-    if (voters.len() - dead.len()) * 2 > voters.len() {
+    if (voters - dead.len()) * 2 > voters {
         return Ok(());
     }
     Err(format!(
@@ -447,21 +454,15 @@ fn list(ids: &[u64]) -> String {
 mod tests {
     use super::*;
 
-    fn ids(ids: &[u64]) -> BTreeSet<BrokerId> {
-        ids.iter().copied().map(BrokerId).collect()
-    }
-
     #[test]
     fn a_majority_of_those_who_stay_must_be_alive() {
-        let check = |voters: &[u64], dead: &[u64]| {
-            majority_is_left(BrokerId(9), &ids(voters), |id| !dead.contains(&id.0))
-        };
-        assert_eq!(check(&[1, 2], &[]), Ok(()));
-        assert_eq!(check(&[1], &[]), Ok(()));
-        assert_eq!(check(&[1, 2, 3], &[3]), Ok(()));
-        let error = check(&[1, 3], &[3]).expect_err("one of two is no majority");
+        let check = |voters, dead: &[u64]| majority_is_left(BrokerId(9), voters, dead.to_vec());
+        assert_eq!(check(2, &[]), Ok(()));
+        assert_eq!(check(1, &[]), Ok(()));
+        assert_eq!(check(3, &[3]), Ok(()));
+        let error = check(2, &[3]).expect_err("one of two is no majority");
         assert!(error.contains("dead: 3"), "{error}");
-        assert!(check(&[], &[]).expect_err("nobody is left").contains("the last"));
+        assert!(check(0, &[]).expect_err("nobody is left").contains("the last"));
     }
 
     #[test]

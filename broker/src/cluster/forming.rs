@@ -196,6 +196,7 @@ impl Joiner<'_> {
         let identity = self.dir.identity().clone();
         let me = self.peers.me().0;
         if !identity.cluster.is_empty() {
+            self.is_wanted_still(&identity.cluster).await?;
             return Ok(match identity.founders.first() {
                 // It was about to begin the cluster, and may have got there or not.
                 Some((first, _)) if *first == me && !has_begun => {
@@ -226,6 +227,18 @@ impl Joiner<'_> {
                 return Ok(joined);
             }
         }
+    }
+
+    /// Whoever was removed while it was away is told so by the others, if they answer. Without their
+    /// word it goes on: they would refuse it all the same.
+    async fn is_wanted_still(&self, cluster: &str) -> Result<(), JoinError> {
+        let answers = self.ask_all(false).await;
+        let mut answers = answers.iter().filter(|(_, answer)| answer.cluster == cluster);
+        if answers.any(|(_, answer)| answer.standing == Standing::Retired) {
+            let (broker, cluster) = (self.peers.me(), cluster.to_owned());
+            return Err(JoinError::Retired { broker, cluster });
+        }
+        Ok(())
     }
 
     fn alone(&self) -> Begin {

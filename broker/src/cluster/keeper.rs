@@ -98,6 +98,14 @@ impl Keeper {
         }
         self.announce(&brokers).await;
         for group in groups(&services) {
+            if group.is_damaged() && !services.mending.is_cancelled() {
+                let id = group.id();
+                services.events.error(
+                    "damage",
+                    format!("{id} is damaged on this disk: starting anew, to mend it from the other brokers"),
+                );
+                services.mending.cancel();
+            }
             if matches!(group.role(), Role::Leads(_)) {
                 self.step(group, &brokers).await;
             }

@@ -22,6 +22,7 @@ mod door;
 mod faults;
 mod forming;
 mod keeper;
+mod mend;
 mod pulse;
 mod view;
 
@@ -30,5 +31,6 @@ pub use door::{Door, Opened};
 pub use faults::{Fault, Faults, FaultyTransport, SLOW_MS_MAX};
 pub use forming::{JoinError, draw, founders, join};
 pub use keeper::{VOTERS_MAX, keep};
+pub use mend::Mender;
 pub use pulse::{BrokerStatus, GroupStatus, Pulse, Seen};
 pub use view::{BrokerState, BrokerView, ClusterView, GroupView, ReplicaView, status};

@@ -69,6 +69,12 @@ fn read_up_to(
             resume: first,
             text: format!("the first offset kept in partition {id} is {first}"),
         })),
+        Err(ReadError::Damaged { from, file, .. }) if partition.group().has_copies() => {
+            Err(ErrorCode::Unavailable.with(&format!(
+                "the records from offset {from} on in partition {id} are damaged on this broker's disk (set aside in {}) and are being fetched from another broker: try again, or ask another broker",
+                file.display()
+            )))
+        }
         Err(ReadError::Damaged { from, resume, file, .. }) => Ok(Err(Gap {
             resume,
             text: format!(

@@ -43,6 +43,12 @@ fn pause(dice: &Dice, ms_max: u64) -> tokio::time::Sleep {
     sleep(Duration::from_micros(dice.lock().random_range(0..ms_max * 1000)))
 }
 
+/// Between two batches: often hardly at all.
+async fn breathe(dice: &Dice) {
+    let ms_max = if dice.lock().random_bool(0.8) { 15 } else { 1_000 };
+    pause(dice, ms_max).await;
+}
+
 /// The replicated log.
 struct Raft {
     dice: Dice,
@@ -160,29 +166,32 @@ impl Raft {
             state.no_lease_until = None;
             (state.leader, state.told.split_off(kept))
         };
-        let mut news = Vec::new();
-        for (broker, roles) in (0..BROKERS).zip(&self.roles) {
-            let (dice, roles) = (self.dice.clone(), roles.clone());
-            let is_leader = broker == leader;
-            news.push(tokio::spawn(async move {
-                pause(&dice, 300).await;
-                roles.send_replace(Role::Nobody);
-                pause(&dice, 300).await;
-                if !is_leader {
-                    roles.send_replace(Role::Follows(BrokerId(leader)));
-                }
-            }));
+        let others = (0..).zip(&self.roles).filter(|(broker, _)| *broker != leader);
+        for (_, roles) in others {
+            let (this, roles, term) = (self.clone(), roles.clone(), self.state.lock().term);
+            tokio::spawn(async move {
+                pause(&this.dice, 300).await;
+                this.tell(&roles, term, Role::Nobody);
+                pause(&this.dice, 1_000).await;
+                this.tell(&roles, term, Role::Follows(BrokerId(leader)));
+            });
         }
         for tell in lost.into_iter().flatten() {
             pause(&self.dice, 100).await;
             let _ = tell.send(Err(ProposeError::Unknown("discarded".to_owned())));
         }
-        for told in news {
-            told.await.expect("it is told");
-        }
+        let (roles, term) = (&self.roles[leader as usize], self.state.lock().term);
+        self.tell(roles, term, Role::Nobody);
+        pause(&self.dice, 300).await;
         self.commit(usize::MAX);
-        let term = Term(self.state.lock().term);
-        self.roles[leader as usize].send_replace(Role::Leads(term));
+        self.tell(roles, term, Role::Leads(Term(term)));
+    }
+
+    /// Tells a broker of a term, unless there is a newer one.
+    fn tell(&self, roles: &watch::Sender<Role>, term: u64, role: Role) {
+        if self.state.lock().term == term {
+            roles.send_replace(role);
+        }
     }
 }
 
@@ -353,7 +362,7 @@ impl World {
             roles: roles.clone(),
         });
         let entrances = Arc::new(Mutex::new(Vec::new()));
-        let faulty = Arc::new(AtomicU32::new(20));
+        let faulty = Arc::new(AtomicU32::new(30));
         let network = Arc::new(Network {
             dice: dice.clone(),
             entrances: entrances.clone(),
@@ -422,7 +431,7 @@ impl World {
                 next = next.max(from + count);
                 let told = brokers[broker].produce(&format!("p{client}"), numbers, true).await;
                 waiting.push(tokio::spawn(told));
-                pause(&dice, 250).await;
+                breathe(&dice).await;
             }
             finish(waiting).await
         })
@@ -452,7 +461,8 @@ impl World {
         let (dice, raft) = (self.dice.clone(), self.raft.clone());
         tokio::spawn(async move {
             loop {
-                pause(&dice, 30).await;
+                let ms_max = if dice.lock().random_bool(0.8) { 10 } else { 100 };
+                pause(&dice, ms_max).await;
                 let most = dice.lock().random_range(1..4);
                 raft.commit(most);
             }
@@ -562,7 +572,7 @@ async fn run(seed: u64, seen: &mut Seen) -> Vec<String> {
     // Whatever is still on its way arrives, or never does.
     sleep(Duration::from_secs(30)).await;
     world.raft.elect().await;
-    sleep(Duration::from_secs(5)).await;
+    sleep(Duration::from_secs(10)).await;
     for (at, broker) in world.brokers.iter().enumerate() {
         let last = broker.produce(&format!("c-last{at}"), vec![1], false).await.await;
         assert!(last.result.is_ok(), "seed {seed}: broker {at}, in peace: {:?}", last.result);

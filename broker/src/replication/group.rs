@@ -173,6 +173,18 @@ impl Group {
         Ok(())
     }
 
+    /// Whether other brokers have copies too.
+    #[must_use]
+    pub fn has_copies(&self) -> bool {
+        !self.state.is_alone()
+    }
+
+    /// Whether a read of this broker's copy met damage that another copy can make good.
+    #[must_use]
+    pub fn is_damaged(&self) -> bool {
+        self.has_copies() && self.log.has_found_damage()
+    }
+
     /// Which group this is.
     #[must_use]
     pub const fn id(&self) -> GroupId {

@@ -180,6 +180,12 @@ impl RaftLogStorage<Types> for LogStore {
     }
 }
 
+/// The index in what a log keeps as its committed mark, for who reads a folder without opening it.
+#[must_use]
+pub fn committed_index(stored: &[u8]) -> Option<RaftIndex> {
+    codec::decode_log_id(stored).ok().flatten().map(|id| RaftIndex(id.index))
+}
+
 /// How many entries a log that takes no part yet knows to be committed.
 #[must_use]
 pub fn committed_hint(log: &Log) -> u64 {

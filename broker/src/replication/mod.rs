@@ -30,10 +30,11 @@ mod wire;
 
 pub use group::{Begin, Group, GroupConfig, GroupError, GroupStatus, ProposeError, Proposed};
 pub use inbound::committed_entries;
-pub use log_store::committed_hint;
+pub use log_store::{committed_hint, committed_index};
 pub use members::{Members, View};
 pub use peers::Peers;
 pub use role::Role;
+pub(crate) use state_machine::off_the_runtime;
 pub use state_machine::{Committed, Machine};
 pub use transport::{
     Answers, Envelope, GroupId, Kind, Lane, MESSAGE_BYTES_MAX, NoPeers, Peer, PeerError,

@@ -424,7 +424,7 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
 
 /// Does what may take the disk a while without holding up the runtime's threads. A runtime of one
 /// thread (a simulation) has nobody to hand it to and does it at once.
-pub(super) async fn off_the_runtime<T: Send + 'static>(
+pub(crate) async fn off_the_runtime<T: Send + 'static>(
     work: impl FnOnce() -> io::Result<T> + Send + 'static,
 ) -> io::Result<T> {
     match tokio::runtime::Handle::current().runtime_flavor() {

@@ -210,9 +210,7 @@ impl Cluster {
     /// Waits until every broker that runs is ready and every group has a leader.
     pub fn wait_until_ready(&self) {
         let running = self.running();
-        wait_for("all are ready", || {
-            running.iter().all(|id| self.get(*id, "/readyz").0 == 200)
-        });
+        wait_for("all are ready", || running.iter().all(|id| self.get(*id, "/readyz").0 == 200));
         let view = self.view(running[0]).expect("it shows the cluster");
         for group in view["groups"].as_array().expect("a list") {
             self.agreed_leader(group["group"].as_str().expect("its name"));
@@ -234,12 +232,7 @@ impl Cluster {
     }
 }
 
-fn partition_records(
-    nc: &mut Nc,
-    partition: u32,
-    start: u64,
-    end: u64,
-) -> Vec<(u32, u64, String)> {
+fn partition_records(nc: &mut Nc, partition: u32, start: u64, end: u64) -> Vec<(u32, u64, String)> {
     let mut records = Vec::new();
     let mut next = start;
     loop {

@@ -7,11 +7,15 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use super::{Nc, wait_for};
 
 /// Records that a client keeps unanswered.
 const WINDOW: u64 = 8;
+
+/// Pause before the next broker is tried, so that looking for one that lives costs nothing.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// Keys of each client, so that both partitions get some.
 const KEYS: u64 = 4;
@@ -143,7 +147,9 @@ fn produce(brokers: &[SocketAddr], told: &Told, ended: &AtomicBool) {
             return;
         }
         // A connection that breaks is as it should be: brokers are killed.
-        let _ = converse(*address, told, ended, connection, &mut next);
+        if converse(*address, told, ended, connection, &mut next).is_err() {
+            std::thread::sleep(PAUSE);
+        }
     }
 }
 
@@ -158,25 +164,25 @@ fn converse(
     nc.try_send(&format!("REGISTER_PRODUCER|{}", told.name))?;
     let registered = nc.try_line()?;
     assert_eq!(registered.as_deref(), Some("OK"));
-    let mut unanswered = *next;
+    let (mut unanswered, mut sent) = (*next, *next);
     while !ended.load(Ordering::SeqCst) {
-        let mut lines = String::new();
-        let from = if told.once { unanswered.max(*next) } else { *next };
-        for number in from..unanswered + WINDOW {
-            lines += &told.line(number);
-            lines.push('\n');
+        let mut lines = Vec::new();
+        while sent < unanswered + WINDOW {
+            lines.push(told.line(sent));
+            sent += 1;
         }
-        let sent = unanswered + WINDOW;
         if !told.once {
             *next = sent;
         }
-        nc.try_send(lines.trim_end())?;
+        nc.try_send(&lines.join("\n"))?;
         let Some(line) = nc.try_line()? else { return Ok(()) };
         if !told.ack(unanswered, &line, connection) {
             return Ok(());
         }
         unanswered += 1;
-        *next = if told.once { unanswered } else { sent };
+        if told.once {
+            *next = unanswered;
+        }
     }
     Ok(())
 }

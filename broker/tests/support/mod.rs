@@ -248,10 +248,7 @@ pub fn try_http(address: SocketAddr, head: &str, body: &str) -> io::Result<(u16,
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
-    write!(
-        socket,
-        "{head}Host: x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-    )?;
+    write!(socket, "{head}Host: x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());

@@ -1,0 +1,166 @@
+//! What this broker's disk has lost is asked of the others, before its copy takes part again.
+//!
+//! A log that opened around damage, or that is shorter than what it once acknowledged, is closed
+//! again, and its copy stays out of every vote: elected with a hole it would lead with less than
+//! was promised. Each hole's entries are fetched from a broker that knows them to be committed
+//! (committed entries are the same everywhere), written into their place, and the log is opened
+//! anew. The damaged bytes stay beside it as evidence.
+//!
+//! Left out: a hole whose entries nobody keeps any more. Such a copy is begun anew, under a new
+//! number (`aklight cluster replace`).
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use aklight_common::BrokerId;
+use aklight_log::{Batch, Damage, Disk, LostEnd, MendError, MendReport};
+use tokio::time::{Instant, sleep};
+
+use super::door::{EntriesWanted, to_json};
+use crate::events::Events;
+use crate::replication::{GroupId, Kind, PeerError, Peers, decode_entries, off_the_runtime};
+
+/// Longest wait for one answer: some MiB from another broker's disk.
+const ANSWER_WAIT: Duration = Duration::from_secs(10);
+
+/// Pause between two rounds of asking.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How often a broker that cannot mend says what it waits for.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Mends closed logs.
+pub struct Mender<'a> {
+    /// Where they lie.
+    pub disk: &'a Arc<dyn Disk>,
+    /// Who may have what is lost.
+    pub peers: &'a Peers,
+    /// Who is told.
+    pub events: &'a Events,
+}
+
+impl Mender<'_> {
+    /// Mends the log of a group, however long the others take to answer.
+    ///
+    /// # Errors
+    /// When this broker's own disk refuses.
+    pub async fn mend(&self, id: GroupId, dir: &Path) -> Result<(), MendError> {
+        let mut told_at: Option<Instant> = None;
+        loop {
+            let lacking = self.write(dir, Vec::new()).await?;
+            if lacking.left.is_empty() {
+                return Ok(());
+            }
+            let why = match self.fetch(id, &lacking).await {
+                Ok((from, batches)) => {
+                    let entries = batches.len();
+                    match self.write(dir, batches).await {
+                        Ok(done) => {
+                            self.tell_mended(id, from, entries, &done);
+                            continue;
+                        }
+                        Err(error @ (MendError::Open(_) | MendError::Io { .. })) => {
+                            return Err(error);
+                        }
+                        Err(error) => error.to_string(),
+                    }
+                }
+                Err(why) => why,
+            };
+            let now = Instant::now();
+            if told_at.is_none_or(|at| now.duration_since(at) >= TELL_EVERY) {
+                told_at = Some(now);
+                self.events.warn(
+                    "mend",
+                    format!(
+                        "{id} is damaged here and takes no part until another broker gives what is lost: {why}; if that never comes, replace this broker: aklight cluster replace {0} NEW@HOST:PORT",
+                        self.peers.me()
+                    ),
+                );
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    async fn write(&self, dir: &Path, batches: Vec<Batch>) -> Result<MendReport, MendError> {
+        let (disk, dir) = (self.disk.clone(), dir.to_owned());
+        // The errors of the work itself come back inside.
+        let done = off_the_runtime(move || Ok(aklight_log::mend(&*disk, &dir, batches))).await;
+        done.unwrap_or_else(|source| {
+            let path = "the log".into();
+            Err(MendError::Io { what: "mend", path, source })
+        })
+    }
+
+    /// The entries of the first hole, from whoever has all of them.
+    async fn fetch(
+        &self,
+        id: GroupId,
+        lacking: &MendReport,
+    ) -> Result<(BrokerId, Vec<Batch>), String> {
+        let Some(hole) = lacking.left.first() else { return Err("nothing is lost".to_owned()) };
+        let lost_end = lacking.lost_end.filter(|lost| lost.from_index == hole.from_index);
+        let mut why = "no other broker is known".to_owned();
+        for peer in self.peers.others() {
+            match self.fetch_from(peer.id, id, hole, lost_end).await {
+                Ok(batches) => return Ok((peer.id, batches)),
+                Err(error) => why = format!("broker {} {error}", peer.id),
+            }
+        }
+        Err(why)
+    }
+
+    async fn fetch_from(
+        &self,
+        from: BrokerId,
+        id: GroupId,
+        hole: &Damage,
+        lost_end: Option<LostEnd>,
+    ) -> Result<Vec<Batch>, PeerError> {
+        let end = if lost_end.is_some() { u64::MAX } else { hole.resume_index.0 };
+        let mut batches: Vec<Batch> = Vec::new();
+        loop {
+            let next = batches.last().map_or(hole.from_index.0, |last| last.header.index.0 + 1);
+            if next >= end || lost_end.is_some_and(|lost| makes_up(&batches, lost)) {
+                return Ok(batches);
+            }
+            let body = to_json(&EntriesWanted { from: next, to: end })?;
+            let answer = self.peers.call(from, id, Kind::Entries, body, ANSWER_WAIT).await?;
+            let more = decode_entries(answer).map_err(|e| PeerError::Refused(e.to_string()))?;
+            if more.is_empty() {
+                return Err(PeerError::Refused(format!(
+                    "knows nothing committed from entry {next} on yet"
+                )));
+            }
+            batches.extend(more);
+            if let Some(lost) = lost_end {
+                let enough = (1..=batches.len()).find(|n| makes_up(&batches[..*n], lost));
+                batches.truncate(enough.unwrap_or(batches.len()));
+            }
+        }
+    }
+
+    fn tell_mended(&self, id: GroupId, from: BrokerId, entries: usize, done: &MendReport) {
+        for hole in &done.mended {
+            self.events.info(
+                "mend",
+                format!(
+                    "{id}: {} is whole again: offsets {} to {} (the last not included), {entries} entries from broker {from}; the damaged bytes are kept in {}",
+                    hole.segment.display(),
+                    hole.from,
+                    hole.resume,
+                    hole.file.display(),
+                ),
+            );
+        }
+    }
+}
+
+/// Whether a log that ends with these entries is at least as up to date, in Raft's sense, as the
+/// one that was lost.
+fn makes_up(batches: &[Batch], lost: LostEnd) -> bool {
+    batches
+        .last()
+        .is_some_and(|last| (last.header.term, last.header.index) >= (lost.term, lost.upto_index))
+}

@@ -1,0 +1,110 @@
+//! Brokers come and go while the cluster works: added, removed, replaced; numbers are used once.
+
+mod support;
+
+use serde_json::{Value, json};
+use support::cluster::Cluster;
+use support::load::Load;
+use support::wait_for;
+
+const SMALL: &[&str] = &["--partitions", "2"];
+
+/// Waits until each group has exactly these voters, in the eyes of a broker.
+fn wait_for_voters(cluster: &Cluster, at: u64, voters: &[u64]) {
+    wait_for(&format!("the voters are {voters:?}"), || {
+        cluster.view(at).is_some_and(|view| {
+            let groups = view["groups"].as_array().expect("a list");
+            groups.iter().all(|group| group["voters"] == json!(voters))
+        })
+    });
+}
+
+#[test]
+fn a_fourth_is_added_and_one_is_removed_under_load() {
+    let mut cluster = Cluster::start(3, SMALL);
+    let load = Load::start(&cluster.clients());
+    load.wait_for_more(20);
+    let peer = cluster.plan([4]).to_string();
+    let told = cluster.done(2, "/cluster/add", &json!({ "id": 4, "peer": peer }));
+    assert!(told.contains("--node-id 4") && told.contains(&format!("4@{peer}")), "{told}");
+    let state = |view: &Value| {
+        let brokers = view["brokers"].as_array().expect("a list").clone();
+        brokers.iter().find(|b| b["id"] == 4).map(|b| b["state"].clone())
+    };
+    assert_eq!(state(&cluster.view(2).expect("shown")), Some(json!("expected")));
+    cluster.start_one(4);
+    wait_for_voters(&cluster, 1, &[1, 2, 3, 4]);
+    load.wait_for_more(20);
+
+    let (status, text) = cluster.post(2, "/cluster/remove", &json!({ "id": 2 }));
+    assert_eq!(status, 409, "its own removal: {text}");
+    cluster.done(3, "/cluster/remove", &json!({ "id": 2 }));
+    wait_for_voters(&cluster, 3, &[1, 3, 4]);
+    wait_for("it knows itself", || {
+        let (status, text) = cluster.get(2, "/readyz");
+        status == 503 && text.contains("was removed")
+    });
+    cluster.kill(2);
+    load.wait_for_more(20);
+    for (id, peer) in [(2, "127.0.0.1:9"), (3, "127.0.0.1:9")] {
+        let (status, text) = cluster.post(1, "/cluster/add", &json!({ "id": id, "peer": peer }));
+        assert_eq!(status, 409, "number {id} is used: {text}");
+    }
+    let told = load.end();
+    let stored = cluster.records(4);
+    told.iter().for_each(|told| told.check(&stored));
+    assert_eq!(cluster.records(1), stored);
+    // It does not come back by itself.
+    cluster.spawn(2);
+    let (status, said) = cluster.process(2).wait_for_end();
+    assert!(!status.success() && said.contains("was removed"), "{said}");
+}
+
+#[test]
+fn a_lost_broker_is_replaced_by_an_empty_one() {
+    let mut cluster = Cluster::start(3, SMALL);
+    let mut nc = cluster.nc(1);
+    for n in 0..50 {
+        assert!(nc.ask(&format!("PRODUCE|t|key{n}|{n}")).starts_with("ACK|"));
+    }
+    let peer = cluster.plan([4]).to_string();
+    let replace = json!({ "dead": 2, "id": 4, "peer": peer });
+    let (status, text) = cluster.post(1, "/cluster/replace", &replace);
+    assert_eq!(status, 409, "{text}");
+    assert!(text.contains("broker 2 is alive"), "{text}");
+    cluster.kill(2);
+    let (status, text) = cluster.post(3, "/cluster/remove", &json!({ "id": 1 }));
+    assert_eq!(status, 409, "one of two would be no majority: {text}");
+    assert!(text.contains("dead: 2"), "{text}");
+    cluster.done(1, "/cluster/replace", &replace);
+    // Asked again, as after an answer that was lost, it does no harm.
+    cluster.done(3, "/cluster/replace", &replace);
+    cluster.start_one(4);
+    wait_for_voters(&cluster, 1, &[1, 3, 4]);
+    wait_for_voters(&cluster, 4, &[1, 3, 4]);
+    assert_eq!(cluster.records(4), cluster.records(1));
+    // The new one counts: with it, another may die.
+    cluster.kill(3);
+    let mut nc = cluster.nc(4);
+    wait_for("one and four go on", || nc.ask("PRODUCE|t|k|after").starts_with("ACK|"));
+}
+
+#[test]
+fn the_last_are_not_removed() {
+    let mut cluster = Cluster::start(3, SMALL);
+    cluster.kill(3);
+    let gone = |cluster: &Cluster| {
+        wait_for("it is removed", || {
+            let (status, text) = cluster.post(1, "/cluster/remove", &json!({ "id": 3 }));
+            status == 200 || text.contains("was removed before")
+        });
+    };
+    gone(&cluster);
+    wait_for_voters(&cluster, 1, &[1, 2]);
+    cluster.done(1, "/cluster/remove", &json!({ "id": 2 }));
+    wait_for_voters(&cluster, 1, &[1]);
+    let (status, text) = cluster.post(1, "/cluster/remove", &json!({ "id": 1 }));
+    assert_eq!(status, 409, "{text}");
+    let mut nc = cluster.nc(1);
+    wait_for("one alone goes on", || nc.ask("PRODUCE|t|k|v").starts_with("ACK|"));
+}
