@@ -394,7 +394,7 @@ impl<'a> Entries<'a> {
         let is_purged = now.purged.is_some_and(|point| upto <= point.index);
         let (then, since) = (self.marks.hint.acknowledged, now.hint.acknowledged);
         let is_truncated = since < then && since.is_none_or(|point| point.index < from.index);
-        if false && (is_purged || is_truncated) {
+        if is_purged || is_truncated {
             self.is_over |= is_truncated;
             return;
         }
