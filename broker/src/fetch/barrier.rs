@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 
 use crate::partition::Partitions;
 use crate::replication::ProposeError;
@@ -15,4 +15,10 @@ use crate::replication::ProposeError;
 pub async fn catch_up(partitions: &Partitions, wait: Duration) -> Result<(), ProposeError> {
     try_join_all(partitions.iter().map(|partition| partition.group().barrier(wait))).await?;
     Ok(())
+}
+
+/// The same, partition by partition: whether this broker's copy is known to be where the leader is.
+pub async fn caught_up(partitions: &Partitions, wait: Duration) -> Vec<bool> {
+    let asked = partitions.iter().map(|partition| partition.group().barrier(wait));
+    join_all(asked).await.iter().map(Result::is_ok).collect()
 }

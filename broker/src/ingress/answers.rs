@@ -360,8 +360,7 @@ impl Answers {
 
     async fn cluster(&mut self) {
         let services = self.services.clone();
-        // Without a majority it is told what this broker knows.
-        let _ = barrier::catch_up(&services.partitions, GLANCE_WAIT).await;
+        let known = barrier::caught_up(&services.partitions, GLANCE_WAIT).await;
         let brokers = services.sessions.metadata().brokers();
         let mut count = brokers.len().max(1) + services.partitions.len();
         if brokers.is_empty() {
@@ -377,8 +376,9 @@ impl Answers {
             let state = if services.pulse.is_alive(*id) { "alive" } else { "dead" };
             self.out.push(&Reply::Broker { id: *id, address: &info.client, state });
         }
-        for partition in services.partitions.iter() {
-            let leader: Option<BrokerId> = partition.status().leader;
+        for (partition, is_known) in services.partitions.iter().zip(known) {
+            // No leader answers for it: the end is what this broker knows, and may be passed.
+            let leader: Option<BrokerId> = partition.status().leader.filter(|_| is_known);
             let (start, end) = (partition.start(), partition.end());
             self.out.push(&Reply::Partition { id: partition.id, leader, start, end });
         }

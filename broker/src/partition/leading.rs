@@ -219,7 +219,7 @@ impl Leading {
                 }
                 return self.settle(flight);
             }
-            Err(ProposeError::NoLeader) => {
+            Err(ProposeError::NoLeader | ProposeError::NoRoom(_)) => {
                 self.is_over = true;
                 return self.refused.push(flight.parcel);
             }

@@ -20,7 +20,7 @@ use futures_util::{StreamExt, stream};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::sleep;
 
 use super::leading::{Sequencer, Settled};
@@ -213,9 +213,14 @@ impl Network {
         self: Arc<Self>,
         mut messages: BoxStream<'static, Envelope>,
         arrive: mpsc::UnboundedSender<Bytes>,
+        breaks: Arc<Notify>,
     ) {
         while let Some(message) = messages.next().await {
-            pause(&self.dice, if self.faults() { 4_000 } else { 5 }).await;
+            let is_late = self.faults();
+            if is_late && self.dice.lock().random_bool(0.5) {
+                breaks.notify_one();
+            }
+            pause(&self.dice, if is_late { 4_000 } else { 5 }).await;
             if arrive.send(message.body).is_err() {
                 return;
             }
@@ -227,17 +232,22 @@ impl Network {
         self: Arc<Self>,
         mut answers: Answers,
         arrive: mpsc::UnboundedSender<Result<Bytes, PeerError>>,
+        breaks: Arc<Notify>,
     ) {
-        let mut arrive = Some(arrive);
-        while let Some(answer) = answers.next().await {
+        loop {
+            let answer = tokio::select! {
+                biased;
+                () = breaks.notified() => break,
+                answer = answers.next() => answer,
+            };
             pause(&self.dice, 5).await;
-            if self.faults()
-                && let Some(arrive) = arrive.take()
-            {
-                let _ = arrive.send(Err(PeerError::Unreachable("it broke".to_owned())));
+            let Some(answer) = answer else { return };
+            if self.faults() || arrive.send(answer).is_err() {
+                break;
             }
-            let _ = arrive.as_ref().map(|arrive| arrive.send(answer));
         }
+        let _ = arrive.send(Err(PeerError::Unreachable("it broke".to_owned())));
+        while answers.next().await.is_some() {}
     }
 }
 
@@ -275,10 +285,11 @@ impl PeerTransport for Wire {
             let from = BrokerId(first.from);
             let (arrive, bodies) = mpsc::unbounded_channel();
             let messages = stream::iter([first]).chain(messages).boxed();
-            tokio::spawn(network.clone().carry(messages, arrive));
+            let breaks = Arc::new(Notify::new());
+            tokio::spawn(network.clone().carry(messages, arrive, breaks.clone()));
             let answers = entrance.serve(from, received(bodies));
             let (arrive, answered) = mpsc::unbounded_channel();
-            tokio::spawn(network.carry_back(answers, arrive));
+            tokio::spawn(network.carry_back(answers, arrive, breaks));
             Ok(received(answered))
         })
     }

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-use aklight_common::{BrokerId, RaftIndex};
+use aklight_common::{BrokerId, RaftIndex, Term};
 use bytes::Bytes;
 use openraft::raft::ReadPolicy;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::group::{Group, ProposeError};
+use super::group::{Group, ProposeError, Proposed};
 use super::role::Role;
 use super::transport::{Kind, PeerError};
 use super::types::Proposal;
@@ -33,7 +33,7 @@ impl Group {
         let body = wire::encode_proposal(&command).map_err(|e| self.stopped(&e.to_string()))?;
         let index = loop {
             let written = match self.role() {
-                Role::Leads(term) => match self.propose(command.clone(), term).await {
+                Role::Leads(term) => match self.propose_command(&command, term).await {
                     Ok(proposed) => within(until, self.committed(proposed)).await.map(|_| None),
                     Err(error) => Err(error),
                 },
@@ -76,7 +76,8 @@ impl Group {
         let Role::Leads(term) = self.role() else {
             return Err(refused(&ProposeError::NoLeader));
         };
-        let proposed = self.propose(command, term).await.map_err(|error| refused(&error))?;
+        let proposed = self.propose_command(&command, term).await;
+        let proposed = proposed.map_err(|error| refused(&error))?;
         self.committed(proposed).await.map_err(|error| refused(&error))?;
         Ok(wire::encode_index(self.applied()))
     }
@@ -85,6 +86,16 @@ impl Group {
     pub(super) async fn answer_barrier(&self) -> Result<Bytes, PeerError> {
         let confirmed = self.confirm().await;
         confirmed.map(wire::encode_index).map_err(|error| PeerError::Refused(error.to_string()))
+    }
+
+    async fn propose_command(
+        &self,
+        command: &Proposal,
+        term: Term,
+    ) -> Result<Proposed, ProposeError> {
+        let room = self.log.check_room(command.body.len() as u64);
+        room.map_err(|full| ProposeError::NoRoom(full.to_string()))?;
+        self.propose(command.clone(), term).await
     }
 
     /// How far the group is committed, for certain: a majority still follows this broker.

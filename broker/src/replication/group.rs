@@ -75,6 +75,9 @@ pub enum ProposeError {
     /// Nobody leads, or somebody else does; nothing was appended, and nothing will be.
     #[error("no broker leads this group at the moment")]
     NoLeader,
+    /// The leader's disk is nearly full; nothing was appended.
+    #[error("{0}")]
+    NoRoom(String),
     /// The leader changed: the entry may be stored or not.
     #[error("whether it was stored is not known: {0}")]
     Unknown(String),

@@ -67,7 +67,15 @@ impl Group {
 
     fn take_entries(&self, bodies: BoxStream<'static, Bytes>) -> Answers {
         // A message that does not decode ends the stream: its sender sees that and begins anew.
-        let requests = bodies.scan((), |(), body| {
+        let log = self.log.clone();
+        let requests = bodies.scan((), move |(), body| {
+            // Entries that the disk has no room for are not taken: the stream ends, the leader tries
+            // again after a while, and nothing is broken once there is room. An append that failed
+            // would take the copy out until a restart.
+            if let Err(full) = log.check_room(body.len() as u64) {
+                tracing::warn!(%full, "a leader's entries are not taken");
+                return ready(None);
+            }
             let decoded = wire::decode_append(body);
             ready(
                 decoded.inspect_err(|error| tracing::warn!(%error, "a leader sends nonsense")).ok(),
