@@ -35,7 +35,7 @@ const BROKERS: u64 = 3;
 const BATCHES: u64 = 60;
 
 /// How many worlds one run of the test sees.
-const SEEDS: u64 = 40;
+const SEEDS: u64 = 100;
 
 type Dice = Arc<Mutex<StdRng>>;
 
