@@ -116,7 +116,7 @@ impl Visit {
             return Ticket::Known(Said::Batch(Err(ProduceError::NotLeader)));
         };
         let (batch, answer) = RoutedBatch::new(batch.body, batch.once, permit);
-        match self.entrance.mailbox.send(batch.from_stream(stream)).await {
+        match self.entrance.mailbox.send(batch.over(stream)).await {
             Ok(()) => Ticket::Coming(answer),
             // The broker is shutting down: somebody else will lead.
             Err(_) => Ticket::Known(Said::Batch(Err(ProduceError::NotLeader))),

@@ -89,7 +89,7 @@ impl RoutedBatch {
         (Self { body, once, permit, deadline, from: None, answer }, told)
     }
 
-    fn from_stream(self, stream: StreamId) -> Self {
+    fn over(self, stream: StreamId) -> Self {
         Self { from: Some(stream), ..self }
     }
 }
