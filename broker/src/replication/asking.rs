@@ -127,10 +127,9 @@ impl Group {
         let mut roles = self.roles();
         roles.mark_unchanged();
         tokio::select! {
-            _ = roles.changed() => {}
-            () = sleep(PAUSE) => {}
+            changed = roles.changed() => changed.map_err(|_| self.stopped("the group ended")),
+            () = sleep(PAUSE) => Ok(()),
         }
-        Ok(())
     }
 
     async fn reach(&self, index: Option<RaftIndex>, until: Instant) -> Result<(), ProposeError> {
