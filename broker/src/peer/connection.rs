@@ -64,6 +64,11 @@ impl Connection {
     pub(super) fn is_broken(&self) -> bool {
         self.broken.is_cancelled()
     }
+
+    #[cfg(test)]
+    pub(super) async fn until_broken(&self) {
+        self.broken.cancelled().await;
+    }
 }
 
 async fn connect(address: String, broken: CancellationToken) -> io::Result<SendRequest<Bytes>> {
@@ -259,11 +264,13 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let connection = Connection::new(&listener.local_addr().expect("bound").to_string());
         assert!(connection.made.clone().now_or_never().is_none());
-        let (other_end, _) = listener.accept().await.expect("connected");
+        let forever = Duration::from_secs(30);
+        let (other_end, _) =
+            timeout(forever, listener.accept()).await.expect("in time").expect("connected");
         assert!(connection.made.clone().await.is_ok());
         assert!(!connection.is_broken());
         drop(other_end);
-        connection.broken.cancelled().await;
+        timeout(forever, connection.until_broken()).await.expect("it breaks");
     }
 
     #[tokio::test]

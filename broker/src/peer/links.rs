@@ -121,9 +121,14 @@ impl Link {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use tokio::net::TcpListener;
+    use tokio::time::timeout;
 
     use super::*;
+
+    const FOR_EVER: Duration = Duration::from_secs(30);
 
     /// Something to connect to, under as many addresses as are asked for.
     async fn listener() -> (TcpListener, impl Fn(usize) -> String) {
@@ -172,6 +177,17 @@ mod tests {
         // It is late news that the old link fails: the new one stays.
         links.forget(&link);
         assert!(Arc::ptr_eq(&new, &get()));
+    }
+
+    #[tokio::test]
+    async fn a_broken_link_is_replaced_before_anything_is_sent_on_it() {
+        let (listener, address) = listener().await;
+        let links = Links::default();
+        let link = links.get(&address(0), Lane::Control).expect("an address");
+        drop(listener.accept().await.expect("connected"));
+        timeout(FOR_EVER, link.connection.until_broken()).await.expect("it breaks");
+        let new = links.get(&address(0), Lane::Control).expect("an address");
+        assert!(!Arc::ptr_eq(&link, &new));
     }
 
     #[tokio::test]
