@@ -81,10 +81,13 @@ impl LogArgs {
     }
 }
 
-/// The directives behind a level: a plain one is narrowed to our own modules.
+/// The directives behind a level: a plain one is narrowed to our own modules. openraft warns of
+/// every heartbeat that finds nobody, ten a second while a broker is away, which ours say once.
 fn directives(wanted: &str) -> String {
     match wanted.parse::<LevelFilter>() {
-        Ok(level) if level > LevelFilter::WARN => format!("warn,aklight={level}"),
+        Ok(level) if level >= LevelFilter::WARN => {
+            format!("warn,openraft=error,aklight={level}")
+        }
         _ => wanted.to_owned(),
     }
 }
@@ -122,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_plain_level_concerns_our_own_modules() {
-        assert_eq!(directives("debug"), "warn,aklight=debug");
+        assert_eq!(directives("debug"), "warn,openraft=error,aklight=debug");
         assert_eq!(directives("error"), "error");
         assert_eq!(directives("info,openraft=debug"), "info,openraft=debug");
     }

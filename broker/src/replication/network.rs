@@ -5,6 +5,7 @@
 //! word costs no more than an election does.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -114,17 +115,24 @@ impl RaftNetworkV2<Types> for Client {
         Box::pin(async move {
             let sent = Arc::new(AtomicU64::new(0));
             let counting = sent.clone();
-            let bodies = input
+            let mut bodies = input
                 // Entries of a running log always encode; were one not to, the stream ends here
                 // and the follower's silence is noticed.
                 .scan((), |(), request| ready(wire::encode_append(request).ok()))
                 .inspect(move |_| {
                     counting.fetch_add(1, Ordering::Relaxed);
                 })
-                .boxed();
+                .boxed()
+                .peekable();
+            // openraft waits before it tries an unreachable follower again, but in what it sends,
+            // not before it asks for a connection: without this, a follower that is away would be
+            // tried thousands of times a second.
+            if Pin::new(&mut bodies).peek().await.is_none() {
+                return Ok(stream::empty().boxed());
+            }
             let answers = self
                 .peers
-                .stream(self.target, self.group, self.appends, bodies, CALL_WAIT)
+                .stream(self.target, self.group, self.appends, bodies.boxed(), CALL_WAIT)
                 .await
                 .map_err(unreachable)?;
             Ok(watched(answers, sent).boxed())

@@ -1,16 +1,28 @@
-//! openraft's own storage suite, run against the segmented log on a real disk.
+//! openraft's own storage suite, run against the segmented log on a real disk; and a group whose
+//! follower is away.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use aklight_common::Offset;
 use aklight_common::clock::SystemClock;
+use aklight_common::{BrokerId, Offset, PartitionId};
 use aklight_log::{Log, LogOptions, RealDisk};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, ready};
+use futures_util::stream::BoxStream;
 use openraft::StorageError;
 use openraft::testing::log::{StoreBuilder, Suite};
+use tokio::time::sleep;
 
+use super::group::{Begin, Group, GroupConfig};
 use super::log_store::LogStore;
+use super::peers::Peers;
 use super::state_machine::{Committed, Machine, StateMachine};
+use super::transport::{Answers, Envelope, GroupId, Kind, Peer, PeerError, PeerTransport};
 use super::types::Types;
 
 /// A machine without a state: the suite looks at logs, votes, memberships and snapshots.
@@ -39,19 +51,74 @@ impl StoreBuilder<Types, LogStore, StateMachine, tempfile::TempDir> for OnDisk {
         &self,
     ) -> Result<(tempfile::TempDir, LogStore, StateMachine), StorageError<Types>> {
         let folder = tempfile::tempdir().expect("a folder");
-        let (log, _) = Log::open(
-            RealDisk::shared(),
-            &folder.path().join("partition_0.log"),
-            LogOptions::default(),
-            SystemClock::shared(),
-        )
-        .expect("an empty log opens");
+        let log = empty_log(folder.path());
         let state = StateMachine::open(Arc::new(Nothing), log.clone()).expect("opens");
         Ok((folder, LogStore::new(log, state.clone()), state))
     }
 }
 
+fn empty_log(folder: &Path) -> Log {
+    let folder = folder.join("partition_0.log");
+    let opened =
+        Log::open(RealDisk::shared(), &folder, LogOptions::default(), SystemClock::shared());
+    opened.expect("an empty log opens").0
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn openrafts_storage_suite_passes_on_the_segmented_log() {
     Suite::test_all(OnDisk).await.expect("the suite passes");
+}
+
+/// Reaches nobody, at once, as a closed port does; counts how often entries were to be sent.
+#[derive(Default)]
+struct Refused(AtomicU64);
+
+impl PeerTransport for Refused {
+    fn call(
+        &self,
+        _to: &Peer,
+        _message: Envelope,
+        _ttl: Duration,
+    ) -> BoxFuture<'static, Result<Bytes, PeerError>> {
+        ready(Err(PeerError::Unreachable("refused".to_owned()))).boxed()
+    }
+
+    fn stream(
+        &self,
+        _to: &Peer,
+        _kind: Kind,
+        _messages: BoxStream<'static, Envelope>,
+        _ttl: Duration,
+    ) -> BoxFuture<'static, Result<Answers, PeerError>> {
+        self.0.fetch_add(1, Ordering::SeqCst);
+        ready(Err(PeerError::Unreachable("refused".to_owned()))).boxed()
+    }
+}
+
+#[tokio::test]
+async fn a_follower_that_is_away_is_not_tried_without_a_pause() {
+    /// Far more than there are pauses in the time given.
+    const TOO_OFTEN: u64 = 500;
+    let folder = tempfile::tempdir().expect("a folder");
+    let transport = Arc::new(Refused::default());
+    let peers = Arc::new(Peers::new(BrokerId(1), transport.clone()));
+    let away = Peer { id: BrokerId(2), address: "away:7090".to_owned() };
+    peers.set_address(away.id, &away.address);
+    let group = Group::start(GroupConfig {
+        id: GroupId::Partition(PartitionId(0)),
+        log: empty_log(folder.path()),
+        machine: Arc::new(Nothing),
+        peers,
+        begin: Begin::Alone("here:7090".to_owned()),
+    })
+    .await
+    .expect("it leads alone");
+    group.add_learner(&away).await.expect("it shall have a copy");
+    tokio::time::pause();
+    for _ in 0..100 {
+        sleep(Duration::from_millis(100)).await;
+        let tried = transport.0.load(Ordering::SeqCst);
+        assert!(tried < TOO_OFTEN, "tried {tried} times");
+    }
+    assert!(transport.0.load(Ordering::SeqCst) > 1, "it is tried again");
 }
