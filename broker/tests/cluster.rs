@@ -6,7 +6,7 @@ mod support;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-use support::cluster::Cluster;
+use support::cluster::{Cluster, assert_same};
 use support::{wait_for, wait_until};
 
 const SMALL: &[&str] = &["--partitions", "2"];
@@ -42,8 +42,8 @@ fn a_cluster_forms_when_all_are_there_and_each_takes_and_tells_the_same() {
     }
     let all = cluster.records(1);
     assert_eq!(all.len(), stored);
-    assert_eq!(cluster.records(2), all);
-    assert_eq!(cluster.records(3), all);
+    assert_same(&cluster.records(2), &all);
+    assert_same(&cluster.records(3), &all);
     for id in cluster.ids() {
         let listing = cluster.nc(id).listing("CLUSTER");
         let alive = listing.iter().filter(|l| l.starts_with("BROKER|") && l.ends_with("|alive"));
@@ -194,7 +194,7 @@ fn what_is_broken_on_purpose_is_broken_and_comes_back() {
     assert_eq!(own.expect("itself")["fault"], "isolate");
     fault(leader, "alive");
     wait_for("it takes records again", || cut_off.ask("PRODUCE|t|k|again").starts_with("ACK|"));
-    assert_eq!(cluster.records(leader), cluster.records(other));
+    assert_same(&cluster.records(leader), &cluster.records(other));
 
     fault(leader, "dead");
     assert_eq!(cut_off.line(), None, "clients are cut off");

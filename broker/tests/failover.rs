@@ -3,7 +3,7 @@
 
 mod support;
 
-use support::cluster::Cluster;
+use support::cluster::{Cluster, assert_same};
 use support::load::Load;
 use support::{Nc, wait_for};
 
@@ -28,8 +28,8 @@ fn when_a_leader_is_killed_the_others_go_on_and_nothing_acknowledged_is_lost() {
     let told = load.end();
     let stored = cluster.records(1);
     told.iter().for_each(|told| told.check(&stored));
-    assert_eq!(cluster.records(2), stored);
-    assert_eq!(cluster.records(3), stored);
+    assert_same(&cluster.records(2), &stored);
+    assert_same(&cluster.records(3), &stored);
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn when_all_are_killed_at_once_everything_acknowledged_is_there_and_repeats_are_
             assert_eq!(nc.ask(&once.line(number)), once.answer(number));
         }
     }
-    assert_eq!(cluster.records(1), stored, "a repeat appends nothing");
+    assert_same(&cluster.records(1), &stored);
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn a_broker_that_was_away_catches_up_from_the_log() {
     }
     cluster.start_one(3);
     cluster.wait_until_ready();
-    assert_eq!(cluster.records(3), cluster.records(1));
+    assert_same(&cluster.records(3), &cluster.records(1));
 }
 
 #[test]
@@ -160,7 +160,7 @@ fn a_broker_that_was_away_longer_than_retention_is_sent_what_is_kept() {
     let from_start = |records: &[(u32, u64, String)]| -> Vec<_> {
         records.iter().filter(|record| record.1 >= start).cloned().collect()
     };
-    assert_eq!(from_start(&of_three), from_start(&of_one));
+    assert_same(&from_start(&of_three), &from_start(&of_one));
     // What producers were told went along with it.
     let mut nc = cluster.nc(3);
     assert_eq!(nc.ask("REGISTER_PRODUCER|p"), "OK");

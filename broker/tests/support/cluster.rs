@@ -221,7 +221,12 @@ impl Cluster {
     /// It is asked first how far the cluster is, and must show as much.
     pub fn records(&self, id: u64) -> Vec<(u32, u64, String)> {
         let mut nc = self.nc(id);
-        let cluster = nc.listing("CLUSTER");
+        let cluster = wait_until("every partition's leader says how far it is", || {
+            let cluster = nc.listing("CLUSTER");
+            let mut partitions = cluster.iter().filter(|line| line.starts_with("PARTITION|"));
+            let told = |line: &String| line.split('|').nth(2).is_some_and(|id| id != "-");
+            partitions.all(told).then_some(cluster)
+        });
         let mut all = Vec::new();
         for line in cluster.iter().filter_map(|line| line.strip_prefix("PARTITION|")) {
             let fields: Vec<u64> = line.split('|').map(|f| f.parse().unwrap_or(0)).collect();
@@ -230,6 +235,13 @@ impl Cluster {
         }
         all
     }
+}
+
+/// Whether two brokers told the same; says where they differ first.
+pub fn assert_same(one: &[(u32, u64, String)], other: &[(u32, u64, String)]) {
+    let difference = one.iter().zip(other).find(|(one, other)| one != other);
+    assert_eq!(difference, None);
+    assert_eq!(one.len(), other.len(), "one of them tells more");
 }
 
 fn partition_records(nc: &mut Nc, partition: u32, start: u64, end: u64) -> Vec<(u32, u64, String)> {
