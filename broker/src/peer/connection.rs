@@ -242,6 +242,7 @@ impl Body for Incoming {
 
 #[cfg(test)]
 mod tests {
+    use tokio::io::AsyncReadExt;
     use tokio::net::TcpListener;
 
     use super::*;
@@ -265,8 +266,11 @@ mod tests {
         let connection = Connection::new(&listener.local_addr().expect("bound").to_string());
         assert!(connection.made.clone().now_or_never().is_none());
         let forever = Duration::from_secs(30);
-        let (other_end, _) =
-            timeout(forever, listener.accept()).await.expect("in time").expect("connected");
+        let (mut other_end, _) = listener.accept().await.expect("connected");
+        let mut preface = [0; 3];
+        let read = timeout(forever, other_end.read_exact(&mut preface)).await;
+        read.expect("it goes on").expect("connected");
+        assert_eq!(&preface, b"PRI");
         assert!(connection.made.clone().await.is_ok());
         assert!(!connection.is_broken());
         drop(other_end);
