@@ -26,9 +26,10 @@ use crate::cluster::{Door, Faults, Opened};
 use crate::config::{BrokerArgs, BrokerConfig};
 use crate::events::Events;
 use crate::ingress;
-use crate::node::{Addresses, Environment, Node, NodeError, Telemetry};
+use crate::node::{Addresses, Environment, Node, NodeError};
 use crate::peer;
 use crate::replication::{NoPeers, PeerTransport};
+use crate::telemetry::Telemetry;
 
 /// File handles that a broker needs beside clients, HTTP and segments: logs' small files,
 /// listeners, other brokers, the runtime's own.

@@ -27,8 +27,10 @@ pub mod services;
 pub mod sessions;
 mod stamp;
 pub mod stats;
+mod telemetry;
 
 pub use broker::{Broker, StartError, run};
 pub use config::{BrokerArgs, BrokerConfig};
 pub use ingress::converse;
-pub use node::{Addresses, Environment, Node, NodeError, OpenLog, Telemetry};
+pub use node::{Addresses, Environment, Node, NodeError, OpenLog};
+pub use telemetry::Telemetry;

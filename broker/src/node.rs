@@ -31,7 +31,7 @@ use crate::replication::{
 use crate::services::{LONG_LINES_BYTES, PERMIT_BYTES, Services};
 use crate::sessions::{BrokerInfo, MetadataMachine, SessionError, Sessions};
 use crate::stamp::Stamp;
-use crate::stats::Stats;
+use crate::telemetry::Telemetry;
 
 /// How long the actors may take to end; all parts stay within what containers are given to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -66,23 +66,6 @@ pub struct Addresses {
     pub client: String,
     /// HTTP.
     pub http: String,
-}
-
-/// What tells people how a broker is.
-#[derive(Clone)]
-pub struct Telemetry {
-    /// What happened lately.
-    pub events: Arc<Events>,
-    /// What is counted.
-    pub stats: Stats,
-}
-
-impl Telemetry {
-    /// Nothing happened yet.
-    #[must_use]
-    pub fn new(clock: SharedClock) -> Self {
-        Self { events: Arc::new(Events::new(clock)), stats: Stats::default() }
-    }
 }
 
 /// Why a broker does not start.

@@ -28,9 +28,9 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::events::{Event, Events};
-use crate::node::Telemetry;
 use crate::services::Services;
 use crate::sessions::Standing;
+use crate::telemetry::Telemetry;
 use limited::Limited;
 
 pub use limited::CONNECTIONS_MAX;

@@ -202,6 +202,8 @@ impl Joiner<'_> {
                 Some((first, _)) if *first == me && !has_begun => {
                     self.found(identity.founders).await
                 }
+                // A cluster of one whose metadata was set aside: it begins anew.
+                None if !has_begun && self.founders.len() <= 1 => self.alone(),
                 _ => Begin::Join,
             });
         }

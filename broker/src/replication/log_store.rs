@@ -172,8 +172,12 @@ impl RaftLogStorage<Types> for LogStore {
 
     async fn purge(&mut self, upto: LogId) -> io::Result<()> {
         let (done, waiting) = oneshot::channel();
-        // Of an entry that this log never had, a snapshot knows where it ended.
-        let end_offset = self.state.end_of(upto);
+        // Of an entry that this log never had, the snapshot that stands in for it knows where it
+        // ended; without one, nothing is known to lie between.
+        let bounds = self.log.bounds();
+        let is_past_end = bounds.last.is_none_or(|(_, last)| last.0 < upto.index);
+        let known = self.state.end_of(upto);
+        let end_offset = known.or_else(|| is_past_end.then_some(bounds.end_offset));
         let (term, upto) = (Term(upto.leader_id.term), RaftIndex(upto.index));
         self.log.purge_to(term, upto, end_offset, answer(done));
         finished(waiting).await
