@@ -23,12 +23,14 @@ COPY producer/Cargo.toml producer/
 COPY consumer/Cargo.toml consumer/
 COPY stress/Cargo.toml stress/
 COPY cli/Cargo.toml cli/
+COPY oracle/Cargo.toml oracle/
+COPY sim/Cargo.toml sim/
 # Empty crates in the shape of ours, so that cargo builds everything below them and nothing of
 # ours. The command is the same as the one further down: other flags would build other features.
-RUN for crate in common log broker producer consumer stress cli; do \
+RUN for crate in common log broker producer consumer stress cli oracle sim; do \
       mkdir -p "$crate/src" && : > "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
     done \
- && rm common/src/main.rs log/src/main.rs \
+ && rm common/src/main.rs log/src/main.rs oracle/src/main.rs \
  && echo 'fn main() {}' > broker/build.rs \
  && cargo build --release --locked \
       -p aklight-broker -p aklight-producer -p aklight-consumer -p aklight-stress
