@@ -7,7 +7,8 @@ use aklight_broker::services::Services;
 use parking_lot::Mutex;
 use tokio::io::DuplexStream;
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
+
+use crate::wire::{Cut, Wire};
 
 /// Bytes that a connection holds each way: what the kernel's buffers for a socket come to. More
 /// than a client of a simulation sends without reading.
@@ -23,7 +24,7 @@ struct Gate {
     life: u32,
     runtime: Handle,
     services: Arc<Services>,
-    connections: Vec<AbortHandle>,
+    connections: Vec<Cut>,
 }
 
 impl Gates {
@@ -51,21 +52,24 @@ impl Gates {
         let mut inner = self.inner.lock();
         let gate = inner.get_mut(&broker)?;
         let (here, there) = tokio::io::duplex(SOCKET_BYTES);
-        let (reading, writing) = tokio::io::split(there);
+        let (wire, cut) = Wire::new(there);
+        let (reading, writing) = tokio::io::split(wire);
         let services = gate.services.clone();
-        let speaking = gate.runtime.spawn(async move {
+        gate.runtime.spawn(async move {
             // A client that is gone is no event here.
             let _ = aklight_broker::converse(Box::new(reading), Box::new(writing), services).await;
         });
-        gate.connections.retain(|connection| !connection.is_finished());
-        gate.connections.push(speaking.abort_handle());
+        gate.connections.retain(Cut::is_used);
+        gate.connections.push(cut);
         Some((here, gate.life))
     }
 
     /// All connections of a broker's clients break.
     pub fn reset(&self, broker: u64) {
-        if let Some(gate) = self.inner.lock().get_mut(&broker) {
-            gate.connections.drain(..).for_each(|connection| connection.abort());
-        }
+        let connections = match self.inner.lock().get_mut(&broker) {
+            Some(gate) => std::mem::take(&mut gate.connections),
+            None => Vec::new(),
+        };
+        connections.iter().for_each(Cut::cut);
     }
 }

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use aklight_broker::cluster::{Door, Faults, Opened};
 use aklight_broker::config::Limits;
 use aklight_broker::replication::{Peer, PeerHandler};
+use aklight_broker::services::Services;
 use aklight_broker::{Addresses, BrokerConfig, Environment, Node, Telemetry};
 use aklight_common::BrokerId;
 use aklight_common::clock::SharedClock;
@@ -23,6 +24,7 @@ use tokio::runtime::Runtime;
 use tokio::time::{Duration, Instant};
 
 use crate::clock::SimClock;
+use crate::dice::Dice;
 use crate::disk::{Pace, SimDisk};
 use crate::gates::Gates;
 use crate::network::Net;
@@ -95,12 +97,20 @@ pub struct Host {
     running: Option<Running>,
     /// Stopped as by SIGSTOP.
     pub is_stopped: bool,
+    /// Given up: it is not switched on again.
+    pub is_scrapped: bool,
     /// Why it did not start, if it did not.
     pub refusal: Option<String>,
     /// Crashes so far: each throws other dice.
     crashes: u64,
     /// When it is switched on again by itself.
     again_at_us: Option<u64>,
+}
+
+/// Where other brokers reach a broker.
+#[must_use]
+pub fn peer(id: u64) -> Peer {
+    Peer { id: BrokerId(id), address: format!("broker{id}:7090") }
 }
 
 /// How a machine goes down.
@@ -128,6 +138,7 @@ impl Host {
             pace,
             running: None,
             is_stopped: false,
+            is_scrapped: false,
             refusal: None,
             crashes: 0,
             again_at_us: None,
@@ -158,7 +169,7 @@ impl Host {
     /// When there is no memory for a runtime.
     pub fn start(&mut self) -> std::io::Result<()> {
         self.again_at_us = None;
-        if self.is_up() {
+        if self.is_up() || self.is_scrapped {
             return Ok(());
         }
         let site = &self.site;
@@ -167,8 +178,7 @@ impl Host {
         let runtime = builder.enable_time().start_paused(true).build()?;
         let began = runtime.block_on(async { Instant::now() });
         let clock: SharedClock = self.clock.clone();
-        let disk =
-            SimDisk::new(self.disk.clone(), self.id, site.trace.clone(), site.plants);
+        let disk = SimDisk::new(self.disk.clone(), self.id, site.trace.clone(), site.plants);
         let (logs, pace, of_logs) = (disk.clone(), self.pace.clone(), clock.clone());
         let environment = Environment {
             clock: clock.clone(),
@@ -336,9 +346,44 @@ impl Host {
         self.look(failed).unwrap_or(false)
     }
 
+    /// Whether it leads a group.
+    #[must_use]
+    pub fn leads(&self) -> bool {
+        let leads = |node: &Node| node.services().pulse.own().groups.iter().any(|g| g.leads);
+        self.look(leads).unwrap_or(false)
+    }
+
     /// The connections of its clients break.
     pub fn reset_clients(&self) {
         self.site.gates.reset(self.id);
+    }
+
+    /// Lets its broker do something beside, if it serves; says whether it does.
+    pub fn spawn<F>(&self, work: impl FnOnce(Arc<Services>) -> F) -> bool
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let Some(services) = self.look(|node| node.services().clone()) else { return false };
+        let Some(running) = &self.running else { return false };
+        running.runtime.spawn(work(services));
+        true
+    }
+
+    /// Damages its disk: one bit of some segment, or the end of one. Only while it is off.
+    pub fn damage(&self, dice: &mut Dice) {
+        let files = self.disk.files();
+        let segments: Vec<_> = files
+            .iter()
+            .filter(|(path, bytes)| path.extension().is_some_and(|e| e == "log") && *bytes > 0)
+            .collect();
+        let Some((path, bytes)) = dice.pick(&segments) else { return };
+        let place = usize::try_from(dice.below(*bytes)).unwrap_or(0);
+        self.site.trace.note("damage", &[self.id, place as u64]);
+        if dice.once_in(4) {
+            self.disk.cut(path, place);
+        } else {
+            self.disk.flip_bit(path, place * 8 + 3);
+        }
     }
 
     /// Tells its broker to end in order; it goes down when it has.

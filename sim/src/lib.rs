@@ -22,6 +22,7 @@
 // The futures of a broker, put into those of the simulation, are deep.
 #![recursion_limit = "256"]
 
+pub mod changes;
 pub mod client;
 pub mod clock;
 pub mod dice;
@@ -35,4 +36,5 @@ pub mod plants;
 pub mod runner;
 pub mod teller;
 pub mod trace;
+pub mod wire;
 pub mod world;

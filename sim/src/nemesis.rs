@@ -4,10 +4,10 @@
 //! some seeds are nothing but partitions, others crash in the middle of slow disks. Trouble ends by
 //! itself after a while, and all of it when the simulation heals.
 
+use crate::changes::{Change, Changes};
 use crate::dice::Dice;
-use crate::host::{Down, Host};
+use crate::host::{Down, Host, Site};
 use crate::network::{Link, Net};
-use crate::trace::Trace;
 
 /// Kinds of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +18,7 @@ enum Kind {
     CutLink,
     BadLinks,
     CrashOne,
+    CrashLeader,
     CrashSome,
     CrashAll,
     Restart,
@@ -27,15 +28,21 @@ enum Kind {
     FailingSync,
     ClockJump,
     ResetClients,
+    Damage,
+    MoveLeader,
+    AddBroker,
+    RemoveBroker,
+    ReplaceBroker,
 }
 
-const KINDS: [Kind; 15] = [
+const KINDS: [Kind; 21] = [
     Kind::Isolate,
     Kind::OneWay,
     Kind::Split,
     Kind::CutLink,
     Kind::BadLinks,
     Kind::CrashOne,
+    Kind::CrashLeader,
     Kind::CrashSome,
     Kind::CrashAll,
     Kind::Restart,
@@ -45,6 +52,11 @@ const KINDS: [Kind; 15] = [
     Kind::FailingSync,
     Kind::ClockJump,
     Kind::ResetClients,
+    Kind::Damage,
+    Kind::MoveLeader,
+    Kind::AddBroker,
+    Kind::RemoveBroker,
+    Kind::ReplaceBroker,
 ];
 
 /// What ends again.
@@ -76,6 +88,8 @@ pub struct Troubles {
     pub stops: u64,
     /// Disks that were slow, full or failing.
     pub disks: u64,
+    /// Disks that were damaged.
+    pub damages: u64,
     /// Everything.
     pub all: u64,
 }
@@ -87,40 +101,45 @@ pub struct Nemesis {
     next_us: u64,
     pause_us_max: u64,
     ends: Vec<(u64, End)>,
+    /// The one broker whose disk may be damaged: what a minority lost, the others have.
+    unlucky: u64,
     /// What went wrong so far.
     pub troubles: Troubles,
+    /// Changes of the cluster.
+    pub changes: Changes,
 }
 
 impl Nemesis {
-    /// The nemesis of a seed; it begins at `from_us`.
+    /// The nemesis of a seed, for so many brokers.
     #[must_use]
-    pub fn new(seed: u64, from_us: u64) -> Self {
+    pub fn new(seed: u64, brokers: u64) -> Self {
         let mut dice = Dice::named(seed, "nemesis");
         let mut likes = KINDS.to_vec();
         dice.shuffle(&mut likes);
         likes.truncate(usize::try_from(dice.between(2, 7)).unwrap_or(2));
         let pause_us_max = dice.between(1_000_000, 6_000_000);
-        let ends = Vec::new();
+        let unlucky = dice.between(1, brokers);
         let troubles = Troubles::default();
-        Self { dice, likes, next_us: from_us, pause_us_max, ends, troubles }
+        let (ends, changes) = (Vec::new(), Changes::new(seed, brokers));
+        Self { dice, likes, next_us: 0, pause_us_max, ends, unlucky, troubles, changes }
     }
 
     /// Makes the trouble that is due now, and ends what is over.
     ///
     /// # Errors
     /// When a machine cannot be switched on.
-    pub fn step(&mut self, hosts: &mut [Host], net: &Net, trace: &Trace) -> std::io::Result<()> {
-        let now_us = trace.now_us();
+    pub fn step(&mut self, hosts: &mut Vec<Host>, site: &Site) -> std::io::Result<()> {
+        let (now_us, net) = (site.trace.now_us(), &site.net);
+        self.changes.step(site, hosts)?;
         self.end_what_is_over(now_us, hosts, net)?;
         if now_us < self.next_us {
             return Ok(());
         }
         self.next_us = now_us + self.dice.between(50_000, self.pause_us_max);
         let Some(kind) = self.dice.pick(&self.likes).copied() else { return Ok(()) };
-        trace.tell(format_args!("TROUBLE {kind:?}"));
+        site.trace.tell(format_args!("TROUBLE {kind:?}"));
         self.troubles.all += 1;
-        let lasts_us = self.dice.between(100_000, 8_000_000);
-        let until_us = now_us + lasts_us;
+        let until_us = now_us + self.dice.between(100_000, 8_000_000);
         match kind {
             Kind::Isolate | Kind::OneWay | Kind::Split | Kind::CutLink => {
                 self.troubles.partitions += 1;
@@ -131,20 +150,16 @@ impl Nemesis {
                 self.spoil_links(hosts, net);
                 self.ends.push((until_us, End::Links));
             }
-            Kind::CrashOne | Kind::CrashSome | Kind::CrashAll => self.crash(kind, hosts, now_us),
-            Kind::Restart => self.restart(hosts, now_us),
-            Kind::Stop => {
-                if let Some(host) = self.some_up(hosts) {
-                    host.stop();
-                    let id = host.id;
-                    self.ends.push((until_us, End::Of(id, Of::Resume)));
-                    self.troubles.stops += 1;
-                }
+            Kind::CrashOne | Kind::CrashLeader | Kind::CrashSome | Kind::CrashAll => {
+                self.crash(kind, hosts, now_us);
             }
+            Kind::Restart => self.restart(hosts, now_us),
+            Kind::Stop => self.stop(hosts, until_us),
             Kind::SlowDisk | Kind::FullDisk | Kind::FailingSync => {
                 self.troubles.disks += 1;
                 self.spoil_disk(kind, hosts, until_us);
             }
+            Kind::Damage => self.damage(hosts, now_us),
             Kind::ClockJump => {
                 let off_us = i64::try_from(self.dice.below(7_200_000_000)).unwrap_or(0);
                 if let Some(host) = self.some_up(hosts) {
@@ -156,6 +171,10 @@ impl Nemesis {
                     host.reset_clients();
                 }
             }
+            Kind::MoveLeader => self.changes.ask(Change::Move, hosts),
+            Kind::AddBroker => self.changes.ask(Change::Add, hosts),
+            Kind::RemoveBroker => self.changes.ask(Change::Remove, hosts),
+            Kind::ReplaceBroker => self.changes.ask(Change::Replace, hosts),
         }
         Ok(())
     }
@@ -164,9 +183,9 @@ impl Nemesis {
     ///
     /// # Errors
     /// When a machine cannot be switched on.
-    pub fn heal(&mut self, hosts: &mut [Host], net: &Net) -> std::io::Result<()> {
-        self.end_what_is_over(u64::MAX, hosts, net)?;
-        net.set_links(&Link::default());
+    pub fn heal(&mut self, hosts: &mut [Host], site: &Site) -> std::io::Result<()> {
+        self.end_what_is_over(u64::MAX, hosts, &site.net)?;
+        site.net.set_links(&Link::default());
         for host in hosts {
             host.clock().set_off_us(0);
             if host.log_failed() {
@@ -184,7 +203,8 @@ impl Nemesis {
         net: &Net,
     ) -> std::io::Result<()> {
         let ends = std::mem::take(&mut self.ends);
-        let (over, going_on): (Vec<_>, Vec<_>) = ends.into_iter().partition(|(at, _)| *at <= now_us);
+        let (over, going_on): (Vec<_>, Vec<_>) =
+            ends.into_iter().partition(|(at, _)| *at <= now_us);
         self.ends = going_on;
         for (_, end) in over {
             let End::Of(id, end) = end else {
@@ -261,18 +281,21 @@ impl Nemesis {
     fn crash(&mut self, kind: Kind, hosts: &mut [Host], now_us: u64) {
         let up = hosts.iter().filter(|host| host.is_up()).count() as u64;
         let count = match kind {
-            Kind::CrashOne => 1,
+            Kind::CrashOne | Kind::CrashLeader => 1,
             Kind::CrashSome => self.dice.between(1, up.saturating_sub(1).max(1)),
             _ => up,
         };
         for _ in 0..count {
-            let up: Vec<_> = hosts.iter().filter(|host| host.is_up()).map(|host| host.id).collect();
+            let may = |host: &&Host| host.is_up() && (kind != Kind::CrashLeader || host.leads());
+            let up: Vec<_> = hosts.iter().filter(may).map(|host| host.id).collect();
             let Some(id) = self.dice.pick(&up).copied() else { return };
             let Some(host) = hosts.iter_mut().find(|host| host.id == id) else { return };
             let down = if self.dice.once_in(3) { Down::Kill } else { Down::Power };
             host.crash(down);
             self.troubles.crashes += 1;
-            let back_us = now_us + self.dice.between(10_000, 6_000_000);
+            // Often back before anybody else is elected: what it did not sync must not be missed.
+            let later_us = if self.dice.once_in(3) { 300_000 } else { 6_000_000 };
+            let back_us = now_us + self.dice.between(10_000, later_us);
             self.ends.push((back_us, End::Of(id, Of::Start)));
         }
     }
@@ -284,6 +307,23 @@ impl Nemesis {
             let back_us = now_us + self.dice.between(2_000_000, 8_000_000);
             self.ends.push((back_us, End::Of(id, Of::Start)));
         }
+    }
+
+    fn stop(&mut self, hosts: &mut [Host], until_us: u64) {
+        let Some(host) = self.some_up(hosts) else { return };
+        host.stop();
+        let id = host.id;
+        self.ends.push((until_us, End::Of(id, Of::Resume)));
+        self.troubles.stops += 1;
+    }
+
+    fn damage(&mut self, hosts: &mut [Host], now_us: u64) {
+        let Some(host) = hosts.iter_mut().find(|host| host.id == self.unlucky) else { return };
+        host.crash(Down::Kill);
+        host.damage(&mut self.dice);
+        self.troubles.damages += 1;
+        let back_us = now_us + self.dice.between(10_000, 3_000_000);
+        self.ends.push((back_us, End::Of(self.unlucky, Of::Start)));
     }
 
     fn spoil_disk(&mut self, kind: Kind, hosts: &mut [Host], until_us: u64) {

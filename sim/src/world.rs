@@ -11,7 +11,6 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use aklight_broker::replication::Peer;
 use aklight_common::{BrokerId, Term};
 use aklight_oracle::{Counts, Event};
 use tokio::runtime::Runtime;
@@ -21,7 +20,7 @@ use tokio::time::{Duration, Instant};
 use crate::client::{self, Audit, Consumer, Kit, Producer, Progress, Stage};
 use crate::dice::Dice;
 use crate::gates::Gates;
-use crate::host::{Host, Site};
+use crate::host::{Host, Site, peer};
 use crate::nemesis::{Nemesis, Troubles};
 use crate::network::{Link, Net};
 use crate::plants::{Plant, Plants};
@@ -56,6 +55,8 @@ pub struct Report {
     pub counts: Counts,
     /// What went wrong.
     pub troubles: Troubles,
+    /// Changes of the cluster that were done.
+    pub changes: u64,
     /// Terms in which somebody led.
     pub elections: u64,
 }
@@ -89,7 +90,7 @@ pub fn run(seed: u64, plant: Option<Plant>, told: bool) -> std::io::Result<Repor
     let hosts = (1..=brokers).map(|id| Host::new(site.clone(), id, peers.clone())).collect();
     let mut world = World {
         teller: Teller::new(trace),
-        nemesis: Nemesis::new(seed, 0),
+        nemesis: Nemesis::new(seed, brokers),
         site,
         hosts,
         clients,
@@ -98,10 +99,6 @@ pub fn run(seed: u64, plant: Option<Plant>, told: bool) -> std::io::Result<Repor
         led: std::collections::BTreeSet::new(),
     };
     world.live(brokers)
-}
-
-fn peer(id: u64) -> Peer {
-    Peer { id: BrokerId(id), address: format!("broker{id}:7090") }
 }
 
 impl World {
@@ -125,16 +122,16 @@ impl World {
         self.start_clients(&stage, &progress);
         let until_us = self.now_us() + self.dice.between(8_000_000, 30_000_000);
         while self.now_us() < until_us {
-            let (net, trace) = (self.site.net.clone(), self.site.trace.clone());
-            self.nemesis.step(&mut self.hosts, &net, &trace)?;
+            self.nemesis.step(&mut self.hosts, &self.site)?;
             self.tick()?;
         }
         self.site.trace.tell(format_args!("HEAL"));
-        let net = self.site.net.clone();
-        self.nemesis.heal(&mut self.hosts, &net)?;
+        self.nemesis.heal(&mut self.hosts, &self.site)?;
         self.teller.observe(&Event::Healed { at_us: self.now_us() });
         let healed_us = self.now_us();
-        while self.now_us() < healed_us + AFTERMATH_US {
+        while self.now_us() < healed_us + AFTERMATH_US || self.nemesis.changes.is_pending() {
+            self.nemesis.changes.step(&self.site, &mut self.hosts)?;
+            self.nemesis.changes.tidy(&mut self.hosts)?;
             self.tick()?;
         }
         stage.send_replace(Stage::Drain);
@@ -198,12 +195,7 @@ impl World {
         }
     }
 
-    fn kit(
-        &self,
-        name: &str,
-        stage: &watch::Sender<Stage>,
-        progress: &Arc<Progress>,
-    ) -> Kit {
+    fn kit(&self, name: &str, stage: &watch::Sender<Stage>, progress: &Arc<Progress>) -> Kit {
         Kit {
             dice: Dice::named(self.site.seed, name),
             gates: self.site.gates.clone(),
@@ -249,6 +241,7 @@ impl World {
             simulated_us: self.now_us(),
             counts,
             troubles: self.nemesis.troubles,
+            changes: self.nemesis.changes.done,
             elections: self.led.len() as u64,
         }
     }

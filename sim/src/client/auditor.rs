@@ -24,7 +24,13 @@ type Copies = BTreeMap<(u64, PartitionId), Vec<Seen>>;
 /// Waits until all is well, and tells the oracle what every replica of these brokers holds.
 pub async fn audit(mut kit: Kit, brokers: Vec<u64>, waits_for: Audit) {
     while !kit.progress.is_drained() {
-        say(&waits_for, format!("{} producers", kit.progress.producing.load(std::sync::atomic::Ordering::Relaxed)));
+        say(
+            &waits_for,
+            format!(
+                "{} producers",
+                kit.progress.producing.load(std::sync::atomic::Ordering::Relaxed)
+            ),
+        );
         kit.pause_ms(100, 100).await;
     }
     for broker in &brokers {

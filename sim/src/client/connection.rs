@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use aklight_common::wire::{Command, Line, LineCutter, Reply};
-use aklight_common::{Offset, PartitionId};
-use aklight_oracle::{RecordId, Seen};
+use aklight_common::{BrokerId, Offset, PartitionId};
+use aklight_oracle::{Event, RecordId, Seen};
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Duration, timeout};
@@ -154,12 +154,13 @@ impl Connection {
         }
     }
 
-    /// Where the partitions begin and end; `None` when the broker refuses. Tells the oracle.
+    /// Where the partitions begin and end, as far as this broker knows; `None` when it refuses.
+    /// Tells the oracle. Without a majority a broker answers CLUSTER with what it knows: so the ends
+    /// may be old, but never wrong.
     pub async fn ends(
         &mut self,
         kit: &Kit,
     ) -> Result<Option<Vec<(PartitionId, Offset, Offset)>>, Lost> {
-        let question = kit.teller.ask_ends();
         self.send(&[Command::Cluster]).await?;
         let mut ends = Vec::new();
         loop {
@@ -172,14 +173,27 @@ impl Connection {
             }
         }
         for (partition, _, end) in &ends {
-            kit.teller.observe(&aklight_oracle::Event::EndSeen {
-                broker: aklight_common::BrokerId(self.broker),
-                life: self.life,
-                partition: *partition,
-                end: *end,
-                question: Some(question),
-            });
+            self.tell_end(kit, *partition, *end, None);
         }
         Ok(Some(ends))
+    }
+
+    /// Where the partitions end for certain: a consumer that is not persistent begins there.
+    pub async fn fresh_ends(&mut self, kit: &Kit) -> Result<(), Lost> {
+        let question = kit.teller.ask_ends();
+        let id = format!("r{}", self.number);
+        self.send(&[Command::RegisterConsumer { id: &id, persistent: false }]).await?;
+        let line = self.answer().await?;
+        if let Ok(Reply::OkPositions(ends)) = Reply::decode(&line) {
+            for (partition, end) in ends {
+                self.tell_end(kit, partition, end, Some(question));
+            }
+        }
+        Ok(())
+    }
+
+    fn tell_end(&self, kit: &Kit, partition: PartitionId, end: Offset, question: Option<u64>) {
+        let (broker, life) = (BrokerId(self.broker), self.life);
+        kit.teller.observe(&Event::EndSeen { broker, life, partition, end, question });
     }
 }

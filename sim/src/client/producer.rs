@@ -45,8 +45,7 @@ struct Run {
 /// Produces until the stage says no more.
 pub async fn produce(producer: Producer, kit: Kit) {
     let progress = kit.progress.clone();
-    let mut run =
-        Run { producer, kit, sequence: 0, again: VecDeque::new(), last_acked: None };
+    let mut run = Run { producer, kit, sequence: 0, again: VecDeque::new(), last_acked: None };
     let mut last_broker = None;
     while !run.is_done() {
         let Some(connection) = Connection::to_any(&mut run.kit, last_broker) else {

@@ -24,6 +24,9 @@ async fn look_around(
     connection: &mut Connection,
     places: &mut BTreeMap<PartitionId, Offset>,
 ) -> Result<(), Lost> {
+    if kit.dice.once_in(2) {
+        connection.fresh_ends(kit).await?;
+    }
     for _ in 0..kit.dice.between(1, 10) {
         let Some(ends) = connection.ends(kit).await? else { return Ok(()) };
         for (partition, start, _) in ends {

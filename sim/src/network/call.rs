@@ -36,7 +36,11 @@ enum Packet {
 
 impl Inner {
     /// Sends a call.
-    pub(super) fn send_call(&mut self, message: Envelope, now_us: u64) -> oneshot::Receiver<Answer> {
+    pub(super) fn send_call(
+        &mut self,
+        message: Envelope,
+        now_us: u64,
+    ) -> oneshot::Receiver<Answer> {
         let (answer, waiting) = oneshot::channel();
         let (from, to, kind) = (message.from, message.to, message.kind);
         let id = self.new_id();

@@ -186,9 +186,8 @@ impl Inner {
         let id = self.new_id();
         let opens_at_us = now_us + self.delay_us(from, to);
         let (into, messages) = mpsc::unbounded_channel();
-        let patience = |inner: &mut Self| {
-            End::new(inner.dice.between(PATIENCE_US.0, PATIENCE_US.1))
-        };
+        let patience =
+            |inner: &mut Self| End::new(inner.dice.between(PATIENCE_US.0, PATIENCE_US.1));
         let (sender, receiver) = (patience(self), patience(self));
         let stream = Stream {
             from,
@@ -229,12 +228,7 @@ impl Inner {
         stream.sender.is_here
     }
 
-    fn send_back(
-        &mut self,
-        id: u64,
-        item: Item<Result<Bytes, PeerError>>,
-        now_us: u64,
-    ) -> bool {
+    fn send_back(&mut self, id: u64, item: Item<Result<Bytes, PeerError>>, now_us: u64) -> bool {
         let Some((from, to)) = self.streams.open.get(&id).map(|s| (s.from, s.to)) else {
             return false;
         };

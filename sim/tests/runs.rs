@@ -1,0 +1,40 @@
+//! What holds of whole runs: one seed has one trace, alone and beside others, and a planted bug is
+//! found. In a debug build a seed takes a while: these tests run few.
+
+use std::collections::BTreeMap;
+use std::process::{Command, Output};
+
+fn sim(arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_aklight-sim"));
+    command.args(arguments).output().expect("it runs")
+}
+
+/// The `done` line of one seed, word by word.
+fn run(seed: u64) -> BTreeMap<String, String> {
+    let output = sim(&["--seed", &seed.to_string()]);
+    let text = String::from_utf8(output.stdout).expect("text");
+    let done = text.lines().find_map(|line| line.strip_prefix("done ")).unwrap_or_else(|| {
+        panic!("seed {seed}: {text} {}", String::from_utf8_lossy(&output.stderr))
+    });
+    let words = done.split(' ').filter_map(|word| word.split_once('='));
+    words.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[test]
+fn one_seed_has_one_trace() {
+    let runs: Vec<_> = std::thread::scope(|scope| {
+        let tasks: Vec<_> = (0..2).map(|_| scope.spawn(|| run(3))).collect();
+        tasks.into_iter().map(|task| task.join().expect("ran")).collect()
+    });
+    assert_eq!(runs[0], runs[1]);
+    assert!(runs[0]["acked"].parse::<u64>().expect("a number") > 100, "{:?}", runs[0]);
+    assert_ne!(runs[0]["digest"], run(4)["digest"]);
+}
+
+#[test]
+fn a_planted_bug_is_found() {
+    let output = sim(&["--plant", "swapped-messages", "--seeds", "1..10"]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{text}");
+    assert!(text.contains("--plant swapped-messages --trace"), "{text}");
+}
