@@ -74,7 +74,8 @@ fn mistakes_on_the_command_line_are_exit_code_2() {
     check(&["topics", "--brokers", "a:b"], 2, &["write host:port"]);
     check(&["topics", "--output", "xml"], 2, &["table", "json"]);
     check(&["topics", "--log-level", "deubg"], 2, &["write off, error, warn"]);
-    check(&["up", "--port", "0"], 2, &["1..=65465"]);
+    check(&["up", "--port", "0"], 2, &["1..=65441"]);
+    check(&["up", "--brokers", "2"], 2, &["write 1, 3 or 5"]);
     check(&["cluster", "add", "broker4:7090"], 2, &["4@broker4:7090"]);
     check(&["cluster", "remove", "two"], 2, &["write 2 or broker2"]);
     check(&["cluster", "transfer-leader", "data", "2"], 2, &["write metadata"]);

@@ -6,12 +6,17 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use nix::sys::signal::Signal;
-use support::{Running, aklight, children, free_port, is_alive, send, stdout_of, wait_until};
+use support::{
+    Running, aklight, children, free_port, free_ports, is_alive, run, send, stdout_of, wait_until,
+};
 
-fn up(port: u16, dir: &Path) -> Running {
+fn up(port: u16, dir: &Path, more: &[&str]) -> Running {
     let dir = dir.to_str().expect("text");
-    Running::start(aklight(&["up", "--port", &port.to_string(), "--dir", dir]))
+    let port = port.to_string();
+    Running::start(aklight(&[&["up", "--port", &port, "--dir", dir], more].concat()))
 }
+
+const ONE: [&str; 1] = ["--brokers=1"];
 
 fn child_of(up: &Running, word: &str) -> u32 {
     let all = children(up.child.id());
@@ -35,7 +40,7 @@ fn places(lines: &[String]) -> Vec<(String, u64)> {
 #[test]
 fn everything_runs_and_ctrl_c_ends_it_in_order() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut up = up(free_port(), dir.path());
+    let mut up = up(free_ports(3), dir.path(), &[]);
     for producer in ["producer1", "producer2"] {
         for metric in ["cpu", "memory", "disk", "network"] {
             let topic = format!("metrics/docker/{producer}/{metric}");
@@ -45,7 +50,7 @@ fn everything_runs_and_ctrl_c_ends_it_in_order() {
         }
     }
     let family = children(up.child.id());
-    assert_eq!(family.len(), 4, "{family:?}");
+    assert_eq!(family.len(), 6, "{family:?}");
     up.signal(Signal::SIGINT);
     assert_eq!(up.wait().code(), Some(130));
     assert!(family.iter().all(|(pid, _)| !is_alive(*pid)), "{family:?}");
@@ -55,7 +60,8 @@ fn everything_runs_and_ctrl_c_ends_it_in_order() {
         found.unwrap_or_else(|| panic!("no {text:?} in:\n{}", up.seen.join("\n")))
     };
     assert!(ended("consumer1") < ended("producer1").min(ended("producer2")));
-    assert!(ended("producer1").max(ended("producer2")) < ended("broker1"));
+    let first_broker = (1..=3).map(|n| ended(&format!("broker{n}"))).min().expect("three");
+    assert!(ended("producer1").max(ended("producer2")) < first_broker);
 }
 
 #[test]
@@ -64,7 +70,7 @@ fn started_again_the_consumer_goes_on_where_it_was() {
     let port = free_port();
     let mut seen = Vec::new();
     for _ in 0..2 {
-        let mut up = up(port, dir.path());
+        let mut up = up(port, dir.path(), &ONE);
         for _ in 0..10 {
             up.wait_for(&["consumer1 | ", "metrics/docker/"]);
         }
@@ -76,8 +82,8 @@ fn started_again_the_consumer_goes_on_where_it_was() {
     assert_eq!(distinct.len(), seen.len(), "printed twice: {seen:?}");
 
     // And nothing was skipped: all that the log holds below the last place was printed.
-    let mut up = up(port, dir.path());
-    up.wait_for(&["the broker is ready"]);
+    let mut up = up(port, dir.path(), &[]);
+    up.wait_for(&["up ", "ready at"]);
     let brokers = format!("--brokers=127.0.0.1:{port}");
     let stored =
         stdout_of(&["fetch", "metrics/docker/#", "--max", "10000", "--output=json", &brokers]);
@@ -97,7 +103,7 @@ fn started_again_the_consumer_goes_on_where_it_was() {
 #[test]
 fn what_dies_is_said_and_started_again() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut up = up(free_port(), dir.path());
+    let mut up = up(free_ports(3), dir.path(), &[]);
     up.wait_for(&["consumer1 | ", "metrics/docker/producer1/cpu"]);
     let producer = child_of(&up, "--id=producer1");
     send(producer, Signal::SIGKILL);
@@ -105,47 +111,94 @@ fn what_dies_is_said_and_started_again() {
     up.wait_for(&["consumer1 | ", "metrics/docker/producer1/cpu"]);
     assert_ne!(child_of(&up, "--id=producer1"), producer);
 
-    send(child_of(&up, "broker"), Signal::SIGKILL);
-    up.wait_for(&["up ", "broker1 was killed by SIGKILL", "started again"]);
-    up.wait_for(&["consumer1 | ", "metrics/docker/producer1/cpu"]);
-    up.wait_for(&["consumer1 | ", "metrics/docker/producer2/cpu"]);
+    for broker in 1..=3 {
+        send(child_of(&up, &format!("--node-id={broker}")), Signal::SIGKILL);
+        let said = format!("broker{broker} was killed by SIGKILL");
+        up.wait_for(&["up ", &said, "started again"]);
+        up.wait_for(&[&format!("broker{broker}"), "serves clients"]);
+        up.wait_for(&["consumer1 | ", "metrics/docker/producer1/cpu"]);
+        up.wait_for(&["consumer1 | ", "metrics/docker/producer2/cpu"]);
+    }
+    let seen = places(&up.seen);
+    let distinct: BTreeSet<_> = seen.iter().collect();
+    assert_eq!(distinct.len(), seen.len(), "printed twice:\n{}", up.seen.join("\n"));
+}
+
+#[test]
+fn a_cluster_of_three_goes_on_as_three_and_one_of_one_as_one() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let port = free_ports(3);
+    for more in [&["--brokers=3"][..], &[]] {
+        let mut up = up(port, dir.path(), more);
+        up.wait_for(&["up ", "ready at", &format!("127.0.0.1:{};", port + 2)]);
+        assert_eq!(
+            children(up.child.id()).iter().filter(|(_, l)| l.contains("--peers")).count(),
+            3
+        );
+        up.signal(Signal::SIGTERM);
+        assert_eq!(up.wait().code(), Some(0));
+    }
+    let refused = run(&["up", "--brokers=5", "--dir", dir.path().to_str().expect("text")]);
+    let text = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(1) && text.contains("--brokers 3"), "{text}");
+
+    // As the first version left it: one broker, right in data/.
+    let old = tempfile::tempdir().expect("a folder");
+    let data = format!("--data-dir={}", old.path().join("data").display());
+    let listen = format!("--listen=127.0.0.1:{port}");
+    let mut broker = Running::start(aklight(&["broker", &data, &listen]));
+    let brokers = format!("--brokers=127.0.0.1:{port}");
+    wait_until("the broker answers", || {
+        run(&["produce", "a", "k", "kept", &brokers]).status.success()
+    });
+    broker.signal(Signal::SIGTERM);
+    broker.wait();
+    let mut up = up(port, old.path(), &[]);
+    up.wait_for(&["up ", "goes on as one"]);
+    up.wait_for(&["up ", "ready at"]);
+    assert!(stdout_of(&["fetch", "a", &brokers]).contains("kept"));
 }
 
 #[test]
 fn nobody_outlives_up() {
     let dir = tempfile::tempdir().expect("a folder");
-    let mut up = up(free_port(), dir.path());
+    let mut up = up(free_ports(3), dir.path(), &[]);
     up.wait_for(&["consumer1 | ", "metrics/docker/producer2/cpu"]);
     let mut family: Vec<u32> = children(up.child.id()).iter().map(|(pid, _)| *pid).collect();
     let collectors: Vec<u32> =
         family.iter().flat_map(|pid| children(*pid)).map(|(pid, _)| pid).collect();
-    assert_eq!((family.len(), collectors.len()), (4, 4));
+    assert_eq!((family.len(), collectors.len()), (6, 4));
     family.extend(collectors);
     up.signal(Signal::SIGKILL);
     wait_until("all children are gone", || family.iter().all(|pid| !is_alive(*pid)));
 }
 
 #[test]
-fn a_broker_that_cannot_start_ends_it_with_the_reason() {
-    let dir = tempfile::tempdir().expect("a folder");
-    let file = dir.path().join("no-folder");
-    std::fs::write(&file, "x").expect("written");
-    let mut up = up(free_port(), &file);
-    assert_eq!(up.wait().code(), Some(1));
-    let said = up.seen.join("\n");
-    assert!(said.starts_with("broker1   | ") && said.contains("no-folder"), "{said}");
-    assert!(said.contains("before it was ready"), "{said}");
-    assert!(!said.contains("producer1 | "), "{said}");
+fn brokers_that_cannot_start_end_it_with_the_reason() {
+    for brokers in ["--brokers=1", "--brokers=3"] {
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = dir.path().join("no-folder");
+        std::fs::write(&file, "x").expect("written");
+        let mut up = up(free_ports(3), &file, &[brokers]);
+        assert_eq!(up.wait().code(), Some(1));
+        let said = up.seen.join("\n");
+        assert!(said.starts_with("broker") && said.contains("no-folder"), "{said}");
+        assert!(said.contains("before it was ready"), "{said}");
+        assert!(!said.contains("producer1 | "), "{said}");
+    }
 }
 
 #[test]
 fn a_taken_port_is_said_at_once() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").expect("bound");
-    let port = taken.local_addr().expect("an address").port().to_string();
-    let output = support::run(&["up", "--port", &port, "--dir", "/nonexistent"]);
-    assert_eq!(output.status.code(), Some(1));
-    let text = String::from_utf8_lossy(&output.stderr);
-    assert!(text.contains(&port) && text.contains("--port"), "{text}");
+    let port = free_ports(3);
+    for (taken, broker) in [(port, "broker1"), (port + 71, "broker2"), (port + 92, "broker3")] {
+        let _taken = std::net::TcpListener::bind(("127.0.0.1", taken)).expect("bound");
+        let output = run(&["up", "--port", &port.to_string(), "--dir", "/nonexistent"]);
+        assert_eq!(output.status.code(), Some(1));
+        let text = String::from_utf8_lossy(&output.stderr);
+        let parts = [&taken.to_string(), broker, "--port"];
+        assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+    }
 }
 
 #[test]
@@ -155,7 +208,7 @@ fn wrong_rules_are_told_before_anything_starts() {
     std::fs::write(&rules, "[[rule]]\nnam = \"x\"\n").expect("written");
     let rules = format!("--rules={}", rules.display());
     let port = free_port().to_string();
-    let output = support::run(&["up", "--port", &port, "--dir", "/nonexistent", &rules]);
+    let output = run(&["up", "--port", &port, "--dir", "/nonexistent", &rules]);
     assert_eq!(output.status.code(), Some(1));
     let text = String::from_utf8_lossy(&output.stderr);
     assert!(text.contains("rules.toml:2") && output.stdout.is_empty(), "{text}");

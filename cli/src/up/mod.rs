@@ -1,31 +1,30 @@
-//! `aklight up`: a broker, two producers and a consumer on this machine, as one command.
+//! `aklight up`: brokers, two producers and a consumer on this machine, as one command.
 //!
 //! Each is a process of its own, this same program with another subcommand, so that what is
 //! tried here is what runs in containers. Their lines come out under their names; what dies is
 //! started again; Ctrl-C ends them in the order in which nothing is lost: the consumer, the
-//! producers, the broker.
+//! producers, the brokers.
 //!
-//! [`service`] is one process, [`console`] prints what all of them say, [`supervisor`] is the
-//! loop that keeps them. Left out: anything docker-compose is for, as limits and networks.
+//! [`layout`] says which brokers and where, [`service`] is one process, [`console`] prints what
+//! all of them say, [`supervisor`] is the loop that keeps them. Left out: anything docker-compose
+//! is for, as limits and networks; and growing a cluster, which `aklight cluster add` does with a
+//! broker that was started by hand.
 
 mod console;
+mod layout;
 mod service;
 mod supervisor;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use aklight_common::clock::SystemClock;
 use aklight_common::logging::{LogArgs, LogFormat};
-use anyhow::{Context, bail};
 use clap::Args;
 
+use layout::{Layout, PORT_MAX};
 use service::Service;
 use supervisor::Supervisor;
-
-/// HTTP stands this far above the line protocol: 7000 and 7070, 7001 and 7071.
-const HTTP_ABOVE: u16 = 70;
 
 /// When each kind of process is ended: lower numbers first.
 const STAGE_CONSUMERS: u8 = 0;
@@ -35,11 +34,17 @@ const STAGE_BROKERS: u8 = 2;
 /// Where and how to run everything.
 #[derive(Debug, Args)]
 pub struct UpArgs {
-    /// The broker's port; its HTTP port is 70 above
+    /// How many brokers: 1, 3 or 5 [default: 3, or as many as the folder holds]
+    #[arg(long, env = "AKLIGHT_UP_BROKERS", value_name = "N", value_parser = layout::count)]
+    brokers: Option<usize>,
+    /// The first broker's port; the others follow, HTTP is 70 above, brokers meet 90 above
     #[arg(long, env = "AKLIGHT_UP_PORT", default_value_t = 7000,
-          value_parser = clap::value_parser!(u16).range(1..=i64::from(u16::MAX - HTTP_ABOVE)))]
+          value_parser = clap::value_parser!(u16).range(1..=i64::from(PORT_MAX)))]
     port: u16,
-    /// The folder for the log, the offsets and what producers could not send yet
+    /// Let `aklight fault` break the brokers on purpose
+    #[arg(long, env = "AKLIGHT_ALLOW_FAULTS", default_value_t = false)]
+    allow_faults: bool,
+    /// The folder for the logs, the offsets and what producers could not send yet
     #[arg(long, env = "AKLIGHT_UP_DIR", default_value = ".aklight", value_name = "DIR")]
     dir: PathBuf,
     /// The consumer's rules [default: alerts above 80 % of CPU and memory, 90 % of disk]
@@ -53,40 +58,21 @@ pub fn run(args: &UpArgs, log: &LogArgs) -> anyhow::Result<ExitCode> {
         // A consumer that cannot start would be started again for ever.
         aklight_consumer::load::load_rules(rules)?;
     }
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, args.port));
-    check_port_is_free(address)?;
-    let services = services(args, log, address);
-    Supervisor::new(services, address, SystemClock::new())?.run()
+    let layout = Layout::new(&args.dir, args.port, args.brokers)?;
+    layout.check_ports_are_free()?;
+    let services = services(args, log, &layout);
+    Supervisor::new(services, layout, SystemClock::new())?.run()
 }
 
-/// Asked before the broker does, because the broker that answers there would be taken for ours.
-fn check_port_is_free(address: SocketAddr) -> anyhow::Result<()> {
-    match TcpListener::bind(address) {
-        Ok(_) => Ok(()),
-        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => bail!(
-            "port {} is taken: does another `aklight up` run? End it, or choose another port \
-             with --port",
-            address.port()
-        ),
-        Err(error) => Err(error).with_context(|| format!("{address} cannot be listened on")),
-    }
-}
-
-fn services(args: &UpArgs, log: &LogArgs, address: SocketAddr) -> Vec<Service> {
-    let http = SocketAddr::from((address.ip(), address.port() + HTTP_ABOVE));
+fn services(args: &UpArgs, log: &LogArgs, layout: &Layout) -> Vec<Service> {
     let in_dir = |name: &str| text(&args.dir.join(name));
-    let brokers = ["--brokers".to_owned(), address.to_string()];
-    let mut services = vec![Service::new(
-        "broker1",
-        STAGE_BROKERS,
-        [
-            "broker".to_owned(),
-            format!("--data-dir={}", in_dir("data")),
-            format!("--listen={address}"),
-            format!("--listen-http={http}"),
-        ]
-        .to_vec(),
-    )];
+    let brokers = ["--brokers".to_owned(), layout.for_clients()];
+    let mut services = Vec::new();
+    for broker in &layout.brokers {
+        let mut command = layout.command_of(broker);
+        command.extend(args.allow_faults.then(|| "--allow-faults".to_owned()));
+        services.push(Service::new(&format!("broker{}", broker.id), STAGE_BROKERS, command));
+    }
     for id in ["producer1", "producer2"] {
         let mut command = vec!["producer".to_owned(), format!("--id={id}")];
         command.push(format!("--spool-dir={}", in_dir(&format!("spool/{id}"))));

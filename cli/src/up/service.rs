@@ -83,6 +83,9 @@ impl Service {
     pub fn start(&mut self, now_ms: u64) -> io::Result<()> {
         self.due_ms = None;
         let mut child = child::command(&self.args, Signal::SIGTERM)
+            // A cluster that this shell knows of is not ours.
+            .env_remove("AKLIGHT_PEERS")
+            .env_remove("AKLIGHT_LISTEN_PEER")
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()?;

@@ -1,13 +1,18 @@
 //! The loop that keeps all processes: one thread, one poll.
 //!
 //! ```text
-//! Starting ──the broker answers──► Running ──a signal, or no reader──► Stopping(0 → 1 → 2) ──► end
-//!     └──the broker dies──► end with failure           (each stage: SIGTERM, grace, SIGKILL)
+//! Starting ──a majority answers──► Running ──a signal, or no reader──► Stopping(0 → 1 → 2) ──► end
+//!     └──no majority can──► end with failure           (each stage: SIGTERM, grace, SIGKILL)
 //! ```
+//!
+//! Brokers answer when their cluster stands. One of several that dies meanwhile is started again
+//! as it is later; when so many have died that the rest is no majority, something is wrong that
+//! time does not mend.
 //!
 //! Signals come through a descriptor, so nothing runs inside a handler. It has to stay one
 //! thread: the kernel takes the death of the *thread* that started a child for ours.
 
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
@@ -21,7 +26,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
+use super::STAGE_BROKERS;
 use super::console::Console;
+use super::layout::Layout;
 use super::service::{Death, Service};
 
 /// The name under which `up` itself speaks.
@@ -55,7 +62,9 @@ enum Phase {
 
 pub struct Supervisor {
     services: Vec<Service>,
-    broker: SocketAddr,
+    layout: Layout,
+    /// Those that died before the cluster stood.
+    fallen: BTreeSet<usize>,
     clock: SystemClock,
     signals: SignalFd,
     console: Console,
@@ -66,12 +75,8 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    /// Keeps these services, of which the first is the broker.
-    pub fn new(
-        services: Vec<Service>,
-        broker: SocketAddr,
-        clock: SystemClock,
-    ) -> anyhow::Result<Self> {
+    /// Keeps these services, of which the brokers are as the layout says.
+    pub fn new(services: Vec<Service>, layout: Layout, clock: SystemClock) -> anyhow::Result<Self> {
         let wanted = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGCHLD];
         let mask: SigSet = wanted.into_iter().collect();
         mask.thread_block().context("signals cannot be blocked")?;
@@ -80,7 +85,8 @@ impl Supervisor {
         let width = services.iter().map(|service| service.name.len()).max().unwrap_or(0);
         Ok(Self {
             services,
-            broker,
+            layout,
+            fallen: BTreeSet::new(),
             clock,
             signals,
             console: Console::new(width),
@@ -92,9 +98,11 @@ impl Supervisor {
 
     /// Runs until everything has ended.
     pub fn run(mut self) -> anyhow::Result<ExitCode> {
-        if let Some(broker) = self.services.first_mut() {
-            broker.make_due(self.clock.monotonic_ms());
+        if let Some(remark) = self.layout.remark.take() {
+            self.say(&remark);
         }
+        let now_ms = self.clock.monotonic_ms();
+        self.of_stage(STAGE_BROKERS).for_each(|broker| broker.make_due(now_ms));
         loop {
             let now_ms = self.clock.monotonic_ms();
             self.take_signals(now_ms);
@@ -135,7 +143,7 @@ impl Supervisor {
                 self.say("once more: everything is killed now");
                 self.services.iter_mut().for_each(|service| service.end(Signal::SIGKILL));
             } else {
-                self.say("ending: the consumer, the producers, the broker (again: kill)");
+                self.say("ending: the consumer, the producers, the brokers (again: kill)");
                 self.stop(exit, now_ms);
             }
         }
@@ -163,7 +171,7 @@ impl Supervisor {
     fn mourn(&mut self, n: usize, name: &str, death: &Death, now_ms: u64) {
         if self.is_stopping() {
             self.say(&format!("{name} {death}"));
-        } else if matches!(self.phase, Phase::Starting { .. }) {
+        } else if matches!(self.phase, Phase::Starting { .. }) && !self.can_start_without(n) {
             self.say(&format!("{name} {death} before it was ready: see its last lines"));
             self.stop(EXIT_FAILED, now_ms);
         } else if death.code() == Some(i32::from(EXIT_USAGE)) {
@@ -174,6 +182,16 @@ impl Supervisor {
             let wait = self.services[n].plan_restart(death, now_ms);
             self.say(&format!("{name} {death}; it is started again in {wait:?}"));
         }
+    }
+
+    /// Whether the brokers that did not die yet are a majority.
+    fn can_start_without(&mut self, n: usize) -> bool {
+        self.fallen.insert(n);
+        self.layout.brokers.len() - self.fallen.len() >= self.majority()
+    }
+
+    fn majority(&self) -> usize {
+        self.layout.brokers.len() / 2 + 1
     }
 
     fn start_due(&mut self, now_ms: u64) {
@@ -236,20 +254,29 @@ impl Supervisor {
         }
     }
 
-    /// Asks the broker whether it is ready, and lets the others start when it is.
+    /// Asks the brokers whether they are ready, and lets the others start when enough are.
     fn probe(&mut self, now_ms: u64, mut next_word_ms: u64) {
-        if broker_answers(self.broker) {
+        let answering =
+            self.layout.brokers.iter().filter(|broker| broker_answers(broker.line)).count();
+        if answering >= self.majority() {
             self.phase = Phase::Running;
-            let broker = self.broker;
+            let brokers = self.layout.for_clients();
             self.say(&format!(
-                "the broker is ready at {broker}; in another terminal: \
-                 aklight tail --brokers {broker} 'metrics/docker/#'"
+                "ready at {brokers}; in another terminal: \
+                 aklight tail --brokers {brokers} 'metrics/docker/#'"
             ));
-            self.services.iter_mut().skip(1).for_each(|service| service.make_due(now_ms));
+            if self.layout.brokers.len() > 1 {
+                let http = self.layout.for_http();
+                self.say(&format!("and: aklight cluster status --watch --http {http}"));
+            }
+            self.services
+                .iter_mut()
+                .filter(|service| service.stage != STAGE_BROKERS)
+                .for_each(|service| service.make_due(now_ms));
             return;
         }
         if now_ms >= next_word_ms {
-            self.say("still waiting for the broker");
+            self.say("still waiting for the brokers");
             next_word_ms = now_ms + STILL_WAITING_MS;
         }
         self.phase = Phase::Starting { next_probe_ms: now_ms + PROBE_EVERY_MS, next_word_ms };

@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -25,16 +26,28 @@ pub fn aklight(args: &[&str]) -> Command {
     command
 }
 
-/// A port that is free, and whose neighbour 70 above, which is for HTTP, is free as well.
+/// A port that is free, with all that brokers from there on need: for clients, for HTTP 70 above,
+/// and for each other 90 above. It lies below the ports that the system gives to outgoing
+/// connections, or a client that dials a dead broker could be given that very port.
+pub fn free_ports(brokers: u16) -> u16 {
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    let from = std::process::id().wrapping_mul(211);
+    let free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+    let all_free = |port: &u16| {
+        (0..brokers).all(|n| [0, 70, 90].into_iter().all(|step| free(port + n + step)))
+    };
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    (0..COUNT)
+        .map(|_| FIRST + from.wrapping_add(TAKEN.fetch_add(7, Ordering::Relaxed)) % COUNT)
+        .filter_map(|port| u16::try_from(port).ok())
+        .find(all_free)
+        .expect("free ports")
+}
+
+/// The same for one broker.
 pub fn free_port() -> u16 {
-    loop {
-        let line = TcpListener::bind("127.0.0.1:0").expect("bound");
-        let port = line.local_addr().expect("an address").port();
-        let above = port.checked_add(70).map(|above| TcpListener::bind(("127.0.0.1", above)));
-        if let Some(Ok(_)) = above {
-            return port;
-        }
-    }
+    free_ports(1)
 }
 
 /// A running process whose standard output is read line by line. Killed when dropped.
