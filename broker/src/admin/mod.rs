@@ -2,7 +2,7 @@
 //! happened lately. The one place that names axum.
 //!
 //! `GET /livez`, `/readyz`, `/metrics` (Prometheus text), `/debug/events` (JSON); the cluster, to see
-//! and to change: see [`cluster`].
+//! and to change: see `cluster`.
 
 mod cluster;
 mod limited;

@@ -17,8 +17,8 @@
 //!
 //! A lane is a connection of its own, so a snapshot that fills one delays no heartbeat. Within a
 //! connection each stream has a window: a handler that does not read its messages on makes their
-//! sender wait once [`STREAM_WINDOW`] bytes are under way, and the same holds for answers that
-//! nobody reads. All streams of a connection share [`CONNECTION_WINDOW`], so as many streams may
+//! sender wait once `STREAM_WINDOW` bytes are under way, and the same holds for answers that
+//! nobody reads. All streams of a connection share `CONNECTION_WINDOW`, so as many streams may
 //! stand still as fit into it before the others of their lane do.
 //!
 //! Left out: TLS, and who may connect. Brokers trust the network that they share.
