@@ -3,6 +3,7 @@
 
 mod support;
 
+use serde_json::json;
 use support::cluster::{Cluster, assert_same};
 use support::load::Load;
 use support::{Nc, wait_for};
@@ -161,8 +162,11 @@ fn a_broker_that_was_away_longer_than_retention_is_sent_what_is_kept() {
         records.iter().filter(|record| record.1 >= start).cloned().collect()
     };
     assert_same(&from_start(&of_three), &from_start(&of_one));
-    // What producers were told went along with it.
+    // What producers were told went along with it: now that it leads, it decides about repeats.
+    let transfer = json!({ "group": "partition 0", "to": 3 });
+    cluster.done(1, "/cluster/transfer-leader", &transfer);
     let mut nc = cluster.nc(3);
     assert_eq!(nc.ask("REGISTER_PRODUCER|p"), "OK");
     assert_eq!(nc.ask("PRODUCE_ONCE|1|first|k|kept in no log"), "ACK|first|0|0");
+    assert_eq!(nc.ask("PRODUCE_ONCE|2|t|k|nor is this"), "ACK|t|1|0");
 }
