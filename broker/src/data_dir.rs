@@ -79,6 +79,9 @@ pub struct Identity {
     /// The brokers that the cluster was formed of, when this folder was there: id and address.
     #[serde(default)]
     pub founders: Vec<(u64, String)>,
+    /// Whether the log of every partition has been here: one that is missing later was lost.
+    #[serde(default)]
+    pub is_complete: bool,
 }
 
 /// A broker's folder, locked for as long as this lives.
@@ -111,6 +114,7 @@ impl DataDir {
             incarnation: incarnation.clone(),
             cluster: String::new(),
             founders: Vec::new(),
+            is_complete: false,
         };
         let (identity, is_new) = match read(&*disk, &path) {
             Ok(bytes) => {
@@ -159,6 +163,17 @@ impl DataDir {
     ) -> Result<(), DataDirError> {
         let cluster = cluster.to_owned();
         self.keep(Identity { cluster, founders, ..self.identity.clone() })
+    }
+
+    /// Notes that the log of every partition is here from now on.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_complete(&mut self) -> Result<(), DataDirError> {
+        if self.identity.is_complete {
+            return Ok(());
+        }
+        self.keep(Identity { is_complete: true, ..self.identity.clone() })
     }
 
     fn keep(&mut self, identity: Identity) -> Result<(), DataDirError> {

@@ -6,7 +6,7 @@
 //! behind its [`Door`] from the first moment on. End: the actors empty their mailboxes,
 //! acknowledged offsets are written, groups write their checkpoints, logs are synced.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -84,6 +84,17 @@ pub enum NodeError {
         name: String,
         /// What is wrong with it.
         cause: OpenError,
+    },
+    /// The folder of a partition is gone.
+    #[error(
+        "{} is gone, and votes and records that the other brokers rely on were there: bring it back, or let another broker take this one's place: aklight cluster replace {broker} NEW@HOST:PORT",
+        dir.display()
+    )]
+    PartitionLost {
+        /// The folder.
+        dir: PathBuf,
+        /// This broker.
+        broker: BrokerId,
     },
     /// A damaged log cannot be mended.
     #[error(transparent)]
@@ -199,6 +210,9 @@ impl Node {
             foundation.partition(id, begin, &shared)
         });
         let all = futures_util::future::try_join_all(all).await?;
+        let founders =
+            if data_dir.identity().is_complete { Vec::new() } else { foundation.founders() };
+        data_dir.set_complete()?;
         let groups = all.iter().map(|partition| partition.group.clone());
         let groups = groups.chain([sessions.group().clone()]).collect();
         let partitions = Arc::new(Partitions::new(all, shared.commits.subscribe()));
@@ -233,7 +247,7 @@ impl Node {
         door.set_partitions(partitions.clone());
         door.set_pulse(pulse.clone());
         tokio::spawn(pulse.clone().run(stopping.clone()));
-        tokio::spawn(cluster::keep(services.clone(), own));
+        tokio::spawn(cluster::keep(services.clone(), own, founders));
         tokio::spawn(retention::run(partitions, config.retention, clock, events, stopping));
         let stop_committing = CancellationToken::new();
         let committing = tokio::spawn(sessions.run(stop_committing.clone()));
@@ -433,18 +447,22 @@ impl Foundation<'_> {
         if let Begin::Alone(_) = metadata {
             return metadata.clone();
         }
-        let founders = &self.data_dir.identity().founders;
+        let members = self.founders();
         let voters = sessions.group().voters();
-        let members: Vec<_> = founders
-            .iter()
-            .map(|(id, address)| Peer { id: BrokerId(*id), address: address.clone() })
-            .collect();
-        let first = founders.get(id.0 as usize % founders.len().max(1)).map(|(id, _)| *id);
-        let is_first = first == Some(self.config.broker.0);
+        let first = members.get(id.0 as usize % members.len().max(1)).map(|peer| peer.id);
+        let is_first = first == Some(self.config.broker);
         if is_first && voters.contains(&self.config.broker) {
             return Begin::With(members);
         }
         Begin::Join
+    }
+
+    /// Who formed the cluster, if this broker was among them.
+    fn founders(&self) -> Vec<Peer> {
+        let founders = &self.data_dir.identity().founders;
+        let peer =
+            |(id, address): &(u64, String)| Peer { id: BrokerId(*id), address: address.clone() };
+        founders.iter().map(peer).collect()
     }
 
     async fn partition(
@@ -455,11 +473,27 @@ impl Foundation<'_> {
     ) -> Result<Partition, NodeError> {
         let group_id = GroupId::Partition(id);
         let dir = self.data_dir.partition(id);
-        let (log, report) = self.open(&group_id.to_string(), &dir)?;
-        let log = self.mended(group_id, &dir, log, report).await?;
-        self.door.rest(group_id, log.clone(), committed_hint(&log));
-        let machine = Arc::new(RecordMachine::new(shared.stamp.clone(), shared.commits.clone()));
-        let group = self.start(group_id, log.clone(), machine.clone(), begin).await?;
+        let is_lost = self.data_dir.identity().is_complete && !self.data_dir.holds(&dir);
+        if is_lost && !self.peers.others().is_empty() {
+            return Err(NodeError::PartitionLost { dir, broker: self.config.broker });
+        }
+        let (log, machine, group) = loop {
+            let (log, report) = self.open(&group_id.to_string(), &dir)?;
+            let log = self.mended(group_id, &dir, log, report).await?;
+            self.door.rest(group_id, log.clone(), committed_hint(&log));
+            let machine = RecordMachine::new(shared.stamp.clone(), shared.commits.clone());
+            let machine = Arc::new(machine);
+            match self.start(group_id, log.clone(), machine.clone(), begin.clone()).await {
+                Ok(group) => break (log, machine, group),
+                // Opening believes what a segment's index says of it, and applying read on: the
+                // next opening knows better, and what is lost is mended.
+                Err(error) if log.has_found_damage() && !self.peers.others().is_empty() => {
+                    tracing::warn!(%error, "damaged after all: opened once more");
+                    log.close();
+                }
+                Err(error) => return Err(error),
+            }
+        };
         let peers = self.peers.clone();
         let stop = shared.stop_actors.clone();
         let (partition, actor) =

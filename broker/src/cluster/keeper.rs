@@ -29,6 +29,9 @@ const ROUND: Duration = Duration::from_secs(1);
 /// How long a broker must have been back before it is given leaders: it catches up first.
 const BACK_FOR: Duration = Duration::from_secs(5);
 
+/// How long a founder waits for the one whose turn it is to begin a group.
+const BEGIN_AFTER: Duration = Duration::from_secs(5);
+
 /// Time between two tries to move one leader.
 const MOVE_EVERY: Duration = Duration::from_secs(10);
 
@@ -36,8 +39,8 @@ const MOVE_EVERY: Duration = Duration::from_secs(10);
 const BEHIND_MAX: u64 = 64;
 
 /// Keeps things where they should be until the broker ends; `own` is what this broker says of
-/// itself.
-pub async fn keep(services: Arc<Services>, own: BrokerInfo) {
+/// itself, `founders` who formed the cluster, if it was among them.
+pub async fn keep(services: Arc<Services>, own: BrokerInfo, founders: Vec<Peer>) {
     let stopping = services.stopping.clone();
     for group in groups(&services) {
         tokio::spawn(
@@ -46,7 +49,8 @@ pub async fn keep(services: Arc<Services>, own: BrokerInfo) {
                 .run_until_cancelled_owned(tell_leaders(services.clone(), group.clone())),
         );
     }
-    let mut keeper = Keeper { services, own, moved: BTreeMap::new() };
+    let started = Instant::now();
+    let mut keeper = Keeper { services, own, founders, started, moved: BTreeMap::new() };
     let rounds = async {
         loop {
             keeper.round().await;
@@ -85,6 +89,8 @@ async fn tell_leaders(services: Arc<Services>, group: Group) {
 struct Keeper {
     services: Arc<Services>,
     own: BrokerInfo,
+    founders: Vec<Peer>,
+    started: Instant,
     /// When a leader was last asked to move.
     moved: BTreeMap<GroupId, Instant>,
 }
@@ -106,9 +112,21 @@ impl Keeper {
                 );
                 services.mending.cancel();
             }
+            self.begin_late(group).await;
             if matches!(group.role(), Role::Leads(_)) {
                 self.step(group, &brokers).await;
             }
+        }
+    }
+
+    /// Begins a group that nobody has begun: the founder whose turn it was may be gone for good.
+    async fn begin_late(&self, group: &Group) {
+        let is_empty = group.view().last.is_none() && group.role() == Role::Nobody;
+        if self.founders.is_empty() || !is_empty || self.started.elapsed() < BEGIN_AFTER {
+            return;
+        }
+        if let Err(error) = group.begin_late(self.founders.clone()).await {
+            tracing::warn!(group = %group.id(), %error, "not begun yet");
         }
     }
 

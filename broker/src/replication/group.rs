@@ -153,6 +153,19 @@ impl Group {
         }
     }
 
+    /// Begins a group that has no history here, as the broker would have that was to begin it: with
+    /// the same members, so that it does no harm when that one did after all. One with a history
+    /// goes on with it.
+    ///
+    /// # Errors
+    /// When the group has stopped.
+    pub async fn begin_late(&self, members: Vec<Peer>) -> io::Result<()> {
+        if self.raft.is_initialized().await.map_err(io::Error::other)? {
+            return Ok(());
+        }
+        self.begin(Begin::With(members)).await
+    }
+
     async fn initialize(&self, members: BTreeMap<u64, openraft::BasicNode>) -> io::Result<()> {
         self.raft.initialize(members).await.map_err(io::Error::other)
     }
