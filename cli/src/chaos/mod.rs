@@ -2,7 +2,7 @@
 //!
 //! It makes a cluster of its own on this machine, sends it records, breaks it in an order that a
 //! seed chooses, mends it, and holds everything that clients were told against what each broker
-//! holds in the end. With `--against` it loads and checks a cluster that somebody else breaks.
+//! holds in the end, and the brokers' folders against each other. With `--against` it loads and checks a cluster that somebody else breaks.
 //!
 //! ```text
 //!  producers, product ──► brokers ◄── nemesis (kill -9, SIGSTOP, isolation, full disks …)
@@ -63,6 +63,8 @@ use self::story::Story;
 use self::watch::Http;
 use self::witness::{Topics, Witness};
 use crate::connect::block_on;
+use crate::verify::Findings;
+use crate::verify::folders::{self, Checked};
 
 /// How long a new cluster may take until it serves.
 const FORMING_MAX: Duration = Duration::from_secs(60);
@@ -269,9 +271,23 @@ impl Chaos {
                 .into_iter()
                 .for_each(|line| witness.wrong(format!("broker{}: {line}", broker.id)));
         }
+        self.check_folders(nemesis, &witness);
         let disk_bytes = nemesis.brokers.iter().map(Broker::disk_bytes).collect();
         let report = Report { broken: Some(nemesis.broken), copies, disk_bytes };
         Ok(self.close(cast, witness, &report, exit))
+    }
+
+    /// What the brokers left behind must be whole, and the same on all of them.
+    fn check_folders(&self, nemesis: &Nemesis, witness: &Witness) {
+        let dirs: Vec<_> = nemesis.brokers.iter().map(|broker| broker.data.clone()).collect();
+        let mut findings = Findings::default();
+        match folders::check(&dirs, &mut findings) {
+            Ok(Checked { batches, compared, .. }) => self.story.tell(&format!(
+                "the folders hold {batches} batches; {compared} entries compared between brokers"
+            )),
+            Err(error) => witness.wrong(format!("the folders cannot be checked: {error:#}")),
+        }
+        findings.lines().for_each(|line| witness.wrong(line));
     }
 
     /// Loads and checks a cluster that somebody else breaks.
