@@ -2,9 +2,11 @@
 //!
 //! Each folder `….log` of a directory is read through ([`aklight_log::verify`]): checksums, order,
 //! terms, gaps, and the small files. Then the folders of one name, one from each directory, are
-//! walked side by side, entry by entry, over what all of them hold and at least one knows to be
-//! committed: up to there they must hold the same. What one lacks at its end is no difference, it
-//! may be behind; what it lacks of what it acknowledged was told before.
+//! walked side by side, entry by entry. Two replicas must hold the same at an index when both know
+//! it to be committed, and also when their entries are of one term, for a term has one leader.
+//! Else a difference is none: what a broker has behind its own committed mark may still be cut off
+//! when it meets the others. What one lacks at its end is none either, it may be behind; what it
+//! lacks of what it acknowledged was told before.
 //!
 //! Nothing is written, locked or waited for: the brokers may run.
 
@@ -89,49 +91,53 @@ fn logs(dir: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     Ok(found)
 }
 
-/// Walks replicas side by side; gives how many entries were held against each other.
+/// Walks replicas side by side; gives at how many indexes entries were held against each other.
 fn compare(disk: &dyn Disk, replicas: &[Replica], findings: &mut Findings) -> anyhow::Result<u64> {
-    let committed =
-        replicas.iter().filter_map(|r| committed_index(r.verified.committed.as_ref()?)).max();
-    let (Some(committed), true) = (committed, replicas.len() > 1) else { return Ok(0) };
     let mut walks = Vec::new();
-    for Replica { folder, .. } in replicas {
-        walks.push((folder, Walk::open(disk, folder)?));
+    for Replica { folder, verified } in replicas {
+        let committed = verified.committed.as_ref().and_then(|stored| committed_index(stored));
+        walks.push(Walk::open(disk, folder, committed)?);
     }
     let (mut compared, mut differing) = (0, 0);
     let mut first_difference = None;
-    // To the next index that all of them hold, until one is at its end.
-    while let Some(index) = walks.iter().map(|(_, walk)| walk.index()).max().flatten()
-        && index <= committed
-        && walks.iter().all(|(_, walk)| walk.entry.is_some())
-    {
-        walks.iter_mut().for_each(|(_, walk)| walk.advance_to(index));
-        let here: Vec<_> = walks.iter().filter_map(|(f, walk)| Some((f, walk.entry?))).collect();
-        let all_here = here.len() == walks.len() && here.iter().all(|(_, e)| e.index == index);
-        if !all_here {
-            continue;
-        }
-        compared += 1;
-        let (one, entry) = here[0];
-        if let Some((other, differs)) = here.iter().find(|(_, e)| *e != entry) {
+    while let Some(index) = walks.iter().filter_map(Walk::index).min() {
+        let here: Vec<_> = walks.iter().filter_map(|walk| walk.at(index)).collect();
+        compared += u64::from(here.len() > 1);
+        if let Some((one, other)) = conflict(&here) {
             differing += 1;
             first_difference.get_or_insert_with(|| {
-                format!(
-                    "entry {index} is {} in {}, and {} in {}",
-                    told(&entry),
-                    one.display(),
-                    told(differs),
-                    other.display()
-                )
+                let (here, there) = (one.folder.display(), other.folder.display());
+                let (one, other) = (told(&one.entry), told(&other.entry));
+                format!("entry {index} is {one} in {here}, and {other} in {there}")
             });
         }
-        walks.iter_mut().for_each(|(_, walk)| walk.advance_to(index.next()));
+        walks.iter_mut().filter(|walk| walk.index() == Some(index)).for_each(Walk::step);
     }
     if let Some(text) = first_difference {
         let more = differing - 1;
-        findings.add(format!("{text}; {more} more committed entries differ there"));
+        findings.add(format!("{text}; {more} more entries differ there"));
     }
     Ok(compared)
+}
+
+/// An entry of one replica.
+#[derive(Clone, Copy)]
+struct Held<'a> {
+    folder: &'a Path,
+    entry: Entry,
+    /// Whether the replica knows it to be committed.
+    is_committed: bool,
+}
+
+/// Two replicas that must hold the same at one index, and do not.
+fn conflict<'h>(here: &'h [Held<'h>]) -> Option<(&'h Held<'h>, &'h Held<'h>)> {
+    here.iter().enumerate().find_map(|(n, one)| {
+        let other = here[n + 1..].iter().find(|other| {
+            let both = one.is_committed && other.is_committed;
+            one.entry != other.entry && (both || one.entry.term == other.entry.term)
+        })?;
+        Some((one, other))
+    })
 }
 
 fn told(entry: &Entry) -> String {
@@ -148,13 +154,20 @@ fn told(entry: &Entry) -> String {
 
 /// A walk that stands on an entry. What is damaged was told when the folder was verified.
 struct Walk<'a> {
+    folder: &'a Path,
+    committed: Option<RaftIndex>,
     entries: Entries<'a>,
     entry: Option<Entry>,
 }
 
 impl<'a> Walk<'a> {
-    fn open(disk: &'a dyn Disk, folder: &Path) -> anyhow::Result<Self> {
-        let mut walk = Self { entries: Entries::open(disk, folder)?, entry: None };
+    fn open(
+        disk: &'a dyn Disk,
+        folder: &'a Path,
+        committed: Option<RaftIndex>,
+    ) -> anyhow::Result<Self> {
+        let entries = Entries::open(disk, folder)?;
+        let mut walk = Self { folder, committed, entries, entry: None };
         walk.step();
         Ok(walk)
     }
@@ -163,13 +176,45 @@ impl<'a> Walk<'a> {
         self.entry.map(|entry| entry.index)
     }
 
+    fn at(&self, index: RaftIndex) -> Option<Held<'_>> {
+        let entry = self.entry.filter(|entry| entry.index == index)?;
+        let is_committed = self.committed.is_some_and(|committed| index <= committed);
+        Some(Held { folder: self.folder, entry, is_committed })
+    }
+
     fn step(&mut self) {
         self.entry = self.entries.by_ref().find_map(Result::ok);
     }
+}
 
-    fn advance_to(&mut self, index: RaftIndex) {
-        while self.index().is_some_and(|at| at < index) {
-            self.step();
-        }
+#[cfg(test)]
+mod tests {
+    use aklight_common::{Offset, Term};
+    use aklight_log::BatchKind;
+
+    use super::*;
+
+    fn held(term: u64, body_crc: u32, is_committed: bool) -> Held<'static> {
+        let entry = Entry {
+            index: RaftIndex(7),
+            term: Term(term),
+            kind: BatchKind::Records,
+            base_offset: Offset(3),
+            records: 1,
+            body_bytes: 9,
+            body_crc,
+        };
+        Held { folder: Path::new("x"), entry, is_committed }
+    }
+
+    #[test]
+    fn only_what_can_be_cut_off_may_differ() {
+        let differ = |here: &[Held<'_>]| conflict(here).is_some();
+        assert!(!differ(&[held(1, 1, true), held(1, 1, false), held(1, 1, true)]));
+        assert!(!differ(&[held(3, 1, false), held(4, 2, true), held(4, 2, true)]));
+        assert!(!differ(&[held(3, 1, false), held(4, 2, false)]), "neither is committed");
+        assert!(differ(&[held(3, 1, true), held(9, 9, false), held(4, 2, true)]));
+        assert!(differ(&[held(3, 1, false), held(4, 2, true), held(3, 2, false)]), "one leader");
+        assert!(!differ(&[held(3, 1, true)]));
     }
 }
