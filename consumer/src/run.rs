@@ -221,14 +221,18 @@ impl Shell {
         }
     }
 
-    /// The end of each partition; nothing where no broker says.
+    /// The end of each partition; nothing where no broker says. One that finds no leader tells the
+    /// end of its own copy, which may be behind: that is not where the log ends.
     async fn ends(&self) -> Vec<(PartitionId, Offset)> {
         let ask = async {
             let mut client = Client::connect(self.config.clone()).await?;
             client.cluster().await
         };
         match tokio::time::timeout(self.config.request_timeout, ask).await {
-            Ok(Ok(cluster)) => cluster.partitions.iter().map(|p| (p.id, p.end)).collect(),
+            Ok(Ok(cluster)) => {
+                let led = cluster.partitions.iter().filter(|partition| partition.leader.is_some());
+                led.map(|partition| (partition.id, partition.end)).collect()
+            }
             Ok(Err(error)) => {
                 warn!(%error, "cannot ask how long the log is");
                 Vec::new()

@@ -372,6 +372,30 @@ async fn a_log_that_began_anew_is_noticed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_end_that_a_broker_without_a_leader_knows_is_not_believed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let first = Consumer::start(&broker, folder.path(), &[], &[]);
+    until("registered", || broker.log().acknowledged.contains_key("c1")).await;
+    for n in 0..5 {
+        broker.sample("web", now_ms(), f64::from(n));
+    }
+    until("kept", || processed(folder.path(), 5)).await;
+    first.killed();
+    // Another broker, whose copy is behind, and which cannot ask anybody.
+    let behind = FakeBroker::start();
+    behind.log().leaderless = true;
+    let second = Consumer::start(&behind, folder.path(), &[], &[]);
+    until("asked", || behind.log().asked_for_ends > 0).await;
+    for n in 0..6 {
+        behind.sample("web", now_ms(), f64::from(n));
+    }
+    second.until_line("web/cpu 5.0 % (p0@5)").await;
+    assert_eq!(second.count("web/cpu"), 1, "the first five were processed: {:?}", second.lines());
+    assert!(!second.log().contains("Beginning again"), "{}", second.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn every_mistake_of_a_call_is_told_at_once() {
     let broker = FakeBroker::start();
     let folder = tempfile::tempdir().expect("a folder");

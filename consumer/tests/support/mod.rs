@@ -32,6 +32,10 @@ pub struct Log {
     pub records: Vec<(String, String)>,
     /// The next offset that each consumer has not acknowledged.
     pub acknowledged: HashMap<String, u64>,
+    /// Have no leader: ends are what this broker happens to know.
+    pub leaderless: bool,
+    /// How often it was asked where the log ends.
+    pub asked_for_ends: usize,
     once: HashMap<(String, u64), u64>,
 }
 
@@ -176,9 +180,13 @@ impl Connection {
             wire::Command::Cluster => {
                 let address = self.broker.address.to_string();
                 let (id, start) = (BrokerId(1), Offset(0));
-                let end = Offset(self.broker.log().records.len() as u64);
+                let (end, leader) = {
+                    let mut log = self.broker.log();
+                    log.asked_for_ends += 1;
+                    (Offset(log.records.len() as u64), (!log.leaderless).then_some(id))
+                };
                 self.say(&Reply::Broker { id, address: &address, state: "alive" })?;
-                self.say(&Reply::Partition { id: PartitionId(0), leader: Some(id), start, end })?;
+                self.say(&Reply::Partition { id: PartitionId(0), leader, start, end })?;
                 self.say(&Reply::End { count: 2, next: None })
             }
             wire::Command::Ping { token } => self.say(&Reply::Pong(token)),
