@@ -304,7 +304,11 @@ fn answer(line: &[u8], peer: &mut Peer, inner: &mut Inner) -> (Vec<u8>, bool) {
     }
     let needs_leader =
         !matches!(command, Command::RegisterProducer { .. } | Command::Ping { .. } | Command::Quit);
-    if (inner.cut_off || peer.plan.leaderless) && needs_leader {
+    let is_leaderless = inner.cut_off || peer.plan.leaderless;
+    if command == Command::Cluster {
+        return (cluster(inner, (!is_leaderless).then_some(BrokerId(1))), true);
+    }
+    if is_leaderless && needs_leader {
         if let Command::ProduceOnce { sequence, .. } = command {
             inner.seen.push((peer.connection, sequence));
         }
@@ -358,7 +362,7 @@ fn answer(line: &[u8], peer: &mut Peer, inner: &mut Inner) -> (Vec<u8>, bool) {
         Command::Fetch { pattern, offset, partition, max, .. } => {
             return (inner.listing(pattern, offset.0, partition.map(|p| p.0), max), true);
         }
-        Command::Cluster => return (cluster(inner), true),
+        Command::Cluster => unreachable!("answered above"),
         Command::Topics { .. } => {
             let mut out = encode(&Reply::Topic { name: "metrics/a", records: 3 });
             Reply::End { count: 1, next: None }.encode(&mut out);
@@ -421,11 +425,12 @@ fn subscribe(pattern: &str, peer: &Peer, inner: &mut Inner) -> Vec<u8> {
     out
 }
 
-fn cluster(inner: &Inner) -> Vec<u8> {
+/// As a broker that is cut off does, it answers, and names no leader.
+fn cluster(inner: &Inner, leader: Option<BrokerId>) -> Vec<u8> {
     let (id, address, state) = (BrokerId(1), "127.0.0.1:7000", "alive");
     let mut out = encode(&Reply::Broker { id, address, state });
     for (partition, end) in inner.ends() {
-        let (leader, start) = (Some(id), Offset(0));
+        let start = Offset(0);
         Reply::Partition { id: partition, leader, start, end }.encode(&mut out);
     }
     Reply::End { count: 1 + u64::from(PARTITIONS), next: None }.encode(&mut out);

@@ -5,8 +5,9 @@
 //! it is refused; the PING behind each batch of them says where its refusals end.
 //!
 //! A line that has long been silent is asked for a sign of life, and the question is CLUSTER: a
-//! broker answers it only when it has heard from the leaders. One that is alive but cut off from
-//! its peers answers every PING, and would be waited at for records that can never come.
+//! broker names a partition's leader only when it has heard from it. One that is alive but cut off
+//! from its peers, or was removed, answers every PING, and would be waited at for records that can
+//! never come.
 
 use std::collections::VecDeque;
 use std::io;
@@ -123,9 +124,12 @@ impl Connection {
                 return Err("the broker sent a line that is too long to be a record".to_owned());
             };
             let reply = Reply::decode(&line).map_err(|error| error.to_string())?;
-            let listed = matches!(reply, Reply::Broker { .. } | Reply::Partition { .. });
-            if !(listed && self.questions.front() == Some(&Question::Life)) {
-                return self.understand(reply).map(Some);
+            match (self.questions.front(), &reply) {
+                (Some(Question::Life), Reply::Partition { id, leader: None, .. }) => {
+                    return Err(format!("the broker hears of no leader of partition {id}"));
+                }
+                (Some(Question::Life), Reply::Broker { .. } | Reply::Partition { .. }) => {}
+                _ => return self.understand(reply).map(Some),
             }
         }
         Ok(None)
