@@ -120,12 +120,14 @@ impl Group {
         let failed = |what, cause| GroupError { id, what, cause };
         let state =
             StateMachine::open(machine, log.clone()).map_err(|e| failed("cannot be opened", e))?;
+        let mut store = LogStore::new(log.clone(), state.clone());
+        store.finish_install().await.map_err(|e| failed("cannot be recovered", e))?;
         let raft_config = raft_config(id).map_err(|e| failed("has a bad configuration", e))?;
         let raft = Raft::new(
             peers.me().0,
             Arc::new(raft_config),
             Network { peers: peers.clone(), group: id },
-            LogStore::new(log.clone(), state.clone()),
+            store,
             state.clone(),
         )
         .await

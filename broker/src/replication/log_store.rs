@@ -34,6 +34,16 @@ impl LogStore {
         Self { log, state }
     }
 
+    /// Lets the log go on behind a snapshot that was installed just before a crash. openraft does so
+    /// too, but looks at terms first: a tail that was never committed may be of a later term than
+    /// the last entry of the snapshot, and would stay where nothing can follow on it.
+    pub(super) async fn finish_install(&mut self) -> io::Result<()> {
+        match self.state.is_ahead_of_log() {
+            Some(place) => self.purge(place.log_id).await,
+            None => Ok(()),
+        }
+    }
+
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
         match self.log.read_indexes(RaftIndex(from), RaftIndex(to), bytes_max) {
             Ok(batches) => batches.into_iter().map(codec::entry_of).collect(),

@@ -93,8 +93,8 @@ pub trait Machine: Send + Sync + 'static {
 
 /// A place in the log, and the offset that follows it.
 #[derive(Debug, Clone, Copy)]
-struct Place {
-    log_id: LogId,
+pub(super) struct Place {
+    pub(super) log_id: LogId,
     end: Offset,
 }
 
@@ -172,11 +172,25 @@ impl StateMachine {
             None => this.machine.restore(Offset(0), &[])?,
         }
         // What was purged was in a snapshot once: openraft wants to see it again.
-        if let Some((term, index)) = purged {
-            let end = this.log.bounds().start_offset;
-            this.progress.lock().snapshot = Some(Place { log_id: log_id(term.0, index.0), end });
-        }
+        let newest = match this.is_ahead_of_log() {
+            Some(applied) => Some(applied),
+            None => purged.map(|(term, index)| Place {
+                log_id: log_id(term.0, index.0),
+                end: this.log.bounds().start_offset,
+            }),
+        };
+        this.progress.lock().snapshot = newest;
         Ok(this)
+    }
+
+    /// What is applied, where the log ends before that: a snapshot was installed, and a crash came
+    /// before the log forgot what it stands for.
+    pub(super) fn is_ahead_of_log(&self) -> Option<Place> {
+        let progress = self.progress.lock();
+        let applied = progress.applied?;
+        let last = self.log.bounds().last;
+        last.is_none_or(|(_, last)| last.0 < applied.index)
+            .then_some(Place { log_id: applied, end: progress.next_offset })
     }
 
     /// Writes a checkpoint of the state as it is now. Reads and writes the disk.
@@ -268,17 +282,22 @@ impl StateMachine {
             rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(nonsense)?;
         let head: CheckpointHead = serde_json::from_slice(head)?;
         let next_offset = Offset(head.next_offset);
-        self.machine.restore(next_offset, state)?;
-        let mut progress = self.progress.lock();
-        progress.applied = head.applied.map(|(term, index)| log_id(term, index));
-        progress.memberships = head
+        let memberships = head
             .earlier
             .iter()
             .chain([&head.membership])
             .map(|bytes| codec::decode_stored_membership(bytes))
             .collect::<io::Result<_>>()?;
+        // Held over both: a checkpoint that is written meanwhile must not put the new state of the
+        // machine under the old place in the log.
+        let mut progress = self.progress.lock();
+        self.machine.restore(next_offset, state)?;
+        progress.applied = head.applied.map(|(term, index)| log_id(term, index));
+        progress.memberships = memberships;
         progress.next_offset = next_offset;
-        self.applied.send_replace(progress.applied);
+        let applied = progress.applied;
+        drop(progress);
+        self.applied.send_replace(applied);
         Ok(())
     }
 
@@ -414,7 +433,9 @@ impl RaftSnapshotBuilder<Types> for StateMachine {
             return Ok(Snapshot { meta: SnapshotMeta::default(), snapshot });
         };
         let snapshot = self.snapshot_at(&progress, place)?;
-        if let Some(log_id) = snapshot.meta.last_log_id {
+        // One that was installed meanwhile stands for more, and the log is purged up to there.
+        let newest = progress.snapshot.map(|place| place.log_id);
+        if let Some(log_id) = snapshot.meta.last_log_id.filter(|id| newest <= Some(*id)) {
             progress.forget_memberships_before(&log_id);
             progress.snapshot = Some(Place { log_id, end: place.end });
         }

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aklight_common::clock::SystemClock;
-use aklight_common::{BrokerId, Offset, PartitionId};
-use aklight_log::{Log, LogOptions, RealDisk};
+use aklight_common::{BrokerId, Offset, PartitionId, RaftIndex, Term};
+use aklight_log::{BatchKind, Log, LogOptions, NewBatch, RealDisk};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, pending, ready};
 use futures_util::stream::BoxStream;
 use openraft::StorageError;
+use openraft::storage::RaftStateMachine as _;
 use openraft::testing::log::{StoreBuilder, Suite};
 use tokio::time::sleep;
 
@@ -22,8 +23,8 @@ use super::group::{Begin, Group, GroupConfig};
 use super::log_store::LogStore;
 use super::peers::Peers;
 use super::state_machine::{Committed, Machine, StateMachine};
-use super::transport::{Answers, Envelope, GroupId, Kind, Peer, PeerError, PeerTransport};
-use super::types::Types;
+use super::transport::{Answers, Envelope, GroupId, Kind, NoPeers, Peer, PeerError, PeerTransport};
+use super::types::{Proposal, Types};
 
 /// A machine without a state: the suite looks at logs, votes, memberships and snapshots.
 struct Nothing;
@@ -125,4 +126,47 @@ async fn a_follower_that_is_away_is_not_tried_without_a_pause() {
         assert!(tried < TOO_OFTEN, "tried {tried} times");
     }
     assert!(transport.0.load(Ordering::SeqCst) > 1, "it is tried again");
+}
+
+fn group_on(me: u64, log: Log, begin: Begin) -> GroupConfig {
+    let peers = Arc::new(Peers::new(BrokerId(me), Arc::new(NoPeers)));
+    GroupConfig { id: GroupId::Metadata, log, machine: Arc::new(Nothing), peers, begin }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_within_an_installation_leaves_no_tail_of_a_later_term() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = empty_log(&folder.path().join("a"));
+    let leader = Group::start(group_on(1, log, Begin::Alone("a:7090".to_owned())));
+    let leader = leader.await.expect("it leads");
+    for _ in 0..9 {
+        let command = Proposal::command(Bytes::from_static(b"x"), 1);
+        leader.write(command, Duration::from_secs(9)).await.expect("it is written");
+    }
+    leader.purge(leader.applied().expect("something is")).await.expect("purged");
+    let snapshot = leader.state.clone().get_current_snapshot().await.expect("it can be told");
+    let snapshot = snapshot.expect("there is one");
+
+    let log = empty_log(&folder.path().join("b"));
+    let never_committed = |index| NewBatch {
+        index: RaftIndex(index),
+        term: Term(5),
+        kind: BatchKind::Command,
+        records: 0,
+        first_time_us: 1,
+        last_time_us: 1,
+        body: Bytes::from_static(b"y"),
+    };
+    let tail = (0..4).map(never_committed).collect();
+    log.append(tail, Box::new(|written| written.expect("written"))).expect("it takes them");
+    let mut copy = StateMachine::open(Arc::new(Nothing), log.clone()).expect("opens");
+    copy.install_snapshot(&snapshot.meta, snapshot.snapshot).await.expect("it is installed");
+    // Here it crashes; openraft would have purged the log next.
+    let copy = Group::start(group_on(2, log.clone(), Begin::Join)).await.expect("it starts again");
+    let stands_for = snapshot.meta.last_log_id.expect("entries");
+    let purged = log.bounds().purged.map(|(term, index)| (term.0, index.0));
+    assert_eq!(purged, Some((stands_for.leader_id.term, stands_for.index)));
+    assert_eq!(copy.view().last, Some(RaftIndex(stands_for.index)));
+    let kept = copy.state.clone().get_current_snapshot().await.expect("told").expect("kept");
+    assert_eq!(kept.meta, snapshot.meta);
 }
