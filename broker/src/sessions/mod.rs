@@ -17,6 +17,7 @@ use aklight_common::clock::SharedClock;
 use aklight_common::{Offset, PartitionId};
 use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use crate::replication::{Group, Proposal, ProposeError};
@@ -28,6 +29,9 @@ pub const CONSUMERS_MAX: usize = 10_000;
 
 /// The metadata log's size at which it is cut: its state is in the checkpoint.
 const METADATA_BYTES_MAX: u64 = 64 << 20;
+
+/// How often the log's size is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
 
 /// Commands after which the state goes to a checkpoint: how much damage in the log can put in
 /// doubt, against a small file written once in some minutes.
@@ -173,8 +177,21 @@ impl Sessions {
         }
     }
 
-    /// Writes gathered acknowledgements, until told to stop; what is left then is tried once more.
+    /// Writes gathered acknowledgements and keeps the log short, until told to stop; what is left
+    /// then is tried once more.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        // Beside each other: a purge that has to wait holds up no acknowledgement. And whether or
+        // not anybody acknowledges here: this broker's copy holds what is acknowledged at others.
+        let cutting = async {
+            loop {
+                sleep(LOOK_EVERY).await;
+                self.cut_log().await;
+            }
+        };
+        tokio::join!(stop.run_until_cancelled(cutting), self.write_until(&stop));
+    }
+
+    async fn write_until(&self, stop: &CancellationToken) {
         let mut written = 0;
         loop {
             let stopping = stop.run_until_cancelled(self.gathered_some.notified()).await.is_none();
@@ -252,7 +269,6 @@ impl Sessions {
                 }
             }
         }
-        self.cut_log().await;
     }
 
     /// Puts acknowledgements that were not written back: the next round takes them along, so that
