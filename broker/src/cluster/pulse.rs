@@ -162,15 +162,9 @@ impl Pulse {
     #[must_use]
     pub fn group(&self, id: GroupId) -> GroupStatus {
         let own = self.own().groups.into_iter().find(|group| group.group == id.number());
-        let own = own.unwrap_or_default();
-        if own.leads {
-            return own;
-        }
-        let told = self.seen().into_values().filter(|(_, alive)| *alive).find_map(|(seen, _)| {
-            seen.status.groups.into_iter().find(|g| g.group == id.number() && g.leads)
-        });
-        // One that has led before and was cut off since may still say that it leads.
-        told.filter(|told| told.term >= own.term).unwrap_or(own)
+        let seen = self.seen().into_values().filter(|(_, alive)| *alive);
+        let told = seen.flat_map(|(seen, _)| seen.status.groups);
+        newest_leader(own.unwrap_or_default(), told.filter(|told| told.group == id.number()))
     }
 
     /// Asks the others until the broker ends.
@@ -223,6 +217,16 @@ impl Pulse {
     }
 }
 
+/// The word of whoever leads in the newest term; one that has led before and was cut off since may
+/// still say that it leads. The own word, when nobody says so in a term as new as the own.
+fn newest_leader(own: GroupStatus, told: impl Iterator<Item = GroupStatus>) -> GroupStatus {
+    let leader = told.filter(|told| told.leads).max_by_key(|told| told.term);
+    match leader {
+        Some(told) if told.term > own.term || (told.term == own.term && !own.leads) => told,
+        _ => own,
+    }
+}
+
 fn group_status(group: &Group, start: u64, end: u64, me: BrokerId) -> GroupStatus {
     let view = group.view();
     let role = group.role();
@@ -240,5 +244,24 @@ fn group_status(group: &Group, start: u64, end: u64, me: BrokerId) -> GroupStatu
         start,
         end,
         failed: group.status().failed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_newest_leader_is_believed() {
+        let says = |leader, leads, term| {
+            let leader = Some(leader);
+            GroupStatus { leader, leads, term, ..GroupStatus::default() }
+        };
+        let shown = |own, told: &[GroupStatus]| newest_leader(own, told.iter().cloned()).leader;
+        let (cut_off, leads) = (says(1, true, 3), says(2, true, 4));
+        assert_eq!(shown(says(1, false, 3), &[cut_off.clone(), leads.clone()]), Some(2));
+        assert_eq!(shown(cut_off.clone(), std::slice::from_ref(&leads)), Some(2));
+        assert_eq!(shown(leads, std::slice::from_ref(&cut_off)), Some(2));
+        assert_eq!(shown(says(2, false, 4), &[cut_off, says(9, false, 7)]), Some(2));
     }
 }
