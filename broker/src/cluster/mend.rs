@@ -47,17 +47,17 @@ impl Mender<'_> {
     /// When this broker's own disk refuses.
     pub async fn mend(&self, id: GroupId, dir: &Path) -> Result<(), MendError> {
         let mut told_at: Option<Instant> = None;
-        loop {
-            let lacking = self.write(dir, Vec::new()).await?;
-            if lacking.left.is_empty() {
-                return Ok(());
-            }
+        // Reads the whole log: once, and again after each hole that was filled, however often the
+        // others have to be asked.
+        let mut lacking = self.write(dir, Vec::new()).await?;
+        while !lacking.left.is_empty() {
             let why = match self.fetch(id, &lacking).await {
                 Ok((from, batches)) => {
                     let entries = batches.len();
                     match self.write(dir, batches).await {
                         Ok(done) => {
                             self.tell_mended(id, from, entries, &done);
+                            lacking = self.write(dir, Vec::new()).await?;
                             continue;
                         }
                         Err(error @ (MendError::Open(_) | MendError::Io { .. })) => {
@@ -81,6 +81,7 @@ impl Mender<'_> {
             }
             sleep(PAUSE).await;
         }
+        Ok(())
     }
 
     async fn write(&self, dir: &Path, batches: Vec<Batch>) -> Result<MendReport, MendError> {
