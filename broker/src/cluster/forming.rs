@@ -398,6 +398,10 @@ pub async fn founders(
     let hello = Hello { incarnation: String::new(), founders: Vec::new(), join: false };
     for peer in peers.others().into_iter().filter(|peer| members.contains(&peer.id)) {
         let answer = ask(peers, peer.id, &hello).await.ok()?;
+        if answer.cluster != peers.cluster() {
+            // Its disk was emptied since it formed the cluster: what it voted for is forgotten.
+            return None;
+        }
         let Peer { id, address } = peer;
         let incarnation = answer.incarnation;
         infos.insert(id.0, BrokerInfo { incarnation, peer: address, ..BrokerInfo::default() });
