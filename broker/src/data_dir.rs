@@ -44,6 +44,14 @@ pub enum DataDirError {
         /// Who wants it.
         given: BrokerId,
     },
+    /// A log that was here is here no longer.
+    #[error("{} is gone, and votes and records that the other brokers rely on were there: bring this very folder back (not an older copy), or let another broker take this one's place: aklight cluster replace {broker} NEW@HOST:PORT", dir.display())]
+    Lost {
+        /// The log's folder.
+        dir: PathBuf,
+        /// This broker.
+        broker: u64,
+    },
     /// The file system refuses.
     #[error("{} cannot be used as --data-dir: {what}: {cause}; it must be a folder that this user may write to, on a disk with room", dir.display())]
     Io {
@@ -209,6 +217,18 @@ impl DataDir {
     #[must_use]
     pub fn metadata(&self) -> PathBuf {
         self.dir.join("metadata.log")
+    }
+
+    /// Sees that the folder of a log is there, unless it may not have been yet: what others rely on
+    /// must not begin anew without a word. A broker without others owes nobody anything.
+    ///
+    /// # Errors
+    /// When it was there and is gone.
+    pub fn expect_unless_new(&self, dir: &Path, has_others: bool) -> Result<(), DataDirError> {
+        if has_others && self.identity.is_complete && !self.holds(dir) {
+            return Err(DataDirError::Lost { dir: dir.to_owned(), broker: self.identity.broker });
+        }
+        Ok(())
     }
 
     /// Whether there are files in a folder of this one.

@@ -6,7 +6,7 @@
 //! behind its [`Door`] from the first moment on. End: the actors empty their mailboxes,
 //! acknowledged offsets are written, groups write their checkpoints, logs are synced.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,17 +85,6 @@ pub enum NodeError {
         /// What is wrong with it.
         cause: OpenError,
     },
-    /// The folder of a partition is gone.
-    #[error(
-        "{} is gone, and votes and records that the other brokers rely on were there: bring it back, or let another broker take this one's place: aklight cluster replace {broker} NEW@HOST:PORT",
-        dir.display()
-    )]
-    PartitionLost {
-        /// The folder.
-        dir: PathBuf,
-        /// This broker.
-        broker: BrokerId,
-    },
     /// A damaged log cannot be mended.
     #[error(transparent)]
     Mend(#[from] MendError),
@@ -169,6 +158,7 @@ impl Node {
         let mut data_dir = DataDir::open(disk, &config.data_dir, config.broker, cluster::draw())?;
         let transport = Arc::new(FaultyTransport::new(transport, door.faults().clone()));
         let peers = Arc::new(Peers::new(config.broker, transport));
+        data_dir.expect_unless_new(&data_dir.metadata(), config.peers.len() > 1)?;
         let (metadata, report) = Foundation {
             config: &config,
             data_dir: &data_dir,
@@ -245,6 +235,7 @@ impl Node {
             stopping: stopping.clone(),
         });
         door.set_partitions(partitions.clone());
+        partitions.iter().for_each(|partition| partition.group().may_lead(true));
         door.set_pulse(pulse.clone());
         tokio::spawn(pulse.clone().run(stopping.clone()));
         tokio::spawn(cluster::keep(services.clone(), own, founders));
@@ -473,10 +464,7 @@ impl Foundation<'_> {
     ) -> Result<Partition, NodeError> {
         let group_id = GroupId::Partition(id);
         let dir = self.data_dir.partition(id);
-        let is_lost = self.data_dir.identity().is_complete && !self.data_dir.holds(&dir);
-        if is_lost && !self.peers.others().is_empty() {
-            return Err(NodeError::PartitionLost { dir, broker: self.config.broker });
-        }
+        self.data_dir.expect_unless_new(&dir, !self.peers.others().is_empty())?;
         let (log, machine, group) = loop {
             let (log, report) = self.open(&group_id.to_string(), &dir)?;
             let log = self.mended(group_id, &dir, log, report).await?;
@@ -484,7 +472,11 @@ impl Foundation<'_> {
             let machine = RecordMachine::new(shared.stamp.clone(), shared.commits.clone());
             let machine = Arc::new(machine);
             match self.start(group_id, log.clone(), machine.clone(), begin.clone()).await {
-                Ok(group) => break (log, machine, group),
+                Ok(group) => {
+                    // It votes, but would lead in vain: records come in once all partitions are up.
+                    group.may_lead(false);
+                    break (log, machine, group);
+                }
                 // Opening believes what a segment's index says of it, and applying read on: the
                 // next opening knows better, and what is lost is mended.
                 Err(error) if log.has_found_damage() && !self.peers.others().is_empty() => {

@@ -86,6 +86,15 @@ fn a_member_with_an_empty_disk_is_refused() {
     let mut nc = cluster.nc(1);
     assert!(nc.ask("PRODUCE|t|k|v").starts_with("ACK|"));
     cluster.kill(2);
+    for log in ["metadata.log", "partition_0.log"] {
+        let (here, aside) = (cluster.data_dir(2).join(log), cluster.data_dir(2).join("aside"));
+        std::fs::rename(&here, &aside).expect("a log is set aside");
+        cluster.spawn(2);
+        let (status, said) = cluster.process(2).wait_for_end();
+        assert_eq!(status.code(), Some(1), "{said}");
+        assert!(said.contains(&format!("{log} is gone")), "{said}");
+        std::fs::rename(&aside, &here).expect("it is put back");
+    }
     std::fs::remove_dir_all(cluster.data_dir(2)).expect("its disk is lost");
     cluster.spawn(2);
     let (status, said) = cluster.process(2).wait_for_end();

@@ -33,6 +33,9 @@ const RECOVERY_WAIT: Duration = Duration::from_secs(60);
 /// Longest wait for a purge that was allowed; the next round of retention tries again.
 const PURGE_WAIT: Duration = Duration::from_secs(10);
 
+/// Room that a disk must have before a copy that failed is opened again.
+const RENEWAL_BYTES: u64 = 1 << 20;
+
 /// What a group needs to start.
 pub struct GroupConfig {
     /// Which group.
@@ -61,7 +64,7 @@ pub enum Begin {
 /// Why a group does not start or stop.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{id} {what}: {cause}; set its folder aside, or bring it back from a backup, and start again"
+    "{id} {what}: {cause}; one of several brokers is replaced (aklight cluster replace), because an empty or older folder lacks votes and records that the others rely on; a broker alone gets its folder back from a backup"
 )]
 pub struct GroupError {
     id: GroupId,
@@ -155,6 +158,11 @@ impl Group {
         }
     }
 
+    /// Lets this broker be elected, or not; it votes in any case.
+    pub fn may_lead(&self, may: bool) {
+        self.raft.runtime_config().elect(may);
+    }
+
     /// Begins a group that has no history here, as the broker would have that was to begin it: with
     /// the same members, so that it does no harm when that one did after all. One with a history
     /// goes on with it.
@@ -195,6 +203,13 @@ impl Group {
     #[must_use]
     pub fn has_copies(&self) -> bool {
         !self.state.is_alone()
+    }
+
+    /// Whether opening this broker's copy again could make it take writes: others have copies, and
+    /// the disk has room.
+    #[must_use]
+    pub fn may_be_renewed(&self) -> bool {
+        self.has_copies() && self.log.check_room(RENEWAL_BYTES).is_ok()
     }
 
     /// Whether a read of this broker's copy met damage that another copy can make good.
