@@ -32,6 +32,10 @@ const BACK_FOR: Duration = Duration::from_secs(5);
 /// How long a founder waits for the one whose turn it is to begin a group.
 const BEGIN_AFTER: Duration = Duration::from_secs(5);
 
+/// Shortest life of a broker before it starts itself anew for a log that takes no more writes: a disk
+/// that refuses again and again must not keep it from serving reads.
+const RENEW_EVERY: Duration = Duration::from_secs(15);
+
 /// Time between two tries to move one leader.
 const MOVE_EVERY: Duration = Duration::from_secs(10);
 
@@ -104,19 +108,34 @@ impl Keeper {
         }
         self.announce(&brokers).await;
         for group in groups(&services) {
-            if group.is_damaged() && !services.mending.is_cancelled() {
-                let id = group.id();
-                services.events.error(
-                    "damage",
-                    format!("{id} is damaged on this disk: starting anew, to mend it from the other brokers"),
-                );
-                services.mending.cancel();
-            }
+            self.renew_if_broken(group);
             self.begin_late(group).await;
             if matches!(group.role(), Role::Leads(_)) {
                 self.step(group, &brokers).await;
             }
         }
+    }
+
+    /// Starts this broker anew when that mends it: its copy is damaged, or takes no more writes
+    /// (a disk that was full when an entry came), and others have what it lacks.
+    fn renew_if_broken(&self, group: &Group) {
+        let services = &self.services;
+        if services.mending.is_cancelled() {
+            return;
+        }
+        let why = match group.status().failed {
+            _ if group.is_damaged() => "is damaged on this disk".to_owned(),
+            Some(why) if self.started.elapsed() >= RENEW_EVERY && group.may_be_renewed() => {
+                format!("takes no more writes ({why})")
+            }
+            _ => return,
+        };
+        let id = group.id();
+        services.events.error(
+            "renew",
+            format!("{id} {why}: starting anew, to mend it from the other brokers"),
+        );
+        services.mending.cancel();
     }
 
     /// Begins a group that nobody has begun: the founder whose turn it was may be gone for good.
