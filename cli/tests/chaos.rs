@@ -64,10 +64,8 @@ fn ctrl_c_heals_checks_and_leaves_nothing_behind() {
 fn no_broker_outlives_a_killed_chaos() {
     let parent = tempfile::tempdir().expect("a folder");
     let mut chaos = chaos(&parent.path().join("chaos"), "60", &[]);
-    // Also not one that is stopped.
     chaos.wait_for(&["the load begins"]);
     let broker = children(chaos.child.id())[0].0;
-    support::send(broker, Signal::SIGSTOP);
     chaos.signal(Signal::SIGKILL);
     wait_until("the broker is gone", || !is_alive(broker));
 }

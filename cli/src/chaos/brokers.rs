@@ -142,7 +142,8 @@ impl Broker {
         }
         let said = OpenOptions::new().create(true).append(true).open(&self.said);
         let said: File = said.with_context(|| format!("no file {}", self.said.display()))?;
-        // SIGKILL, because a stopped process takes no other signal.
+        // SIGKILL, for a stopped process heeds no other, and nobody is left to wait for an
+        // orderly end.
         let child = child::command(&self.args, Signal::SIGKILL)
             // What the user's environment says is about other brokers.
             .env_clear()
