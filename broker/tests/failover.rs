@@ -100,6 +100,35 @@ fn a_consumer_goes_on_at_another_broker_exactly_where_it_was() {
     }
 }
 
+#[test]
+fn an_acknowledgement_ahead_of_a_broker_that_is_cut_off_may_be_tried_again() {
+    let cluster = Cluster::start(3, &["--partitions", "1", "--allow-faults"]);
+    let leader = cluster.agreed_leader("partition 0");
+    let at = cluster.ids().into_iter().find(|id| *id != leader).expect("three");
+    let fault = |fault: &str| {
+        cluster.done(leader, "/fault", &json!({ "broker": at, "fault": fault }));
+    };
+    let mut nc = cluster.nc(at);
+    assert_eq!(nc.ask("REGISTER_CONSUMER|reader|1"), "OK|0:0");
+    fault("isolate");
+    // It reads the record at another broker, and comes back here.
+    let mut producer = cluster.nc(leader);
+    wait_for("the others take records", || producer.ask("PRODUCE|t|k|v") == "ACK|t|0|0");
+    nc.refused("ACK|t|0|0", "unavailable");
+    fault("alive");
+    wait_for("it is taken", || {
+        nc.send("ACK|t|0|0");
+        let answer = nc.ask("PING|done");
+        if answer != "PONG|done" {
+            assert!(answer.starts_with("ERR|unavailable|"), "{answer}");
+            nc.expect("PONG|done");
+        }
+        answer == "PONG|done"
+    });
+    assert_eq!(nc.ask("REGISTER_CONSUMER|reader|1"), "OK|0:1");
+    nc.refused("ACK|t|7|0", "offset_out_of_range");
+}
+
 fn message(nc: &mut Nc) -> (usize, u64, String) {
     let line = nc.line().expect("a message");
     let fields: Vec<_> = line.split('|').collect();

@@ -328,9 +328,14 @@ impl Answers {
         let partitions = &self.services.partitions;
         let known =
             partitions.get(partition).ok_or_else(|| no_partition(partition, partitions.len()))?;
-        if offset >= known.end() {
+        if offset >= known.end()
             // It may have been read at a broker that is ahead of this one.
-            let _ = known.group().barrier(GLANCE_WAIT).await;
+            && let Err(error) = known.group().barrier(GLANCE_WAIT).await
+            && offset >= known.end()
+        {
+            return Err(ErrorCode::Unavailable.with(&format!(
+                "whether partition {partition} has offset {offset} is not known here at the moment ({error}): acknowledge it again, here or at another broker"
+            )));
         }
         let end = known.end();
         if offset >= end {
