@@ -141,9 +141,10 @@ async fn ready(State(admin): State<Admin>) -> Response {
         .iter()
         .filter_map(|partition| {
             let status = partition.status();
-            let why = status
-                .failed
-                .or_else(|| status.leader.is_none().then(|| "no broker leads it".to_owned()))?;
+            // One that died without a majority to elect another is remembered on.
+            let is_led = status.leader.is_some_and(|leader| services.pulse.is_alive(leader));
+            let why =
+                status.failed.or_else(|| (!is_led).then(|| "no broker leads it".to_owned()))?;
             Some(format!("partition {}: {why}\n", partition.id))
         })
         .collect();

@@ -94,7 +94,11 @@ pub struct ReplicaView {
 /// The cluster as this broker sees it.
 #[must_use]
 pub fn status(services: &Services) -> ClusterView {
-    let groups: Vec<_> = group_ids(services).map(|id| services.pulse.group(id)).collect();
+    let mut groups: Vec<_> = group_ids(services).map(|id| services.pulse.group(id)).collect();
+    for group in &mut groups {
+        // Without a majority nobody is elected after a leader that died: it is remembered on.
+        group.leader = group.leader.filter(|leader| services.pulse.is_alive(BrokerId(*leader)));
+    }
     let voters = groups.first().map(|metadata| metadata.voters.clone()).unwrap_or_default();
     ClusterView {
         cluster: services.peers.cluster(),
