@@ -151,34 +151,38 @@ const ENTRIES_BYTES_MAX: usize = 4 << 20;
 
 enum Incoming {
     Nothing,
-    Some { vote: Vote, snapshot: Box<(super::types::SnapshotMeta, BytesMut)>, missing: usize },
+    Some(Box<(wire::SnapshotHead, BytesMut)>),
     Whole(Vote, Snapshot),
 }
 
 impl Incoming {
     fn take(self, body: Bytes) -> Result<Self, PeerError> {
-        let (vote, mut snapshot, missing) = match self {
+        let refuse = |text: &str| Err(PeerError::Refused(text.to_owned()));
+        let taken = match self {
             Self::Nothing => {
-                let (vote, meta, bytes) = wire::decode_snapshot_head(body).map_err(refused)?;
-                if bytes > MESSAGE_BYTES_MAX * 16 {
-                    return Err(PeerError::Refused(format!("a snapshot of {bytes} bytes")));
+                let head = wire::decode_snapshot_head(body).map_err(refused)?;
+                if head.bytes > MESSAGE_BYTES_MAX * 16 {
+                    return refuse(&format!("a snapshot of {} bytes", head.bytes));
                 }
-                (vote, Box::new((meta, BytesMut::new())), bytes)
+                Box::new((head, BytesMut::new()))
             }
-            Self::Some { vote, mut snapshot, missing } => {
-                let missing = missing.checked_sub(body.len()).ok_or_else(|| {
-                    PeerError::Refused("a snapshot is longer than it says".to_owned())
-                })?;
-                snapshot.1.extend_from_slice(&body);
-                (vote, snapshot, missing)
+            Self::Some(mut taken) => {
+                if taken.1.len() + body.len() > taken.0.bytes {
+                    return refuse("a snapshot is longer than it says");
+                }
+                taken.1.extend_from_slice(&body);
+                taken
             }
-            Self::Whole(..) => return Err(PeerError::Refused("the snapshot has ended".to_owned())),
+            Self::Whole(..) => return refuse("the snapshot has ended"),
         };
-        if missing > 0 {
-            return Ok(Self::Some { vote, snapshot, missing });
+        if taken.1.len() < taken.0.bytes {
+            return Ok(Self::Some(taken));
         }
-        let bytes = std::mem::take(&mut snapshot.1).freeze();
-        Ok(Self::Whole(vote, Snapshot { meta: snapshot.0, snapshot: bytes }))
+        let (head, bytes) = *taken;
+        if !head.announces(&bytes) {
+            return refuse("a snapshot was damaged on its way");
+        }
+        Ok(Self::Whole(head.vote, Snapshot { meta: head.meta, snapshot: bytes.freeze() }))
     }
 }
 

@@ -168,7 +168,7 @@ impl RaftNetworkV2<Types> for Client {
             StreamingError::Unreachable(Unreachable::from_string(error))
         };
         let data = snapshot.snapshot;
-        let head = wire::encode_snapshot_head(&vote, &snapshot.meta, data.len())
+        let head = wire::encode_snapshot_head(&vote, &snapshot.meta, &data)
             .map_err(|error| failed(&error))?;
         let pieces = stream::iter(
             (0..data.len())

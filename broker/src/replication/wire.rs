@@ -5,8 +5,8 @@
 //! vote is `u64` term, `u64` broker, `u8` committed. An entry is `u64` index, `u64` term, `u8` kind
 //! (the log's), `u32` records, `u64` first time, `u64` last time, `u32` length, and the body. What
 //! carries records begins with the CRC-32C of the rest: TCP's own checksum lets one damaged packet
-//! in some millions through, and what is replicated is kept. Readers ignore bytes behind the fields
-//! that they know.
+//! in some millions through, and what is replicated is kept; a snapshot's head has the checksum of
+//! the pieces that follow. Readers ignore bytes behind the fields that they know.
 
 use std::io;
 
@@ -152,30 +152,50 @@ pub(super) fn decode_transfer(mut body: Bytes) -> io::Result<TransferLeaderReque
     Ok(TransferLeaderRequest::new(vote, to, get_log_id(&mut body)?))
 }
 
-/// What comes before a snapshot's bytes: the leader's vote, what it stands for, how long it is.
+/// What comes before a snapshot's bytes.
+pub(super) struct SnapshotHead {
+    /// The leader's vote.
+    pub(super) vote: Vote,
+    /// What the snapshot stands for.
+    pub(super) meta: SnapshotMeta,
+    /// How long it is.
+    pub(super) bytes: usize,
+    crc: Option<u32>,
+}
+
+impl SnapshotHead {
+    /// Whether these are the bytes that the head announced.
+    pub(super) fn announces(&self, snapshot: &[u8]) -> bool {
+        self.bytes == snapshot.len() && self.crc.is_none_or(|crc| crc == crc32c::crc32c(snapshot))
+    }
+}
+
+/// The head of a snapshot: the leader's vote, what it stands for, how long it is, its checksum.
 pub(super) fn encode_snapshot_head(
     vote: &Vote,
     meta: &SnapshotMeta,
-    bytes: usize,
+    snapshot: &[u8],
 ) -> io::Result<Bytes> {
     let membership = codec::encode_stored_membership(&meta.last_membership)?;
     let mut out = BytesMut::with_capacity(64 + membership.len());
     put_vote(&mut out, vote);
     put_log_id(&mut out, meta.last_log_id.as_ref());
-    out.put_u32_le(count(bytes)?);
+    out.put_u32_le(count(snapshot.len())?);
     out.put_u32_le(count(membership.len())?);
     out.put_slice(&membership);
+    out.put_u32_le(crc32c::crc32c(snapshot));
     Ok(out.freeze())
 }
 
-/// Reads what [`encode_snapshot_head`] wrote.
-pub(super) fn decode_snapshot_head(mut body: Bytes) -> io::Result<(Vote, SnapshotMeta, usize)> {
+/// Reads what [`encode_snapshot_head`] wrote; the first ones had no checksum.
+pub(super) fn decode_snapshot_head(mut body: Bytes) -> io::Result<SnapshotHead> {
     let vote = get_vote(&mut body)?;
     let last_log_id = get_log_id(&mut body)?;
     let bytes = get_u32(&mut body)? as usize;
     let membership = get_bytes(&mut body)?;
     let last_membership = codec::decode_stored_membership(&membership)?;
-    Ok((vote, SnapshotMeta { last_log_id, last_membership }, bytes))
+    let crc = if body.is_empty() { None } else { Some(get_u32(&mut body)?) };
+    Ok(SnapshotHead { vote, meta: SnapshotMeta { last_log_id, last_membership }, bytes, crc })
 }
 
 /// A proposal on its way to the leader.
@@ -379,6 +399,18 @@ mod tests {
     fn vote(term: u64) -> Vote {
         let leader = openraft::impls::leader_id_std::LeaderId { term, voted_for: 2 };
         Vote::from_leader_id(leader, true)
+    }
+
+    #[test]
+    fn a_snapshot_that_changes_on_its_way_is_told_from_what_was_announced() {
+        let meta = SnapshotMeta { last_log_id: Some(log_id(4, 6)), ..SnapshotMeta::default() };
+        let head = encode_snapshot_head(&vote(5), &meta, b"state").expect("encodes");
+        let read = decode_snapshot_head(head.clone()).expect("decodes");
+        assert_eq!((read.vote, &read.meta, read.bytes), (vote(5), &meta, 5));
+        let whole: Vec<_> = [&b"state"[..], b"statf", b"stat"].map(|s| read.announces(s)).into();
+        assert_eq!(whole, [true, false, false]);
+        let first = decode_snapshot_head(head.slice(..head.len() - 4)).expect("decodes");
+        assert!(first.announces(b"statf"), "the first release sent no checksum");
     }
 
     #[test]
