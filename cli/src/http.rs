@@ -18,8 +18,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time to wait for an answer that a healthy broker gives at once.
 const QUESTION_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Longest time for an order: a broker that joins is first sent the log, as far as it is kept.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(600);
+/// Longest time for an order: a broker itself waits less than that for what it is told to do, so one
+/// that says nothing until then is paused or cut off.
+const ORDER_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The flag that every command has which speaks HTTP.
 #[derive(Debug, Clone, Args)]
