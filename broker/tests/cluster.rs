@@ -61,8 +61,15 @@ fn without_a_majority_producing_is_unavailable_in_time_and_goes_on_when_one_retu
     let mut cluster = Cluster::start(3, SMALL);
     let mut nc = cluster.nc(3);
     assert!(nc.ask("PRODUCE|t|k|before").starts_with("ACK|"));
+    // One that leads everything does not learn from a new leader that it is alone.
+    for group in ["metadata", "partition 0", "partition 1"] {
+        let order = json!({ "group": group, "to": 3 });
+        wait_for("broker 3 leads", || cluster.post(3, "/cluster/transfer-leader", &order).0 == 200);
+    }
+    assert_eq!(cluster.get(3, "/readyz").0, 200);
     cluster.kill(1);
     cluster.kill(2);
+    wait_for("it says that it is not ready", || cluster.get(3, "/readyz").0 == 503);
     for command in ["PRODUCE|t|k|alone", "PRODUCE|t|other|alone", "REGISTER_CONSUMER|c|1"] {
         let asked = Instant::now();
         nc.refused(command, "unavailable");
@@ -78,6 +85,7 @@ fn without_a_majority_producing_is_unavailable_in_time_and_goes_on_when_one_retu
     wait_for("a majority takes records again", || nc.ask("PRODUCE|t|k|after").starts_with("ACK|"));
     cluster.agreed_leader("metadata");
     assert!(nc.ask("REGISTER_CONSUMER|c|1").starts_with("OK|"));
+    wait_for("it says that it is ready", || cluster.get(3, "/readyz").0 == 200);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use std::io;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
+use aklight_common::BrokerId;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -136,7 +137,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
         let text = "this broker was removed from the cluster: stop it\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
-    let broken: Vec<_> = services
+    let mut broken: Vec<_> = services
         .partitions
         .iter()
         .filter_map(|partition| {
@@ -148,6 +149,14 @@ async fn ready(State(admin): State<Admin>) -> Response {
             Some(format!("partition {}: {why}\n", partition.id))
         })
         .collect();
+    // One that leads does not learn from that that nobody follows any more.
+    let is_deserted = services.pulse.own().groups.iter().any(|group| {
+        let alive = group.voters.iter().filter(|id| services.pulse.is_alive(BrokerId(**id)));
+        !group.voters.is_empty() && 2 * alive.count() <= group.voters.len()
+    });
+    if is_deserted {
+        broken.push("no majority of the brokers is there: records cannot be stored\n".to_owned());
+    }
     if broken.is_empty() {
         return "ready\n".into_response();
     }
