@@ -199,9 +199,10 @@ impl BrokerArgs {
         });
         let listen_peer = match (&self.listen_peer, listen) {
             (Some(peer), _) => address("--listen-peer", peer, &mut wrong),
-            (None, Some(listen)) if !peers.is_empty() => Some(above(listen, PEER_ABOVE)),
-            (None, _) => None,
+            (None, listen) => listen.map(|listen| above(listen, PEER_ABOVE)),
         };
+        // Nobody is let in where no other broker is named.
+        let listen_peer = listen_peer.filter(|_| !peers.is_empty());
         match (listen, listen_http) {
             (Some(listen), Some(listen_http)) if wrong.is_empty() => {
                 Ok(BrokerConfig { listen_peer, peers, ..self.resolved(listen, listen_http) })
@@ -269,9 +270,19 @@ fn peers_in(text: &str, me: BrokerId) -> Result<Vec<Peer>, String> {
         if peers.iter().any(|known| known.id == peer.id) {
             return Err(format!("--peers names broker {} twice", peer.id));
         }
+        if let Some(known) = peers.iter().find(|known| known.address == peer.address) {
+            return Err(format!(
+                "--peers has brokers {} and {} both at {}: each has an address of its own",
+                known.id, peer.id, peer.address
+            ));
+        }
         peers.push(peer);
     }
-    if !peers.is_empty() && !peers.iter().any(|peer| peer.id == me) {
+    if peers.is_empty() {
+        // A variable that nobody filled must not make a cluster of its own out of each broker.
+        return Err("--peers names nobody: write ID@HOST:PORT of all brokers, or leave it out for a broker alone".to_owned());
+    }
+    if !peers.iter().any(|peer| peer.id == me) {
         return Err(format!(
             "--peers does not name broker {me}, which this one is (--node-id): name all brokers, this one too"
         ));
@@ -336,6 +347,8 @@ mod tests {
             ("b:7090", "write ID@HOST:PORT"),
             ("2@b", "write ID@HOST:PORT"),
             ("0@b:1,2@c:1", "write ID@HOST:PORT"),
+            ("1@a:7090,2@a:7090", "both at a:7090"),
+            ("", "names nobody"),
         ] {
             let error = peers(wrong).expect_err(wrong);
             assert!(error.to_string().contains(said), "{wrong}: {error}");
