@@ -18,9 +18,10 @@ pub const CONNECT_TIMEOUT_DEFAULT: Duration = Duration::from_secs(3);
 /// for its peers) should cost a client little.
 pub const GREETING_TIMEOUT_DEFAULT: Duration = Duration::from_secs(7);
 
-/// How long an answer may take: longer than the ten seconds that a broker itself waits for a
-/// majority, so that its `unavailable` is heard.
-pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(15);
+/// How long an answer may take: longer than the six seconds at most after which a broker itself
+/// says `unavailable`, so that this is heard; and how long a line may be silent before it is asked
+/// for a sign of life, so that a broker that is stopped or cut off is left within a quarter minute.
+pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 
 /// What every form of client is made from.
 #[derive(Debug, Clone)]
