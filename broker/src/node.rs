@@ -200,8 +200,7 @@ impl Node {
             foundation.partition(id, begin, &shared)
         });
         let all = futures_util::future::try_join_all(all).await?;
-        let founders =
-            if data_dir.identity().is_complete { Vec::new() } else { foundation.founders() };
+        let founders = foundation.founders();
         data_dir.set_complete()?;
         let groups = all.iter().map(|partition| partition.group.clone());
         let groups = groups.chain([sessions.group().clone()]).collect();
@@ -369,7 +368,9 @@ impl Foundation<'_> {
             return Ok(log);
         }
         log.close();
-        drop(log);
+        // What can be read of it others may need to mend theirs.
+        let committed = committed_hint(&log);
+        self.door.rest(id, log, committed);
         let disk = &self.environment.disk;
         Mender { disk, peers: self.peers, events: self.events }.mend(id, dir).await?;
         Ok(self.open(&id.to_string(), dir)?.0)

@@ -187,11 +187,16 @@ impl Keeper {
             Step::Vote(voters) => group.set_voters(voters).await,
             Step::Forget(learners) => group.remove_learners(learners).await,
             Step::HandOver => {
-                let heir = view.members.voters.iter().find(|id| wanted.contains(id));
-                match heir {
-                    Some(heir) => group.transfer_to(*heir).await,
-                    None => return,
-                }
+                // Each try that fails costs an election: only to one that can take it, now and then.
+                let pulse = &self.services.pulse;
+                let can = |heir: &&BrokerId| {
+                    wanted.contains(heir)
+                        && pulse.alive_for(**heir).is_some()
+                        && has_caught_up(&view, **heir)
+                };
+                let heir = view.members.voters.iter().find(can).copied();
+                let Some(heir) = heir.filter(|_| self.may_move(id)) else { return };
+                group.transfer_to(heir).await
             }
         };
         match done {
@@ -200,6 +205,16 @@ impl Keeper {
                 tracing::warn!(group = %id, %step, %error, "not done yet; it is tried again");
             }
         }
+    }
+
+    /// Whether the lead of a group may be moved again; from then on it may not, for a while.
+    fn may_move(&mut self, id: GroupId) -> bool {
+        let now = Instant::now();
+        let moved = self.moved.get(&id).is_some_and(|at| now.duration_since(*at) < MOVE_EVERY);
+        if !moved {
+            self.moved.insert(id, now);
+        }
+        !moved
     }
 
     /// Whether the metadata is known well enough to take this broker out of its own groups.
@@ -218,13 +233,10 @@ impl Keeper {
         };
         let is_ready = services.pulse.alive_for(chosen).is_some_and(|time| time >= BACK_FOR)
             && has_caught_up(view, chosen);
-        let now = Instant::now();
-        let was_moved = self.moved.get(&id).is_some_and(|at| now.duration_since(*at) < MOVE_EVERY);
-        if chosen == services.broker || !is_ready || was_moved {
+        if chosen == services.broker || !is_ready || !self.may_move(id) {
             return;
         }
-        self.moved.insert(id, now);
-        services.events.info("leader", format!("{id}: handing the lead to broker {chosen}"));
+        self.services.events.info("leader", format!("{id}: handing the lead to broker {chosen}"));
         if let Err(error) = group.transfer_to(chosen).await {
             tracing::warn!(group = %id, %error, "the lead was not handed over");
         }
