@@ -337,6 +337,14 @@ impl Host {
         }
     }
 
+    /// Whether its broker was told to end and has not yet.
+    #[must_use]
+    pub fn is_ending(&self) -> bool {
+        self.running
+            .as_ref()
+            .is_some_and(|running| matches!(*running.node.lock(), Outcome::Ending | Outcome::Ended))
+    }
+
     /// Whether one of its logs takes no more writes until a restart.
     #[must_use]
     pub fn log_failed(&self) -> bool {

@@ -8,6 +8,7 @@ use crate::changes::{Change, Changes};
 use crate::dice::Dice;
 use crate::host::{Down, Host, Site};
 use crate::network::{Link, Net};
+use crate::plants::Plants;
 
 /// Kinds of trouble.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,13 +111,17 @@ pub struct Nemesis {
 }
 
 impl Nemesis {
-    /// The nemesis of a seed, for so many brokers.
+    /// The nemesis of a seed, for so many brokers. Where a bug is planted, the trouble that brings
+    /// it out is always there.
     #[must_use]
-    pub fn new(seed: u64, brokers: u64) -> Self {
+    pub fn new(seed: u64, brokers: u64, plants: Plants) -> Self {
         let mut dice = Dice::named(seed, "nemesis");
         let mut likes = KINDS.to_vec();
         dice.shuffle(&mut likes);
         likes.truncate(usize::try_from(dice.between(2, 7)).unwrap_or(2));
+        if plants.any() {
+            likes.extend([Kind::CrashAll, Kind::CrashAll, Kind::Isolate, Kind::ResetClients]);
+        }
         let pause_us_max = dice.between(1_000_000, 6_000_000);
         let unlucky = dice.between(1, brokers);
         let troubles = Troubles::default();
@@ -188,7 +193,7 @@ impl Nemesis {
         site.net.set_links(&Link::default());
         for host in hosts {
             host.clock().set_off_us(0);
-            if host.log_failed() {
+            if host.log_failed() || host.is_ending() {
                 host.crash(Down::Kill);
             }
             host.start()?;

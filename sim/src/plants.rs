@@ -6,6 +6,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use aklight_oracle::Rule;
+
 /// Which bugs are planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plants {
@@ -23,6 +25,14 @@ pub struct Plants {
     /// A command is answered with the answer to another one, and never carried out: acknowledged
     /// offsets that nobody keeps.
     pub replayed_answers: bool,
+}
+
+impl Plants {
+    /// Whether any is planted.
+    #[must_use]
+    pub fn any(&self) -> bool {
+        *self != Self::default()
+    }
 }
 
 /// One of them, by name.
@@ -52,6 +62,19 @@ impl Plant {
         Self::SwappedMessages,
         Self::ReplayedAnswers,
     ];
+
+    /// The promises that it breaks: a plant is found when one of them is.
+    #[must_use]
+    pub const fn breaks(self) -> &'static [Rule] {
+        match self {
+            Self::EarlySync => &[Rule::Durable, Rule::Unchanging],
+            Self::ForgottenVote => &[Rule::Leaders],
+            Self::RestoredBackup => &[Rule::Durable, Rule::Unchanging, Rule::Leaders],
+            Self::ResentStreams => &[Rule::Once],
+            Self::SwappedMessages => &[Rule::Unchanging, Rule::KeyOrder],
+            Self::ReplayedAnswers => &[Rule::Positions],
+        }
+    }
 
     const fn as_str(self) -> &'static str {
         match self {

@@ -149,7 +149,12 @@ fn run_seed(batch: &Batch, seed: u64, summary: &Mutex<Summary>) -> bool {
     if done.is_some() {
         errors.clear();
     }
-    let is_bad = !violations.is_empty() || done.is_none();
+    let is_bad = match batch.plant {
+        None => !violations.is_empty() || done.is_none(),
+        Some(plant) => violations.iter().any(|violation| {
+            plant.breaks().iter().any(|rule| violation.starts_with(rule.as_str()))
+        }),
+    };
     let mut summary = summary.lock();
     summary.seeds += 1;
     for (name, value) in done.into_iter().flat_map(|done| done.split(' ')).filter_map(|word| {

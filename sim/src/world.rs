@@ -90,7 +90,7 @@ pub fn run(seed: u64, plant: Option<Plant>, told: bool) -> std::io::Result<Repor
     let hosts = (1..=brokers).map(|id| Host::new(site.clone(), id, peers.clone())).collect();
     let mut world = World {
         teller: Teller::new(trace),
-        nemesis: Nemesis::new(seed, brokers),
+        nemesis: Nemesis::new(seed, brokers, plants),
         site,
         hosts,
         clients,

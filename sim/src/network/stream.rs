@@ -311,8 +311,9 @@ impl Inner {
                 stream.receiver.is_here = false;
             }
         }
-        let ghost = self.notice(stream, is_cut, now_us, trace);
-        opened.or(ghost)
+        self.notice(stream, is_cut, now_us, trace);
+        let again = if stream.sender.is_here { None } else { self.send_again(stream) };
+        opened.or(again)
     }
 
     fn connect(
@@ -340,13 +341,7 @@ impl Inner {
     }
 
     /// Tells each end what it cannot know yet, once its time has come.
-    fn notice(
-        &mut self,
-        stream: &mut Stream,
-        is_cut: bool,
-        now_us: u64,
-        trace: &Trace,
-    ) -> Option<Delivery> {
+    fn notice(&mut self, stream: &mut Stream, is_cut: bool, now_us: u64, trace: &Trace) {
         let cut_us = stream.cut_since_us.map_or(0, |since| now_us - since);
         let (from, to) = (stream.from, stream.to);
         let hears = |end: &End| {
@@ -360,7 +355,7 @@ impl Inner {
             let gone = PeerError::Unreachable("the connection broke".to_owned());
             stream.back.fail(gone);
             stream.receiver.tell(now_us + self.delay_us(from, to));
-            return self.send_again(stream, now_us);
+            return;
         }
         if hears(&stream.receiver) && !self.is_stopped(to) {
             stream.receiver.is_here = false;
@@ -371,11 +366,10 @@ impl Inner {
             stream.there.close();
             stream.sender.tell(now_us + self.delay_us(to, from));
         }
-        None
     }
 
     /// The plant of a transport that means well: what has no answer is sent once more, by itself.
-    fn send_again(&mut self, stream: &mut Stream, now_us: u64) -> Option<Delivery> {
+    fn send_again(&mut self, stream: &mut Stream) -> Option<Delivery> {
         if !self.plants.resent_streams || stream.kind != Kind::Produce {
             return None;
         }
@@ -384,7 +378,6 @@ impl Inner {
             return None;
         }
         let id = self.new_id();
-        let _ = now_us;
         let messages = stream::iter(unanswered).boxed();
         Some(Delivery::Stream(Opened { id, to: stream.to, messages }))
     }
