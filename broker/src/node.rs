@@ -6,32 +6,35 @@
 //! behind its [`Door`] from the first moment on. End: the actors empty their mailboxes,
 //! acknowledged offsets are written, groups write their checkpoints, logs are synced.
 
+mod error;
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_common::clock::SharedClock;
 use aklight_common::{BrokerId, PartitionId};
-use aklight_log::{Disk, Log, LogOptions, MendError, OpenError, OpenReport};
+use aklight_log::{Disk, Log, LogOptions, OpenError, OpenReport};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cluster::{self, Door, FaultyTransport, JoinError, Mender, Pulse};
+use crate::cluster::{self, Door, FaultyTransport, Mender, Pulse};
 use crate::config::{BrokerConfig, PARTITIONS_DEFAULT};
-use crate::data_dir::{DataDir, DataDirError};
+use crate::data_dir::DataDir;
 use crate::events::Events;
 use crate::partition::{Partition, PartitionParts, Partitions, RecordMachine, retention};
 use crate::replication::{
-    Begin, Group, GroupConfig, GroupError, GroupId, Machine, Peer, PeerTransport, Peers,
-    committed_hint,
+    Begin, Group, GroupConfig, GroupId, Machine, Peer, PeerTransport, Peers, committed_hint,
 };
 use crate::services::{LONG_LINES_BYTES, PERMIT_BYTES, Services};
-use crate::sessions::{BrokerInfo, MetadataMachine, SessionError, Sessions};
+use crate::sessions::{BrokerInfo, MetadataMachine, Sessions};
 use crate::stamp::Stamp;
 use crate::telemetry::Telemetry;
+
+pub use error::NodeError;
 
 /// How long the actors may take to end; all parts stay within what containers are given to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -66,49 +69,6 @@ pub struct Addresses {
     pub client: String,
     /// HTTP.
     pub http: String,
-}
-
-/// Why a broker does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum NodeError {
-    /// The data folder cannot be used.
-    #[error(transparent)]
-    DataDir(#[from] DataDirError),
-    /// The cluster does not take this broker.
-    #[error(transparent)]
-    Join(#[from] JoinError),
-    /// A log cannot be opened.
-    #[error("{name}: {cause}{}", reason(cause))]
-    Log {
-        /// Whose log.
-        name: String,
-        /// What is wrong with it.
-        cause: OpenError,
-    },
-    /// A damaged log cannot be mended.
-    #[error(transparent)]
-    Mend(#[from] MendError),
-    /// The metadata's log is damaged, and no checkpoint holds what was there.
-    #[error(
-        "the metadata is damaged and not to be guessed (who consumes, and how far): {0}; bring metadata.log back from a backup, or set that folder aside: then the records stay, and consumers begin anew at the log's end"
-    )]
-    MetadataDamaged(String),
-    /// A group does not start.
-    #[error(transparent)]
-    Group(#[from] GroupError),
-    /// The metadata cannot be written.
-    #[error("the metadata cannot be written: {0}")]
-    Metadata(#[from] SessionError),
-    /// The cluster has another number of partitions.
-    #[error(
-        "this cluster was created with {stored} partitions and --partitions says {given}: leave the flag away, or create a new cluster in another --data-dir"
-    )]
-    OtherPartitions {
-        /// As it was created.
-        stored: u32,
-        /// As it was asked for.
-        given: u32,
-    },
 }
 
 /// A broker that can serve.
@@ -494,8 +454,4 @@ impl Foundation<'_> {
         shared.actors.spawn(actor.run());
         Ok(partition)
     }
-}
-
-fn reason(error: &OpenError) -> String {
-    std::error::Error::source(error).map_or_else(String::new, |source| format!(" ({source})"))
 }
