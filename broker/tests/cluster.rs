@@ -75,6 +75,20 @@ fn without_a_majority_producing_is_unavailable_in_time_and_goes_on_when_one_retu
         nc.refused(command, "unavailable");
         assert!(asked.elapsed() < UNAVAILABLE_WITHIN, "{command}: {:?}", asked.elapsed());
     }
+    // A client that goes on sending hears of it as well.
+    let mut steady = cluster.nc(3);
+    let pace = Some(Duration::from_millis(300));
+    steady.socket.set_read_timeout(pace).expect("a timeout");
+    let asked = Instant::now();
+    let answer = loop {
+        steady.send("PRODUCE|t|k|and on");
+        match steady.try_line() {
+            Ok(line) => break line.expect("an answer"),
+            Err(_) => assert!(asked.elapsed() < UNAVAILABLE_WITHIN, "no answer while it sends"),
+        }
+    };
+    assert!(answer.starts_with("ERR|unavailable|"), "{answer}");
+    drop(steady);
     // What is known to be committed is still told.
     let stored = nc.listing("FETCH|t|0");
     assert!(stored[0].ends_with("|k|before"), "{stored:?}");

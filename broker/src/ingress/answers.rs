@@ -167,8 +167,16 @@ impl Answers {
     async fn answer_run(&mut self, run: ProducedRun) -> io::Result<()> {
         let mut placed: Vec<Option<Result<Placed, WireError>>> =
             vec![None; self.services.partitions.len()];
-        for (partition, ticket) in run.tickets {
-            placed[partition.0 as usize] = Some(durable(ticket).await);
+        for (partition, mut ticket) in run.tickets {
+            let answer = match ticket.try_recv() {
+                Ok(answer) => answer.map_err(|error| refusal(&error)),
+                Err(_) => {
+                    // A client that sends on and on is told of what is done, not only when all is.
+                    self.out.flush().await?;
+                    durable(ticket).await
+                }
+            };
+            placed[partition.0 as usize] = Some(answer);
         }
         for slot in run.slots {
             match slot {
@@ -395,13 +403,19 @@ async fn durable(
     ticket: oneshot::Receiver<Result<Placed, ProduceError>>,
 ) -> Result<Placed, WireError> {
     match timeout(DURABLE_WAIT, ticket).await {
-        Ok(Ok(Ok(placed))) => Ok(placed),
-        Ok(Ok(Err(error @ ProduceError::NoRoom(_)))) => {
-            Err(ErrorCode::Busy.with(&error.to_string()))
-        }
-        Ok(Ok(Err(error))) => Err(ErrorCode::Unavailable.with(&error.to_string())),
+        Ok(Ok(answer)) => answer.map_err(|error| refusal(&error)),
         Ok(Err(_)) | Err(_) => Err(not_known()),
     }
+}
+
+fn refusal(error: &ProduceError) -> WireError {
+    let code = match error {
+        ProduceError::NoRoom(_) => ErrorCode::Busy,
+        ProduceError::NotStored(_) | ProduceError::Unknown(_) | ProduceError::NotLeader => {
+            ErrorCode::Unavailable
+        }
+    };
+    code.with(&error.to_string())
 }
 
 fn not_known() -> WireError {
