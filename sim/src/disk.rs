@@ -168,8 +168,10 @@ impl SimFile {
     /// Whether this file's syncs are lies.
     fn lies(&self) -> bool {
         let is_segment = self.path.extension().is_some_and(|extension| extension == "log");
-        let is_vote = self.path.file_name().is_some_and(|name| name == "vote");
-        (self.disk.plants.early_sync && is_segment) || (self.disk.plants.forgotten_vote && is_vote)
+        let is = |wanted: &str| self.path.file_name().is_some_and(|name| name == wanted);
+        let plants = &self.disk.plants;
+        (plants.early_sync && (is_segment || is("committed")))
+            || (plants.forgotten_vote && is("vote"))
     }
 }
 

@@ -11,15 +11,15 @@ use aklight_oracle::Rule;
 /// Which bugs are planted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plants {
-    /// The disk says that the log's segments are synced and has not even begun: ACK before sync.
+    /// The disk says that the log's segments are synced, and the note of what was acknowledged, and
+    /// has not even begun: ACK before sync. (Where the note is honest, the broker finds the loss by
+    /// itself and does not go on.)
     pub early_sync: bool,
     /// The disk forgets the vote at a crash: a broker votes twice in one term.
     pub forgotten_vote: bool,
     /// A crashed broker comes back with its disk as it was a while ago: a backup, restored with
     /// the best of intentions.
     pub restored_backup: bool,
-    /// Where a stream of records breaks, what has no answer is sent once more, by itself.
-    pub resent_streams: bool,
     /// Two messages of a stream of records change places.
     pub swapped_messages: bool,
     /// A command is answered with the answer to another one, and never carried out: acknowledged
@@ -44,8 +44,6 @@ pub enum Plant {
     ForgottenVote,
     /// See [`Plants::restored_backup`].
     RestoredBackup,
-    /// See [`Plants::resent_streams`].
-    ResentStreams,
     /// See [`Plants::swapped_messages`].
     SwappedMessages,
     /// See [`Plants::replayed_answers`].
@@ -54,11 +52,10 @@ pub enum Plant {
 
 impl Plant {
     /// Each of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 5] = [
         Self::EarlySync,
         Self::ForgottenVote,
         Self::RestoredBackup,
-        Self::ResentStreams,
         Self::SwappedMessages,
         Self::ReplayedAnswers,
     ];
@@ -67,10 +64,11 @@ impl Plant {
     #[must_use]
     pub const fn breaks(self) -> &'static [Rule] {
         match self {
-            Self::EarlySync => &[Rule::Durable, Rule::Unchanging],
+            // Mostly the broker finds out that it lost what it had acknowledged, and refuses to go
+            // on: then nothing gets well.
+            Self::EarlySync => &[Rule::Durable, Rule::Unchanging, Rule::Settles],
             Self::ForgottenVote => &[Rule::Leaders],
             Self::RestoredBackup => &[Rule::Durable, Rule::Unchanging, Rule::Leaders],
-            Self::ResentStreams => &[Rule::Once],
             Self::SwappedMessages => &[Rule::Unchanging, Rule::KeyOrder],
             Self::ReplayedAnswers => &[Rule::Positions],
         }
@@ -81,7 +79,6 @@ impl Plant {
             Self::EarlySync => "early-sync",
             Self::ForgottenVote => "forgotten-vote",
             Self::RestoredBackup => "restored-backup",
-            Self::ResentStreams => "resent-streams",
             Self::SwappedMessages => "swapped-messages",
             Self::ReplayedAnswers => "replayed-answers",
         }
@@ -112,7 +109,6 @@ impl From<Option<Plant>> for Plants {
             early_sync: is(Plant::EarlySync),
             forgotten_vote: is(Plant::ForgottenVote),
             restored_backup: is(Plant::RestoredBackup),
-            resent_streams: is(Plant::ResentStreams),
             swapped_messages: is(Plant::SwappedMessages),
             replayed_answers: is(Plant::ReplayedAnswers),
         }

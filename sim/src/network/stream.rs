@@ -5,7 +5,7 @@
 //! that is told already that nothing is known. That is where doubled and overtaken records come
 //! from, if they come.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +58,6 @@ struct Stream {
     receiver: End,
     serving: Option<AbortHandle>,
     cut_since_us: Option<u64>,
-    /// What was sent and has no answer, for the plant that sends it again.
-    unanswered: VecDeque<Envelope>,
 }
 
 /// A stream that has arrived.
@@ -202,7 +200,6 @@ impl Inner {
             receiver,
             serving: None,
             cut_since_us: None,
-            unanswered: VecDeque::new(),
         };
         self.streams.open.insert(id, stream);
         id
@@ -213,14 +210,8 @@ impl Inner {
             return false;
         };
         let due_us = now_us + self.delay_us(from, to);
-        let (keep, swap) = (self.plants.resent_streams, self.plants.swapped_messages);
-        let swaps = swap && self.dice.once_in(8);
+        let swaps = self.plants.swapped_messages && self.dice.once_in(8);
         let Some(stream) = self.streams.open.get_mut(&id) else { return false };
-        if let Item::Data(message, _) = &item
-            && keep
-        {
-            stream.unanswered.push_back(message.clone());
-        }
         stream.there.put(due_us, item);
         if swaps && stream.kind == Kind::Produce {
             stream.there.swap_last();
@@ -303,7 +294,6 @@ impl Inner {
             for answer in stream.back.due(now_us) {
                 let digest = answer.as_ref().map_or(1, |bytes| u64::from(crc32c::crc32c(bytes)));
                 trace.note("stream answer", &[from, to, stream.kind as u64, digest]);
-                stream.unanswered.pop_front();
             }
             if stream.back.deliver(now_us) {
                 // The receiver has said all that it had to say.
@@ -312,8 +302,7 @@ impl Inner {
             }
         }
         self.notice(stream, is_cut, now_us, trace);
-        let again = if stream.sender.is_here { None } else { self.send_again(stream) };
-        opened.or(again)
+        opened
     }
 
     fn connect(
@@ -366,20 +355,6 @@ impl Inner {
             stream.there.close();
             stream.sender.tell(now_us + self.delay_us(to, from));
         }
-    }
-
-    /// The plant of a transport that means well: what has no answer is sent once more, by itself.
-    fn send_again(&mut self, stream: &mut Stream) -> Option<Delivery> {
-        if !self.plants.resent_streams || stream.kind != Kind::Produce {
-            return None;
-        }
-        let unanswered = std::mem::take(&mut stream.unanswered);
-        if unanswered.is_empty() || !self.stations.contains_key(&stream.to) {
-            return None;
-        }
-        let id = self.new_id();
-        let messages = stream::iter(unanswered).boxed();
-        Some(Delivery::Stream(Opened { id, to: stream.to, messages }))
     }
 }
 
