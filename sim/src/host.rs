@@ -241,7 +241,7 @@ impl Host {
     /// # Errors
     /// As [`Self::start`].
     pub fn step(&mut self) -> std::io::Result<()> {
-        if self.again_at_us.is_some_and(|at| at <= self.site.trace.now_us()) {
+        if !self.is_up() && self.again_at_us.is_some_and(|at| at <= self.site.trace.now_us()) {
             self.start()?;
         }
         self.live();
@@ -258,25 +258,34 @@ impl Host {
         running.runtime.block_on(async {
             tokio::time::sleep_until(until).await;
         });
-        let node = running.node.lock();
-        match &*node {
+        let outcome = running.node.lock();
+        match &*outcome {
             Outcome::Serving(node) if !running.lets_clients_in => {
                 running.lets_clients_in = true;
                 self.site.trace.note("serves", &[self.id]);
                 let (runtime, services) = (running.runtime.handle().clone(), node.services());
                 self.site.gates.open(self.id, running.life, runtime, services.clone());
             }
+            Outcome::Serving(node) if node.services().mending.is_cancelled() => {
+                self.site.trace.note("renews", &[self.id]);
+                drop(outcome);
+                self.end();
+                // As the daemon does: it starts itself anew.
+                self.again_at_us = Some(now_us);
+            }
             Outcome::Failed(why) => {
                 self.site.trace.tell(format_args!("broker {} does not start: {why}", self.id));
                 self.refusal = Some(why.clone());
+                drop(outcome);
+                self.crash(Down::Kill);
                 // As a service manager does.
                 self.again_at_us = Some(now_us + RETRY_US);
-                drop(node);
-                self.crash(Down::Kill);
             }
             Outcome::Ended => {
-                drop(node);
+                let again_at_us = self.again_at_us;
+                drop(outcome);
                 self.crash(Down::Kill);
+                self.again_at_us = again_at_us;
             }
             _ => {}
         }
@@ -304,6 +313,7 @@ impl Host {
     /// It goes down at once.
     pub fn crash(&mut self, down: Down) {
         let Some(running) = self.running.take() else { return };
+        self.again_at_us = None;
         self.crashes += 1;
         self.site.trace.note("crash", &[self.id, u64::from(down == Down::Power)]);
         let dice = crate::dice::mixed(self.site.seed ^ (self.id << 32) ^ self.crashes);

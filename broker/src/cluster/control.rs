@@ -9,16 +9,14 @@
 //!
 //! Left out: who may ask. Whoever reaches the HTTP port may, as with the metrics.
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use aklight_common::{BrokerId, PartitionId};
-use bytes::Bytes;
 use tokio::time::{sleep, timeout};
 
 use super::door::{MoveLeader, not_allowed, to_json};
 use super::faults::{Fault, SLOW_MS_MAX};
-use super::keeper::target_voters;
+use super::quorum::{answers, list, survives_without};
 use super::view::group_ids;
 use crate::replication::{GroupId, Kind, PeerError, Role};
 use crate::services::Services;
@@ -95,7 +93,7 @@ pub async fn remove(services: &Services, broker: BrokerId) -> Answer {
         )));
     }
     if !info.incarnation.is_empty() {
-        enough_are_left(services, broker).await?;
+        survives_without(services, broker).await.map_err(ControlError::Refused)?;
         move_leaders_away(services, broker).await;
     }
     retire(services, broker).await?;
@@ -124,7 +122,7 @@ pub async fn replace(services: &Services, dead: BrokerId, broker: BrokerId, peer
                 "broker {dead} is alive: stop it first, or keep it until the new one has caught up (cluster add {broker}@{peer}, then cluster remove {dead})"
             )));
         }
-        enough_are_left(services, dead).await?;
+        survives_without(services, dead).await.map_err(ControlError::Refused)?;
     }
     let hint = expect(services, broker, peer).await?;
     if !is_gone {
@@ -307,40 +305,6 @@ fn check_new(broker: BrokerId, peer: &str) -> Result<(), ControlError> {
     )))
 }
 
-/// Whether the cluster can go on without a broker. The others are asked now: what they said lately
-/// would be true of one that has just died, too.
-async fn enough_are_left(services: &Services, without: BrokerId) -> Result<(), ControlError> {
-    let brokers = services.sessions.metadata().brokers();
-    let joined = brokers.iter().filter(|(_, info)| !info.incarnation.is_empty());
-    let left: BTreeSet<_> = joined.map(|(id, _)| *id).filter(|id| *id != without).collect();
-    let voters = services.sessions.group().view().members.voters;
-    let voters = target_voters(&voters, &left);
-    let asked = voters.iter().map(|id| async move { (*id, answers(services, *id).await) });
-    let answers = futures_util::future::join_all(asked).await;
-    let dead = answers.into_iter().filter(|(_, alive)| !alive).map(|(id, _)| id.0).collect();
-    majority_is_left(without, voters.len(), dead).map_err(ControlError::Refused)
-}
-
-/// Whether a broker is there, at this moment.
-async fn answers(services: &Services, broker: BrokerId) -> bool {
-    let ask =
-        || services.peers.call(broker, GroupId::Metadata, Kind::Status, Bytes::new(), ANSWER_WAIT);
-    broker == services.broker || ask().await.is_ok()
-}
-
-fn majority_is_left(without: BrokerId, voters: usize, dead: Vec<u64>) -> Result<(), String> {
-    if voters == 0 {
-        return Err(format!("broker {without} is the last of its cluster: nobody would be left"));
-    }
-    if (voters - dead.len()) * 2 > voters {
-        return Ok(());
-    }
-    Err(format!(
-        "without broker {without} no majority would be alive (dead: {}): start those again, or remove them first",
-        list(&dead)
-    ))
-}
-
 /// Hands the leads of a broker that is there over, so that its going is no outage. What fails here
 /// is made up for by an election.
 async fn move_leaders_away(services: &Services, broker: BrokerId) {
@@ -446,24 +410,9 @@ fn fault_named(name: &str, ms: Option<u64>) -> Result<Option<Fault>, ControlErro
     }
 }
 
-fn list(ids: &[u64]) -> String {
-    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_majority_of_those_who_stay_must_be_alive() {
-        let check = |voters, dead: &[u64]| majority_is_left(BrokerId(9), voters, dead.to_vec());
-        assert_eq!(check(2, &[]), Ok(()));
-        assert_eq!(check(1, &[]), Ok(()));
-        assert_eq!(check(3, &[3]), Ok(()));
-        let error = check(2, &[3]).expect_err("one of two is no majority");
-        assert!(error.contains("dead: 3"), "{error}");
-        assert!(check(0, &[]).expect_err("nobody is left").contains("the last"));
-    }
 
     #[test]
     fn addresses_and_faults_are_read_as_they_are_written() {

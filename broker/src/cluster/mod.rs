@@ -8,6 +8,7 @@
 //! pulse, metadata ──▶ keeper    copies and leaders are where they should be
 //! damaged log     ──▶ mend      what is lost here is asked of the others
 //! people          ──▶ control   add, remove, replace, move a leader; view  what is so
+//!                                      (quorum  whether the cluster survives it)
 //! ```
 //!
 //! The metadata says who the brokers are; this room makes it so. What is decided is always a
@@ -24,6 +25,7 @@ mod forming;
 mod keeper;
 mod mend;
 mod pulse;
+mod quorum;
 mod view;
 
 pub use control::ControlError;

@@ -71,6 +71,9 @@ pub struct GroupStatus {
     /// Who gets everything and has no vote.
     #[serde(default)]
     pub learners: Vec<u64>,
+    /// Whether who has a say is just being changed.
+    #[serde(default)]
+    pub changing: bool,
     /// From a leader: the last entry that each copy is known to have.
     #[serde(default)]
     pub copies: BTreeMap<u64, Option<u64>>,
@@ -219,7 +222,10 @@ impl Pulse {
 
 /// The word of whoever leads in the newest term; one that has led before and was cut off since may
 /// still say that it leads. The own word, when nobody says so in a term as new as the own.
-fn newest_leader(own: GroupStatus, told: impl Iterator<Item = GroupStatus>) -> GroupStatus {
+pub(super) fn newest_leader(
+    own: GroupStatus,
+    told: impl Iterator<Item = GroupStatus>,
+) -> GroupStatus {
     let leader = told.filter(|told| told.leads).max_by_key(|told| told.term);
     match leader {
         Some(told) if told.term > own.term || (told.term == own.term && !own.leads) => told,
@@ -240,6 +246,7 @@ fn group_status(group: &Group, start: u64, end: u64, me: BrokerId) -> GroupStatu
         committed: view.committed.map(|index| index.0),
         voters: numbers(&view.members.voters),
         learners: numbers(&view.members.learners),
+        changing: view.members.changing,
         copies: view.copies.iter().map(|(id, last)| (id.0, last.map(|index| index.0))).collect(),
         start,
         end,
