@@ -29,6 +29,7 @@ use crate::ingress;
 use crate::node::{Addresses, Environment, Node, NodeError};
 use crate::peer;
 use crate::replication::{NoPeers, PeerTransport};
+use crate::services::Ending;
 use crate::telemetry::Telemetry;
 
 /// File handles that a broker needs beside clients, HTTP and segments: logs' small files,
@@ -118,7 +119,10 @@ impl Broker {
         let connections_max = config.limits.connections_max;
         let (id, folder) = (config.broker, config.data_dir.display().to_string());
         let segments = segments_max(&config);
-        let node = Node::start(config, addresses, environment, door, telemetry).await?;
+        let node = tokio::select! {
+            node = Node::start(config, addresses, environment, door, telemetry) => node?,
+            never = ingress::turn_away(&listener) => match never {},
+        };
         let partitions = node.services().partitions.len();
         let others = OTHER_FILES + admin::CONNECTIONS_MAX as u64 + segments * partitions as u64;
         let connections_max = allow_files(connections_max, others, &events);
@@ -187,11 +191,12 @@ pub fn run(args: BrokerArgs) -> anyhow::Result<ExitCode> {
                 _ = terminate.recv() => return Ok(ExitCode::from(EXIT_DONE)),
                 _ = interrupt.recv() => return Ok(ExitCode::from(EXIT_INTERRUPTED)),
             };
-            let mending = broker.node.services().mending.clone();
+            let mut ending = broker.node.services().ending.subscribe();
+            let mut why = None;
             let code = tokio::select! {
                 _ = terminate.recv() => Some(EXIT_DONE),
                 _ = interrupt.recv() => Some(EXIT_INTERRUPTED),
-                () = mending.cancelled() => None,
+                Ok(ending) = ending.wait_for(Option::is_some) => { why = *ending; None }
             };
             // Asked once more, it ends at once: what was acknowledged is on disk anyway.
             tokio::select! {
@@ -199,8 +204,13 @@ pub fn run(args: BrokerArgs) -> anyhow::Result<ExitCode> {
                 _ = terminate.recv() => {}
                 _ = interrupt.recv() => {}
             }
-            if let Some(code) = code {
-                return Ok(ExitCode::from(code));
+            match (code, why) {
+                (Some(code), _) => return Ok(ExitCode::from(code)),
+                (None, Some(Ending::Removed)) => anyhow::bail!(
+                    "broker {} was removed from its cluster and has ended: its --data-dir is needed no more; to take part again it needs a new number (aklight cluster add)",
+                    config.broker
+                ),
+                (None, _) => {}
             }
         }
     })

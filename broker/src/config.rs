@@ -189,7 +189,9 @@ impl BrokerArgs {
         let listen = address("--listen", &self.listen, &mut wrong);
         let listen_http = match (&self.listen_http, listen) {
             (Some(http), _) => address("--listen-http", http, &mut wrong),
-            (None, listen) => listen.map(|listen| above(listen, HTTP_ABOVE)),
+            (None, listen) => {
+                listen.and_then(|listen| above(listen, HTTP_ABOVE, "--listen-http", &mut wrong))
+            }
         };
         let peers = self.peers.as_deref().map_or_else(Vec::new, |text| {
             peers_in(text, BrokerId(self.node_id)).unwrap_or_else(|text| {
@@ -198,11 +200,13 @@ impl BrokerArgs {
             })
         });
         let listen_peer = match (&self.listen_peer, listen) {
+            // Nobody is let in where no other broker is named.
+            _ if peers.is_empty() => None,
             (Some(peer), _) => address("--listen-peer", peer, &mut wrong),
-            (None, listen) => listen.map(|listen| above(listen, PEER_ABOVE)),
+            (None, listen) => {
+                listen.and_then(|listen| above(listen, PEER_ABOVE, "--listen-peer", &mut wrong))
+            }
         };
-        // Nobody is let in where no other broker is named.
-        let listen_peer = listen_peer.filter(|_| !peers.is_empty());
         match (listen, listen_http) {
             (Some(listen), Some(listen_http)) if wrong.is_empty() => {
                 Ok(BrokerConfig { listen_peer, peers, ..self.resolved(listen, listen_http) })
@@ -249,9 +253,19 @@ const HTTP_ABOVE: u16 = 70;
 /// 7000 for clients means 7090 for other brokers.
 const PEER_ABOVE: u16 = 90;
 
-fn above(listen: SocketAddr, step: u16) -> SocketAddr {
-    let port = if listen.port() == 0 { 0 } else { listen.port().checked_add(step).unwrap_or(0) };
-    SocketAddr::new(listen.ip(), port)
+/// The address of another listener beside `--listen`; of a port that the system chooses, another one
+/// that it chooses.
+fn above(listen: SocketAddr, step: u16, flag: &str, wrong: &mut Vec<String>) -> Option<SocketAddr> {
+    let port = match listen.port() {
+        0 => Some(0),
+        port => port.checked_add(step),
+    };
+    if port.is_none() {
+        wrong.push(format!(
+            "--listen {listen}: {step} above its port there is none for {flag}: name one with {flag} HOST:PORT"
+        ));
+    }
+    port.map(|port| SocketAddr::new(listen.ip(), port))
 }
 
 /// Reads `1@host:7090,2@host:7090`, in which `me` must be.
@@ -329,6 +343,10 @@ mod tests {
         assert_eq!(port(&["--listen", "127.0.0.1:7001"]), 7071);
         assert_eq!(port(&["--listen", "127.0.0.1:0"]), 0);
         assert_eq!(port(&["--listen-http", "127.0.0.1:8123"]), 8123);
+        let high = ["--listen", "127.0.0.1:65500"];
+        let error = resolve(&high).expect_err("no port so high");
+        assert!(error.to_string().contains("name one with --listen-http"), "{error}");
+        assert_eq!(port(&[&high[..], &["--listen-http", "127.0.0.1:1"]].concat()), 1);
     }
 
     #[test]

@@ -128,6 +128,8 @@ impl Node {
             events: &events,
         }
         .open_metadata()?;
+        let founders = data_dir.identity().founders.iter().map(|(id, _)| BrokerId(*id));
+        expect_peers(&config, founders)?;
         let has_begun = metadata.bounds().last.is_some();
         let begin =
             cluster::join(&door, &mut data_dir, &peers, &config.peers, has_begun, &events).await?;
@@ -141,6 +143,7 @@ impl Node {
         };
         let metadata = foundation.whole_metadata(metadata, report).await?;
         let sessions = foundation.metadata(metadata, begin.clone()).await?;
+        expect_peers(&config, sessions.group().voters())?;
         let own = BrokerInfo {
             incarnation: data_dir.identity().incarnation.clone(),
             peer: own_address(&config.peers, config.broker),
@@ -190,7 +193,7 @@ impl Node {
             address: addresses.client,
             events: events.clone(),
             stats,
-            mending: CancellationToken::new(),
+            ending: watch::channel(None).0,
             stopping: stopping.clone(),
         });
         door.set_partitions(partitions.clone());
@@ -236,6 +239,19 @@ impl Node {
             }
         }
     }
+}
+
+/// Refuses to go on without `--peers` where others are of the cluster.
+fn expect_peers(
+    config: &BrokerConfig,
+    members: impl IntoIterator<Item = BrokerId>,
+) -> Result<(), NodeError> {
+    let others = members.into_iter().filter(|id| *id != config.broker);
+    let others: Vec<_> = others.map(|id| id.to_string()).collect();
+    if others.is_empty() || !config.peers.is_empty() {
+        return Ok(());
+    }
+    Err(NodeError::NoPeers { broker: config.broker.0, others: others.join(", ") })
 }
 
 fn own_address(peers: &[Peer], me: BrokerId) -> String {

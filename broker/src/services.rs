@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use aklight_common::BrokerId;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Faults, Pulse};
@@ -45,10 +45,19 @@ pub struct Services {
     pub events: Arc<Events>,
     /// What is counted.
     pub stats: Stats,
-    /// Cancelled when the node shall end and be started anew, because that mends its disk.
-    pub mending: CancellationToken,
+    /// Why the node shall end by itself, once there is a reason.
+    pub ending: watch::Sender<Option<Ending>>,
     /// Cancelled when the broker shuts down.
     pub stopping: CancellationToken,
+}
+
+/// Why a node ends that nobody told to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ending {
+    /// Started anew, it mends its disk.
+    Renew,
+    /// It was removed from its cluster, and nobody counts on it any more.
+    Removed,
 }
 
 /// Memory for long lines that are coming in, of all connections together: few clients send such

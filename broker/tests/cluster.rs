@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use support::cluster::{Cluster, assert_same};
-use support::{wait_for, wait_until};
+use support::{BrokerProcess, wait_for, wait_until};
 
 const SMALL: &[&str] = &["--partitions", "2"];
 
@@ -18,12 +18,18 @@ const UNAVAILABLE_WITHIN: Duration = Duration::from_secs(12);
 fn a_cluster_forms_when_all_are_there_and_each_takes_and_tells_the_same() {
     let mut cluster = Cluster::planned(3, SMALL);
     cluster.spawn(1);
-    cluster.process(1).wait_for_log("waiting for broker 2");
+    let waits = cluster.process(1).wait_for_log("waiting for broker 2");
+    assert!(waits.contains("cannot be reached"), "why: {waits}");
     assert_eq!(cluster.get(1, "/livez").0, 200);
     assert_eq!(cluster.get(1, "/readyz").0, 503);
     let (status, text) = cluster.get(1, "/cluster");
     assert_eq!(status, 503, "{text}");
     assert!(text.contains("\"error\":\"this broker is starting"), "{text}");
+    // A client is told so, too, and not left without a word.
+    let mut nc = cluster.nc(1);
+    let told = nc.line().expect("a line");
+    assert!(told.starts_with("ERR|unavailable|this broker is starting"), "{told}");
+    assert_eq!(nc.line(), None);
     cluster.spawn(2);
     cluster.spawn(3);
     for id in cluster.ids() {
@@ -125,6 +131,18 @@ fn a_member_with_an_empty_disk_is_refused() {
     assert!(said.contains("aklight cluster replace 2 NEW@HOST:7090"), "{said}");
     // The others go on.
     wait_for("the two others take records", || nc.ask("PRODUCE|t|k|v").starts_with("ACK|"));
+}
+
+#[test]
+fn a_member_is_not_started_without_the_others() {
+    let mut cluster = Cluster::start(3, SMALL);
+    cluster.stop(2);
+    let mut alone =
+        BrokerProcess::spawn(&cluster.data_dir(2), &["--node-id", "2", "--listen", "127.0.0.1:0"]);
+    let (status, said) = alone.wait_for_end();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("shares its cluster with brokers 1, 3"), "{said}");
+    assert!(said.contains("--peers ID@HOST:PORT"), "{said}");
 }
 
 #[test]

@@ -454,6 +454,31 @@ fn what_was_answered_arrives_though_input_is_left_unread() {
 }
 
 #[test]
+fn what_an_earlier_connection_was_sent_may_be_acknowledged_on_the_next() {
+    let (_folder, broker) = broker();
+    let p = partition_of("k");
+    let mut first = broker.connect();
+    first.ask("REGISTER_CONSUMER|c|1");
+    first.ask("SUBSCRIBE|a");
+    let mut producer = broker.connect();
+    (0..2000).for_each(|n| producer.send(&format!("PRODUCE|a|k|{n}")));
+    (0..2000).for_each(|_| assert!(producer.line().expect("an answer").starts_with("ACK|")));
+    (0..2000).for_each(|_| assert!(first.line().expect("pushed").starts_with("MESSAGE|a|")));
+    drop(first);
+    let mut next = broker.connect();
+    // In one breath: nothing was pushed here when the acknowledgement is read.
+    next.send(&format!("REGISTER_CONSUMER|c|1\nSUBSCRIBE|a\nACK|a|1989|{p}\nPING|x"));
+    assert!(next.line().expect("where it stands").contains(&format!("{p}:0")));
+    next.expect("OK");
+    let mut sent: Vec<_> = (0..11).map(|_| next.line().expect("the rest")).collect();
+    sent.retain(|line| line != "PONG|x");
+    let due: Vec<_> = (1990..2000).map(|n| format!("MESSAGE|a|{n}|{p}|k|{n}")).collect();
+    assert_eq!(sent, due);
+    let positions = broker.connect().ask("REGISTER_CONSUMER|c|1");
+    assert!(positions.contains(&format!("{p}:1990")), "{positions}");
+}
+
+#[test]
 fn an_acknowledgement_does_not_pass_what_another_pattern_is_still_owed() {
     let (folder, broker) = broker();
     let (mut consumer, mut producer) = (broker.connect(), broker.connect());

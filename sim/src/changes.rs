@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use aklight_broker::cluster::control;
+use aklight_broker::cluster::{ClusterView, control, status};
 use aklight_broker::sessions::Standing;
 use aklight_common::BrokerId;
 use parking_lot::Mutex;
@@ -59,8 +59,10 @@ impl Changes {
         !self.pending.is_empty()
     }
 
-    /// Asks some broker for a change.
-    pub fn ask(&mut self, change: Change, hosts: &mut [Host]) {
+    /// Asks some broker for a change. One that is `frail`, its disk being damaged now and then,
+    /// is the only one that is ever given up, and three at least stay: of two disks, or of two that
+    /// are left of three, none may be lost.
+    pub fn ask(&mut self, change: Change, frail: Option<u64>, hosts: &mut [Host]) {
         // One after another, as a careful person would; moving a leader hurts nobody.
         if change != Change::Move && self.is_pending() {
             return;
@@ -70,7 +72,17 @@ impl Changes {
             return;
         }
         let all: Vec<_> = hosts.iter().map(|host| host.id).collect();
-        let Some(of) = self.dice.pick(&all).copied() else { return };
+        let Some(mut of) = self.dice.pick(&all).copied() else { return };
+        if let Some(frail) = frail {
+            let members = |host: &Host| host.look(|n| n.services().sessions.metadata().brokers());
+            let members = hosts.iter().filter_map(members).map(|all| all.len()).min();
+            if change == Change::Remove && members.is_none_or(|members| members <= 3) {
+                return;
+            }
+            if change == Change::Replace {
+                of = frail;
+            }
+        }
         if change == Change::Replace
             && let Some(host) = hosts.iter_mut().find(|host| host.id == of)
         {
@@ -131,12 +143,15 @@ impl Changes {
         Ok(())
     }
 
-    /// Takes away machines whose brokers were removed, and brings those back that were to be
-    /// replaced and are not. Whether everybody who stays is known.
+    /// Takes away machines whose brokers were removed, once they have ended and no group needs them
+    /// any more, and brings those back that were to be replaced and are not. Whether everybody who
+    /// stays is known.
     ///
     /// # Errors
     /// When a machine cannot be switched on.
-    pub fn tidy(&self, hosts: &mut Vec<Host>) -> std::io::Result<()> {
+    pub fn tidy(&self, hosts: &mut Vec<Host>) -> std::io::Result<bool> {
+        let views: Vec<_> =
+            hosts.iter().filter_map(|host| host.look(|node| status(node.services()))).collect();
         let retired = |of: &Host, hosts: &[Host]| {
             hosts.iter().any(|host| {
                 let standing = host
@@ -144,16 +159,26 @@ impl Changes {
                 standing == Some(Standing::Retired)
             })
         };
-        let gone: Vec<_> =
+        let removed: Vec<_> =
             hosts.iter().filter(|host| retired(host, hosts)).map(|host| host.id).collect();
-        hosts.retain(|host| !gone.contains(&host.id));
+        let is_over = |host: &Host| !host.is_up() && !is_needed(host.id, &views);
+        hosts.retain(|host| !removed.contains(&host.id) || !is_over(host));
+        let is_removed = |host: &Host| removed.contains(&host.id);
         if self.is_pending() {
-            return Ok(());
+            return Ok(false);
         }
-        for host in hosts.iter_mut().filter(|host| host.is_scrapped) {
+        for host in hosts.iter_mut().filter(|host| host.is_scrapped && !is_removed(host)) {
             host.is_scrapped = false;
             host.start()?;
         }
-        Ok(())
+        Ok(!hosts.iter().any(is_removed))
     }
+}
+
+/// Whether a broker votes in a group, in the eyes of everybody who knows all groups' leaders.
+fn is_needed(id: u64, views: &[ClusterView]) -> bool {
+    let goes_on = |view: &ClusterView| {
+        view.groups.iter().all(|group| !group.replicas.is_empty() && !group.voters.contains(&id))
+    };
+    !views.iter().any(goes_on)
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use aklight_broker::cluster::{Door, Faults, Opened};
 use aklight_broker::config::Limits;
 use aklight_broker::replication::{Peer, PeerHandler};
-use aklight_broker::services::Services;
+use aklight_broker::services::{Ending, Services};
 use aklight_broker::{Addresses, BrokerConfig, Environment, Node, Telemetry};
 use aklight_common::BrokerId;
 use aklight_common::clock::SharedClock;
@@ -266,12 +266,13 @@ impl Host {
                 let (runtime, services) = (running.runtime.handle().clone(), node.services());
                 self.site.gates.open(self.id, running.life, runtime, services.clone());
             }
-            Outcome::Serving(node) if node.services().mending.is_cancelled() => {
-                self.site.trace.note("renews", &[self.id]);
+            Outcome::Serving(node) if node.services().ending.borrow().is_some() => {
+                let ending = *node.services().ending.borrow();
+                self.site.trace.note("ends by itself", &[self.id]);
                 drop(outcome);
                 self.end();
-                // As the daemon does: it starts itself anew.
-                self.again_at_us = Some(now_us);
+                // As the daemon does: it starts itself anew, unless it was removed.
+                self.again_at_us = (ending == Some(Ending::Renew)).then_some(now_us);
             }
             Outcome::Failed(why) => {
                 self.site.trace.tell(format_args!("broker {} does not start: {why}", self.id));

@@ -70,6 +70,7 @@ fn run_one(seed: u64, args: &Args) -> anyhow::Result<ExitCode> {
             .with_writer(std::io::stderr)
             .with_max_level(tracing::Level::DEBUG)
             .without_time()
+            .with_ansi(false)
             .init();
     }
     std::thread::spawn(|| {

@@ -145,6 +145,7 @@ impl Nemesis {
         site.trace.tell(format_args!("TROUBLE {kind:?}"));
         self.troubles.all += 1;
         let until_us = now_us + self.dice.between(100_000, 8_000_000);
+        let frail = self.likes.contains(&Kind::Damage).then_some(self.unlucky);
         match kind {
             Kind::Isolate | Kind::OneWay | Kind::Split | Kind::CutLink => {
                 self.troubles.partitions += 1;
@@ -176,10 +177,10 @@ impl Nemesis {
                     host.reset_clients();
                 }
             }
-            Kind::MoveLeader => self.changes.ask(Change::Move, hosts),
-            Kind::AddBroker => self.changes.ask(Change::Add, hosts),
-            Kind::RemoveBroker => self.changes.ask(Change::Remove, hosts),
-            Kind::ReplaceBroker => self.changes.ask(Change::Replace, hosts),
+            Kind::MoveLeader => self.changes.ask(Change::Move, frail, hosts),
+            Kind::AddBroker => self.changes.ask(Change::Add, frail, hosts),
+            Kind::RemoveBroker => self.changes.ask(Change::Remove, frail, hosts),
+            Kind::ReplaceBroker => self.changes.ask(Change::Replace, frail, hosts),
         }
         Ok(())
     }
@@ -324,6 +325,9 @@ impl Nemesis {
 
     fn damage(&mut self, hosts: &mut [Host], now_us: u64) {
         let Some(host) = hosts.iter_mut().find(|host| host.id == self.unlucky) else { return };
+        if host.is_scrapped {
+            return;
+        }
         host.crash(Down::Kill);
         host.damage(&mut self.dice);
         self.troubles.damages += 1;

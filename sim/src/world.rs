@@ -129,9 +129,12 @@ impl World {
         self.nemesis.heal(&mut self.hosts, &self.site)?;
         self.teller.observe(&Event::Healed { at_us: self.now_us() });
         let healed_us = self.now_us();
-        while self.now_us() < healed_us + AFTERMATH_US || self.nemesis.changes.is_pending() {
+        let mut is_tidy = false;
+        while self.now_us() < healed_us + AFTERMATH_US
+            || (!is_tidy && self.now_us() < healed_us + SETTLE_US_MAX)
+        {
             self.nemesis.changes.step(&self.site, &mut self.hosts)?;
-            self.nemesis.changes.tidy(&mut self.hosts)?;
+            is_tidy = self.nemesis.changes.tidy(&mut self.hosts)?;
             self.tick()?;
         }
         stage.send_replace(Stage::Drain);

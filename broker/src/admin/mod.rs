@@ -134,7 +134,8 @@ fn starting() -> Response {
 async fn ready(State(admin): State<Admin>) -> Response {
     let Some(services) = admin.started.get() else { return starting() };
     if services.sessions.metadata().standing(services.broker, "") == Standing::Retired {
-        let text = "this broker was removed from the cluster: stop it\n";
+        let text =
+            "this broker was removed from the cluster, and ends once no group counts on it\n";
         return (StatusCode::SERVICE_UNAVAILABLE, text).into_response();
     }
     let mut broken: Vec<_> = services

@@ -98,7 +98,7 @@ pub async fn remove(services: &Services, broker: BrokerId) -> Answer {
     }
     retire(services, broker).await?;
     Ok(format!(
-        "broker {broker} is removed and its number is not used again. Stop it if it still runs; its --data-dir is needed no more"
+        "broker {broker} is removed and its number is not used again. If it still runs, it ends by itself; its --data-dir is needed no more"
     ))
 }
 

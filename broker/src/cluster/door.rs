@@ -127,6 +127,13 @@ impl Door {
         })
     }
 
+    /// Whether another broker votes in some group, as far as is known here. Without a word of the
+    /// groups' leaders it may.
+    pub(super) fn counts_on(&self, broker: BrokerId) -> bool {
+        let pulse = self.rooms.read().pulse.clone();
+        pulse.is_none_or(|pulse| pulse.counts_on(broker))
+    }
+
     /// Who is there, for a broker that wants to join.
     pub(super) fn sessions(&self) -> Option<Arc<Sessions>> {
         self.rooms.read().sessions.clone()

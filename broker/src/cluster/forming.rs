@@ -81,7 +81,15 @@ struct HelloAnswer {
     incarnation: String,
     founders: Vec<(u64, String)>,
     standing: Standing,
+    /// Whether the one who asks still votes in a group, as far as is known here.
+    #[serde(default = "yes")]
+    counted_on: bool,
     brokers: Vec<(u64, String)>,
+}
+
+/// A release that does not say is believed to count on everybody: nobody goes too early.
+const fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -133,9 +141,17 @@ impl Joining {
             incarnation: self.incarnation.clone(),
             founders: self.founders.clone(),
             standing,
+            counted_on: door.counts_on(from),
             brokers: brokers.into_iter().map(|(id, info)| (id.0, info.peer)).collect(),
         })
     }
+}
+
+/// What came of asking all the others.
+#[derive(Default)]
+struct Asked {
+    answers: Vec<(BrokerId, HelloAnswer)>,
+    silent: Vec<(BrokerId, PeerError)>,
 }
 
 /// What a broker that joins works with.
@@ -213,7 +229,7 @@ impl Joiner<'_> {
             return Ok(self.alone());
         }
         loop {
-            let answers = self.ask_all(false).await;
+            let Asked { answers, silent } = self.ask_all().await;
             if let Some((from, answer)) = answers.iter().find(|(_, a)| !a.cluster.is_empty()) {
                 if let Some(joined) = self.meet(*from, answer.clone()).await? {
                     return Ok(joined);
@@ -223,7 +239,7 @@ impl Joiner<'_> {
             {
                 return Ok(joined);
             } else if answers.len() + 1 < self.founders.len() {
-                self.tell_missing(&answers);
+                self.tell_missing(&silent);
             }
             if let Some(joined) = self.wait_for_wish().await? {
                 return Ok(joined);
@@ -234,9 +250,8 @@ impl Joiner<'_> {
     /// Whoever was removed while it was away is told so by the others, if they answer. Without their
     /// word it goes on: they would refuse it all the same.
     async fn is_wanted_still(&self, cluster: &str) -> Result<(), JoinError> {
-        let answers = self.ask_all(false).await;
-        let mut answers = answers.iter().filter(|(_, answer)| answer.cluster == cluster);
-        if answers.any(|(_, answer)| answer.standing == Standing::Retired) {
+        let Asked { answers, .. } = self.ask_all().await;
+        if answers.iter().any(|(_, answer)| answer.lets_go(cluster)) {
             let (broker, cluster) = (self.peers.me(), cluster.to_owned());
             return Err(JoinError::Retired { broker, cluster });
         }
@@ -337,14 +352,20 @@ impl Joiner<'_> {
         ask(self.peers, to, &hello).await
     }
 
-    async fn ask_all(&self, join: bool) -> Vec<(BrokerId, HelloAnswer)> {
+    async fn ask_all(&self) -> Asked {
         let others = self.peers.others();
-        let asked = others.iter().map(|peer| async move {
-            let answer = self.ask(peer.id, join).await;
-            answer.inspect_err(|error| tracing::debug!(peer = %peer.id, %error, "no answer")).ok()
-        });
-        let answers = futures_util::future::join_all(asked).await;
-        others.iter().zip(answers).filter_map(|(peer, answer)| Some((peer.id, answer?))).collect()
+        let answers = others.iter().map(|peer| self.ask(peer.id, false));
+        let mut asked = Asked::default();
+        for (peer, answer) in others.iter().zip(futures_util::future::join_all(answers).await) {
+            match answer {
+                Ok(answer) => asked.answers.push((peer.id, answer)),
+                Err(error) => {
+                    tracing::debug!(peer = %peer.id, %error, "no answer");
+                    asked.silent.push((peer.id, error));
+                }
+            }
+        }
+        asked
     }
 
     /// Waits a moment, or until somebody forms the cluster.
@@ -366,14 +387,13 @@ impl Joiner<'_> {
         Ok(Some(Begin::Join))
     }
 
-    fn tell_missing(&mut self, answers: &[(BrokerId, HelloAnswer)]) {
-        let there =
-            |id: u64| id == self.peers.me().0 || answers.iter().any(|(broker, _)| broker.0 == id);
-        let missing: Vec<_> = self
-            .founders
+    fn tell_missing(&mut self, silent: &[(BrokerId, PeerError)]) {
+        let address = |id: &BrokerId| self.founders.iter().find(|(founder, _)| *founder == id.0);
+        let missing: Vec<_> = silent
             .iter()
-            .filter(|(id, _)| !there(*id))
-            .map(|(id, address)| format!("broker {id} at {address}"))
+            .filter_map(|(id, why)| {
+                address(id).map(|(_, address)| format!("broker {id} at {address} ({why})"))
+            })
             .collect();
         self.tell(&format!("waiting for {} to form a new cluster", missing.join(", ")));
     }
@@ -385,6 +405,24 @@ impl Joiner<'_> {
             self.events.warn("join", text);
         }
     }
+}
+
+impl HelloAnswer {
+    /// Whether the one who asked was removed from the cluster, and no group needs it any more to go
+    /// on without it.
+    fn lets_go(&self, cluster: &str) -> bool {
+        self.cluster == cluster && self.standing == Standing::Retired && !self.counted_on
+    }
+}
+
+/// Whether another broker says that this one was removed and is needed no more.
+pub(super) async fn was_let_go(peers: &Peers, incarnation: &str) -> bool {
+    let incarnation = incarnation.to_owned();
+    let hello = Hello { incarnation, founders: Vec::new(), join: false };
+    let others = peers.others();
+    let asked = others.iter().map(|peer| ask(peers, peer.id, &hello));
+    let answers = futures_util::future::join_all(asked).await;
+    answers.into_iter().flatten().any(|answer| answer.lets_go(&peers.cluster()))
 }
 
 /// Who the members of a cluster are that has not begun yet, told by themselves; none while one of

@@ -15,8 +15,9 @@ use std::time::Duration;
 use aklight_common::{BrokerId, RaftIndex};
 use tokio::time::{Instant, sleep};
 
+use super::forming::was_let_go;
 use crate::replication::{Group, GroupId, Peer, Role, View};
-use crate::services::Services;
+use crate::services::{Ending, Services};
 use crate::sessions::{BrokerInfo, MetaCommand, Standing};
 
 /// Most brokers whose word counts in a group: five bear the loss of two, and each more makes every
@@ -107,6 +108,7 @@ impl Keeper {
             services.peers.set_address(*id, &info.peer);
         }
         self.announce(&brokers).await;
+        self.go_if_removed().await;
         for group in groups(&services) {
             self.renew_if_broken(group);
             self.begin_late(group).await;
@@ -120,7 +122,7 @@ impl Keeper {
     /// (a disk that was full when an entry came), and others have what it lacks.
     fn renew_if_broken(&self, group: &Group) {
         let services = &self.services;
-        if services.mending.is_cancelled() {
+        if services.ending.borrow().is_some() {
             return;
         }
         let why = match group.status().failed {
@@ -135,7 +137,30 @@ impl Keeper {
             "renew",
             format!("{id} {why}: starting anew, to mend it from the other brokers"),
         );
-        services.mending.cancel();
+        services.ending.send_replace(Some(Ending::Renew));
+    }
+
+    /// Ends this broker when it was removed and no group needs it to go on without it: it would
+    /// show clients what gets older and older.
+    async fn go_if_removed(&self) {
+        let services = &self.services;
+        let standing =
+            services.sessions.metadata().standing(services.broker, &self.own.incarnation);
+        // The last thing that it learns may not be its removal: then nobody speaks with it any more.
+        let is_alone = || services.peers.others().iter().all(|p| !services.pulse.is_alive(p.id));
+        let is_suspected = standing == Standing::Retired || is_alone();
+        if !is_suspected
+            || services.peers.others().is_empty()
+            || services.ending.borrow().is_some()
+            || !was_let_go(&services.peers, &self.own.incarnation).await
+        {
+            return;
+        }
+        services.events.error(
+            "removed",
+            "this broker was removed from its cluster and nobody counts on it any more: it ends",
+        );
+        services.ending.send_replace(Some(Ending::Removed));
     }
 
     /// Begins a group that nobody has begun: the founder whose turn it was may be gone for good.

@@ -170,6 +170,14 @@ impl Pulse {
         newest_leader(own.unwrap_or_default(), told.filter(|told| told.group == id.number()))
     }
 
+    /// Whether a broker votes in some group; in one that nobody is known to lead it may.
+    #[must_use]
+    pub fn counts_on(&self, broker: BrokerId) -> bool {
+        let groups = self.own().groups.into_iter().map(|own| own.group);
+        let mut told = groups.map(|group| self.group(GroupId::from_number(group)));
+        told.any(|group| !group.leads || group.voters.contains(&broker.0))
+    }
+
     /// Asks the others until the broker ends.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let beats = async {

@@ -36,6 +36,8 @@ pub struct Live {
     patterns: Vec<Pattern>,
     // The lowest `next` of any subscription, by partition: where the walk goes on.
     walk: Vec<Offset>,
+    // Behind the last offset that this connection was ever walked over, by partition.
+    seen: Vec<Offset>,
 }
 
 /// What a round of pushing came to.
@@ -62,13 +64,19 @@ impl Live {
         self.patterns.len()
     }
 
-    /// Up to where every subscription was sent what matches in a partition; `None` without one.
-    #[must_use]
-    pub fn sent_up_to(&self, partition: PartitionId) -> Option<Offset> {
+    /// Where a consumer stands that acknowledges an offset of a partition: behind it, but never
+    /// ahead of what a second pattern is still owed. An offset that this connection has not come to
+    /// yet was sent over an earlier one; with a single pattern nothing before it is owed any more,
+    /// and it is not sent again.
+    pub fn acknowledge(&mut self, partition: PartitionId, offset: Offset) -> Offset {
+        let (at, next) = (partition.0 as usize, offset.next());
         if self.is_empty() {
-            return None;
+            return next;
         }
-        self.walk.get(partition.0 as usize).copied()
+        if self.patterns.len() == 1 && next > self.seen[at] {
+            self.reach(at, next);
+        }
+        next.min(self.walk[at])
     }
 
     /// Adds a pattern from these offsets on. One that is there already keeps its place.
@@ -78,6 +86,7 @@ impl Live {
         }
         if self.patterns.is_empty() {
             self.walk.clone_from(&start);
+            self.seen.resize(start.len(), Offset(0));
         }
         for (walk, start) in self.walk.iter_mut().zip(&start) {
             *walk = (*walk).min(*start);
@@ -161,6 +170,7 @@ impl Live {
 
     fn reach(&mut self, at: usize, reached: Offset) {
         self.walk[at] = reached;
+        self.seen[at] = self.seen[at].max(reached);
         for pattern in &self.patterns {
             if let Some(place) = self.places.get_mut(pattern) {
                 place.next[at] = place.next[at].max(reached);

@@ -354,9 +354,7 @@ impl Answers {
         }
         // A consumer that is not persistent has nothing that outlives its connection.
         if consumer.persistent {
-            // It cannot have processed what it was not sent yet: a second pattern's older records.
-            let sent = self.live.sent_up_to(partition).unwrap_or(end);
-            let next = offset.next().min(sent);
+            let next = self.live.acknowledge(partition, offset);
             self.acknowledged = self.services.sessions.acknowledge(&consumer.id, partition, next);
         }
         Ok(())

@@ -4,12 +4,13 @@
 //! nothing that lasts. A connection's two tasks end together: when the client leaves, the answers
 //! that are due are still written; when the answers cannot be written, the client is not read on.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aklight_common::wire::{ErrorCode, Reply};
+use aklight_common::wire::{ErrorCode, Reply, WireError};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -40,6 +41,25 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// A silent connection is asked for a sign of life after so long: a machine that vanished without
 /// a word holds its place for about two minutes.
 const KEEPALIVE: Duration = Duration::from_secs(60);
+
+/// How long clients wait in the kernel's queue for a broker that starts: a usual start takes less.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+
+/// Turns clients away, with the reason, for as long as this is waited for: a broker that waits for
+/// the others of its cluster answers nothing, and a client would not know to go elsewhere.
+pub async fn turn_away(listener: &TcpListener) -> Infallible {
+    tokio::time::sleep(START_PATIENCE).await;
+    let error = ErrorCode::Unavailable.with(
+        "this broker is starting, or waits for the others of its cluster: try another broker, or this one later (/debug/events on its HTTP port says what it waits for)",
+    );
+    loop {
+        match listener.accept().await {
+            // The client may be gone already: then nobody needs the reason.
+            Ok((socket, _)) => drop(say_and_close(socket, error.clone())),
+            Err(_) => tokio::time::sleep(ACCEPT_PAUSE).await,
+        }
+    }
+}
 
 /// Lets clients in until the broker shuts down; then waits until their answers are written.
 pub async fn serve(listener: TcpListener, services: Arc<Services>, connections_max: usize) {
@@ -140,12 +160,17 @@ fn note_end(services: &Services, peer: SocketAddr, error: &io::Error) {
     }
 }
 
-/// Tells a client that there is no room. The line fits into the empty buffer of a new socket, so
-/// this never waits.
+/// Tells a client that there is no room.
 fn refuse(socket: TcpStream, max: usize) -> io::Result<TcpStream> {
     let error = ErrorCode::Busy.with(&format!(
         "this broker has {max} connections, its limit (--max-connections): try again later, or another broker"
     ));
+    say_and_close(socket, error)
+}
+
+/// Says one thing and nothing more. The line fits into the empty buffer of a new socket, so this
+/// never waits.
+fn say_and_close(socket: TcpStream, error: WireError) -> io::Result<TcpStream> {
     let mut line = Vec::new();
     Reply::Err(error).encode(&mut line);
     let socket = socket.into_std()?;

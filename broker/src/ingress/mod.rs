@@ -16,4 +16,4 @@ mod listener;
 mod run;
 
 pub use intake::Reading;
-pub use listener::{converse, serve};
+pub use listener::{converse, serve, turn_away};

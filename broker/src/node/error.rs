@@ -38,6 +38,16 @@ pub enum NodeError {
     /// The metadata cannot be written.
     #[error("the metadata cannot be written: {0}")]
     Metadata(#[from] SessionError),
+    /// It has others, and was not told where.
+    #[error(
+        "broker {broker} shares its cluster with brokers {others}, and without --peers it would hear none of them: start it with --peers ID@HOST:PORT,… of them all, itself too"
+    )]
+    NoPeers {
+        /// This broker.
+        broker: u64,
+        /// Who else votes.
+        others: String,
+    },
     /// The cluster has another number of partitions.
     #[error(
         "this cluster was created with {stored} partitions and --partitions says {given}: leave the flag away, or create a new cluster in another --data-dir"
