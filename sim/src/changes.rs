@@ -144,12 +144,12 @@ impl Changes {
     }
 
     /// Takes away machines whose brokers were removed, once they have ended and no group needs them
-    /// any more, and brings those back that were to be replaced and are not. Whether everybody who
-    /// stays is known.
+    /// any more, and brings those back that were to be replaced and are not. Says what is still
+    /// waited for.
     ///
     /// # Errors
     /// When a machine cannot be switched on.
-    pub fn tidy(&self, hosts: &mut Vec<Host>) -> std::io::Result<bool> {
+    pub fn tidy(&self, hosts: &mut Vec<Host>) -> std::io::Result<Option<String>> {
         let views: Vec<_> =
             hosts.iter().filter_map(|host| host.look(|node| status(node.services()))).collect();
         let retired = |of: &Host, hosts: &[Host]| {
@@ -165,13 +165,15 @@ impl Changes {
         hosts.retain(|host| !removed.contains(&host.id) || !is_over(host));
         let is_removed = |host: &Host| removed.contains(&host.id);
         if self.is_pending() {
-            return Ok(false);
+            return Ok(Some("answers to changes that were asked for".to_owned()));
         }
         for host in hosts.iter_mut().filter(|host| host.is_scrapped && !is_removed(host)) {
             host.is_scrapped = false;
             host.start()?;
         }
-        Ok(!hosts.iter().any(is_removed))
+        let staying = hosts.iter().find(|host| is_removed(host));
+        Ok(staying
+            .map(|host| format!("broker {}, which was removed, to be needed no more", host.id)))
     }
 }
 

@@ -129,12 +129,12 @@ impl World {
         self.nemesis.heal(&mut self.hosts, &self.site)?;
         self.teller.observe(&Event::Healed { at_us: self.now_us() });
         let healed_us = self.now_us();
-        let mut is_tidy = false;
+        let mut untidy = None;
         while self.now_us() < healed_us + AFTERMATH_US
-            || (!is_tidy && self.now_us() < healed_us + SETTLE_US_MAX)
+            || (untidy.is_some() && self.now_us() < healed_us + SETTLE_US_MAX)
         {
             self.nemesis.changes.step(&self.site, &mut self.hosts)?;
-            is_tidy = self.nemesis.changes.tidy(&mut self.hosts)?;
+            untidy = self.nemesis.changes.tidy(&mut self.hosts)?;
             self.tick()?;
         }
         stage.send_replace(Stage::Drain);
@@ -147,7 +147,7 @@ impl World {
         }
         let mut extra = Vec::new();
         if !auditing.is_finished() {
-            extra.push(format!("it waits for: {}", audit.lock()));
+            extra.push(format!("it waits for: {}", untidy.unwrap_or_else(|| audit.lock().clone())));
         }
         Ok(self.report(extra))
     }

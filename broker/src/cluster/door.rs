@@ -166,16 +166,18 @@ impl Door {
                 format!("broker {} is of cluster {}", self.me, rooms.cluster)
             });
         }
-        let retired = rooms.sessions.as_ref().is_some_and(|sessions| {
-            sessions.metadata().standing(BrokerId(message.from), "") == Standing::Retired
-        });
-        if retired && !may_be_strange {
+        drop(rooms);
+        if self.was_removed(message.from) && !may_be_strange {
             return refuse(format!("broker {} was removed from the cluster", message.from));
         }
         if self.faults.cut_off() && kind != Kind::Fault {
             return Err(PeerError::Unreachable("broken on purpose (aklight fault)".to_owned()));
         }
         Ok((GroupId::from_number(message.group), kind))
+    }
+
+    fn was_removed(&self, broker: u64) -> bool {
+        self.standing(BrokerId(broker), "") == Standing::Retired
     }
 
     fn copy(&self, id: GroupId) -> Result<Copy, PeerError> {
@@ -240,18 +242,21 @@ impl Door {
     }
 
     fn answer_stream(
-        &self,
+        self: &Arc<Self>,
         first: &Envelope,
         messages: BoxStream<'static, Envelope>,
     ) -> Result<Answers, PeerError> {
         let (id, kind) = self.open(first)?;
         let same = Envelope { body: Bytes::new(), ..first.clone() };
-        let faults = self.faults.clone();
-        // Every message of a stream is looked at: one that is about something else ends it.
+        let door = self.clone();
+        // Every message of a stream is looked at: one that is about something else ends it, and so
+        // does the removal of its sender, which would go on leading otherwise.
         let bodies = messages
             .scan((), move |(), message| {
                 let is_same = Envelope { body: Bytes::new(), ..message.clone() } == same;
-                std::future::ready((is_same && !faults.cut_off()).then_some(message.body))
+                let is_welcome =
+                    is_same && !door.faults.cut_off() && !door.was_removed(message.from);
+                std::future::ready(is_welcome.then_some(message.body))
             })
             .boxed();
         match (kind, id) {

@@ -27,6 +27,14 @@ const ANSWER_WAIT: Duration = Duration::from_secs(10);
 /// Pause between two rounds of asking.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// Bytes of entries that are fetched before they are written: each writing reads the whole log and
+/// writes every damaged segment anew, so many holes are filled at once.
+const FETCH_BYTES: usize = 32 << 20;
+
+/// Most holes that are filled at once, for the same reason: of a disk with thousands of bad places
+/// some are mended soon.
+const HOLES_MAX: usize = 1000;
+
 /// How often a broker that cannot mend says what it waits for.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
@@ -47,23 +55,28 @@ impl Mender<'_> {
     /// When this broker's own disk refuses.
     pub async fn mend(&self, id: GroupId, dir: &Path) -> Result<(), MendError> {
         let mut told_at: Option<Instant> = None;
-        // Reads the whole log: once, and again after each hole that was filled, however often the
+        let mut holes_max = HOLES_MAX;
+        // Reads the whole log: once, and again after holes that were filled, however often the
         // others have to be asked.
         let mut lacking = self.write(dir, Vec::new()).await?;
         while !lacking.left.is_empty() {
-            let why = match self.fetch(id, &lacking).await {
-                Ok((from, batches)) => {
-                    let entries = batches.len();
-                    match self.write(dir, batches).await {
+            let why = match self.fetch(id, &lacking, holes_max).await {
+                Ok(fetched) => {
+                    let batches = fetched.iter().flat_map(|filling| filling.batches.clone());
+                    match self.write(dir, batches.collect()).await {
                         Ok(done) => {
-                            self.tell_mended(id, from, entries, &done);
+                            self.tell_mended(id, &fetched, &done);
                             lacking = self.write(dir, Vec::new()).await?;
                             continue;
                         }
                         Err(error @ (MendError::Open(_) | MendError::Io { .. })) => {
                             return Err(error);
                         }
-                        Err(error) => error.to_string(),
+                        Err(error) => {
+                            // What does not fit into one hole must not keep the others open.
+                            holes_max = 1;
+                            error.to_string()
+                        }
                     }
                 }
                 Err(why) => why,
@@ -94,22 +107,36 @@ impl Mender<'_> {
         })
     }
 
-    /// The entries of the first hole, from whoever has all of them.
+    /// The entries of the first holes, each from whoever has all of them.
     async fn fetch(
         &self,
         id: GroupId,
         lacking: &MendReport,
-    ) -> Result<(BrokerId, Vec<Batch>), String> {
-        let Some(hole) = lacking.left.first() else { return Err("nothing is lost".to_owned()) };
-        let lost_end = lacking.lost_end.filter(|lost| lost.from_index == hole.from_index);
+        holes_max: usize,
+    ) -> Result<Vec<Filling>, String> {
+        let (mut fetched, mut bytes) = (Vec::new(), 0);
         let mut why = "no other broker is known".to_owned();
-        for peer in self.peers.others() {
-            match self.fetch_from(peer.id, id, hole, lost_end).await {
-                Ok(batches) => return Ok((peer.id, batches)),
-                Err(error) => why = format!("broker {} {error}", peer.id),
+        for hole in &lacking.left {
+            if bytes >= FETCH_BYTES || fetched.len() >= holes_max {
+                break;
             }
+            let lost_end = lacking.lost_end.filter(|lost| lost.from_index == hole.from_index);
+            let mut filling = None;
+            for peer in self.peers.others() {
+                match self.fetch_from(peer.id, id, hole, lost_end).await {
+                    Ok(batches) => {
+                        filling = Some(Filling { hole: hole.clone(), from: peer.id, batches });
+                        break;
+                    }
+                    Err(error) => why = format!("broker {} {error}", peer.id),
+                }
+            }
+            // Nobody has it now: the next would make everybody wait as long again.
+            let Some(filling) = filling else { break };
+            bytes += filling.batches.iter().map(|batch| batch.body.len()).sum::<usize>();
+            fetched.push(filling);
         }
-        Err(why)
+        if fetched.is_empty() { Err(why) } else { Ok(fetched) }
     }
 
     async fn fetch_from(
@@ -142,20 +169,32 @@ impl Mender<'_> {
         }
     }
 
-    fn tell_mended(&self, id: GroupId, from: BrokerId, entries: usize, done: &MendReport) {
+    fn tell_mended(&self, id: GroupId, fetched: &[Filling], done: &MendReport) {
         for hole in &done.mended {
+            let Some(filling) = fetched.iter().find(|filling| filling.hole == *hole) else {
+                continue;
+            };
             self.events.info(
                 "mend",
                 format!(
-                    "{id}: {} is whole again: offsets {} to {} (the last not included), {entries} entries from broker {from}; the damaged bytes are kept in {}",
+                    "{id}: {} is whole again: offsets {} to {} (the last not included), {} entries from broker {}; the damaged bytes are kept in {}",
                     hole.segment.display(),
                     hole.from,
                     hole.resume,
+                    filling.batches.len(),
+                    filling.from,
                     hole.file.display(),
                 ),
             );
         }
     }
+}
+
+/// What fills a hole, and who gave it.
+struct Filling {
+    hole: Damage,
+    from: BrokerId,
+    batches: Vec<Batch>,
 }
 
 /// Whether a log that ends with these entries is at least as up to date, in Raft's sense, as the
