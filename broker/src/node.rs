@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cluster::{self, Door, FaultyTransport, Mender, Pulse};
+use crate::cluster::{self, Door, FaultyTransport, JoinError, Mender, Pulse};
 use crate::config::{BrokerConfig, PARTITIONS_DEFAULT};
 use crate::data_dir::DataDir;
 use crate::events::Events;
@@ -378,6 +378,12 @@ impl Foundation<'_> {
             }
             waited += 1;
             if waited % TELL_EVERY == 0 {
+                // Removed before it ever got the metadata, it would wait for ever.
+                let incarnation = &self.data_dir.identity().incarnation;
+                if cluster::was_let_go(self.peers, incarnation).await {
+                    let (broker, cluster) = (self.config.broker, self.peers.cluster());
+                    return Err(JoinError::Retired { broker, cluster }.into());
+                }
                 self.events.warn("join", "waiting for the cluster's metadata: is a majority up?");
             }
             sleep(PAUSE).await;

@@ -416,7 +416,7 @@ impl HelloAnswer {
 }
 
 /// Whether another broker says that this one was removed and is needed no more.
-pub(super) async fn was_let_go(peers: &Peers, incarnation: &str) -> bool {
+pub async fn was_let_go(peers: &Peers, incarnation: &str) -> bool {
     let incarnation = incarnation.to_owned();
     let hello = Hello { incarnation, founders: Vec::new(), join: false };
     let others = peers.others();

@@ -31,7 +31,7 @@ mod view;
 pub use control::ControlError;
 pub use door::{Door, Opened};
 pub use faults::{Fault, Faults, FaultyTransport, SLOW_MS_MAX};
-pub use forming::{JoinError, draw, founders, join};
+pub use forming::{JoinError, draw, founders, join, was_let_go};
 pub use keeper::{VOTERS_MAX, keep};
 pub use mend::Mender;
 pub use pulse::{BrokerStatus, GroupStatus, Pulse, Seen};
