@@ -7,6 +7,7 @@
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use aklight_common::clock::SharedClock;
 use aklight_log::disk::{Disk, DiskFile, DiskLock, MemoryDisk};
@@ -112,7 +113,8 @@ impl SimDisk {
     }
 
     fn file(&self, path: &Path, under: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(SimFile { disk: self.clone(), path: path.to_owned(), under })
+        let (disk, path) = (self.clone(), path.to_owned());
+        Arc::new(SimFile { disk, path, under, owes_sync: AtomicBool::new(false) })
     }
 }
 
@@ -162,16 +164,24 @@ struct SimFile {
     disk: SimDisk,
     path: PathBuf,
     under: Arc<dyn DiskFile>,
+    /// The last sync was said to be done, and is done before the next write.
+    owes_sync: AtomicBool,
 }
 
 impl SimFile {
-    /// Whether this file's syncs are lies.
-    fn lies(&self) -> bool {
+    fn is(&self, wanted: &str) -> bool {
+        self.path.file_name().is_some_and(|name| name == wanted)
+    }
+
+    /// Whether a sync of this file is said to be done and never is.
+    fn forgets(&self) -> bool {
+        self.disk.plants.forgotten_vote && self.is("vote")
+    }
+
+    /// Whether a sync of this file is said to be done before it is.
+    fn is_early(&self) -> bool {
         let is_segment = self.path.extension().is_some_and(|extension| extension == "log");
-        let is = |wanted: &str| self.path.file_name().is_some_and(|name| name == wanted);
-        let plants = &self.disk.plants;
-        (plants.early_sync && (is_segment || is("committed")))
-            || (plants.forgotten_vote && is("vote"))
+        self.disk.plants.early_sync && (is_segment || self.is("committed"))
     }
 }
 
@@ -187,12 +197,18 @@ impl DiskFile for SimFile {
     fn write_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
         let digest = parts.iter().fold(0, |digest, part| crc32c::crc32c_append(digest, part));
         self.disk.note("write", &self.path, [at, u64::from(digest)]);
+        if self.owes_sync.swap(false, Ordering::Relaxed) {
+            self.under.sync()?;
+        }
         self.under.write_at(parts, at)
     }
 
     fn sync(&self) -> io::Result<()> {
         self.disk.note("sync", &self.path, [0; 2]);
-        if self.lies() { Ok(()) } else { self.under.sync() }
+        if self.is_early() {
+            self.owes_sync.store(true, Ordering::Relaxed);
+        }
+        if self.is_early() || self.forgets() { Ok(()) } else { self.under.sync() }
     }
 
     fn set_size(&self, bytes: u64) -> io::Result<()> {

@@ -12,8 +12,8 @@ use aklight_oracle::Rule;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Plants {
     /// The disk says that the log's segments are synced, and the note of what was acknowledged, and
-    /// has not even begun: ACK before sync. (Where the note is honest, the broker finds the loss by
-    /// itself and does not go on.)
+    /// begins only when the next write comes: ACK before sync. (Where the note is honest, the broker
+    /// finds the loss by itself and does not go on.)
     pub early_sync: bool,
     /// The disk forgets the vote at a crash: a broker votes twice in one term.
     pub forgotten_vote: bool,
@@ -64,9 +64,7 @@ impl Plant {
     #[must_use]
     pub const fn breaks(self) -> &'static [Rule] {
         match self {
-            // Mostly the broker finds out that it lost what it had acknowledged, and refuses to go
-            // on: then nothing gets well.
-            Self::EarlySync => &[Rule::Durable, Rule::Unchanging, Rule::Settles],
+            Self::EarlySync => &[Rule::Durable, Rule::Unchanging],
             Self::ForgottenVote => &[Rule::Leaders],
             Self::RestoredBackup => &[Rule::Durable, Rule::Unchanging, Rule::Leaders],
             Self::SwappedMessages => &[Rule::Unchanging, Rule::KeyOrder],
