@@ -20,6 +20,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::admin;
 use crate::cluster::{Door, Faults, Opened};
@@ -119,10 +120,12 @@ impl Broker {
         let connections_max = config.limits.connections_max;
         let (id, folder) = (config.broker, config.data_dir.display().to_string());
         let segments = segments_max(&config);
-        let node = tokio::select! {
-            node = Node::start(config, addresses, environment, door, telemetry) => node?,
-            never = ingress::turn_away(&listener) => match never {},
-        };
+        let listener = Arc::new(listener);
+        // A task of its own: reading a long log keeps this one busy.
+        let turning_away =
+            AbortOnDropHandle::new(tokio::spawn(ingress::turn_away(listener.clone())));
+        let node = Node::start(config, addresses, environment, door, telemetry).await?;
+        drop(turning_away);
         let partitions = node.services().partitions.len();
         let others = OTHER_FILES + admin::CONNECTIONS_MAX as u64 + segments * partitions as u64;
         let connections_max = allow_files(connections_max, others, &events);

@@ -87,6 +87,10 @@ pub struct Identity {
     /// The brokers that the cluster was formed of, when this folder was there: id and address.
     #[serde(default)]
     pub founders: Vec<(u64, String)>,
+    /// The other brokers of the cluster as they were last known, id and address: a folder that shares
+    /// its records with others must not be taken for one that is alone, whatever `--peers` says.
+    #[serde(default)]
+    pub others: Vec<(u64, String)>,
     /// Whether the log of every partition has been here: one that is missing later was lost.
     #[serde(default)]
     pub is_complete: bool,
@@ -122,6 +126,7 @@ impl DataDir {
             incarnation: incarnation.clone(),
             cluster: String::new(),
             founders: Vec::new(),
+            others: Vec::new(),
             is_complete: false,
         };
         let (identity, is_new) = match read(&*disk, &path) {
@@ -171,6 +176,17 @@ impl DataDir {
     ) -> Result<(), DataDirError> {
         let cluster = cluster.to_owned();
         self.keep(Identity { cluster, founders, ..self.identity.clone() })
+    }
+
+    /// Notes who else is of the cluster, if that is news.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_others(&mut self, others: Vec<(u64, String)>) -> Result<(), DataDirError> {
+        if self.identity.others == others {
+            return Ok(());
+        }
+        self.keep(Identity { others, ..self.identity.clone() })
     }
 
     /// Notes that the log of every partition is here from now on.

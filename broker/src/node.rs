@@ -8,6 +8,7 @@
 
 mod error;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use aklight_common::clock::SharedClock;
 use aklight_common::{BrokerId, PartitionId};
 use aklight_log::{Disk, Log, LogOptions, OpenError, OpenReport};
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -23,7 +25,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::cluster::{self, Door, FaultyTransport, JoinError, Mender, Pulse};
 use crate::config::{BrokerConfig, PARTITIONS_DEFAULT};
-use crate::data_dir::DataDir;
+use crate::data_dir::{DataDir, Identity};
 use crate::events::Events;
 use crate::partition::{Partition, PartitionParts, Partitions, RecordMachine, retention};
 use crate::replication::{
@@ -79,7 +81,7 @@ pub struct Node {
     actors: TaskTracker,
     stop_committing: CancellationToken,
     stop_actors: CancellationToken,
-    _data_dir: DataDir,
+    _data_dir: Arc<Mutex<DataDir>>,
 }
 
 /// What groups are built from.
@@ -118,7 +120,10 @@ impl Node {
         let mut data_dir = DataDir::open(disk, &config.data_dir, config.broker, cluster::draw())?;
         let transport = Arc::new(FaultyTransport::new(transport, door.faults().clone()));
         let peers = Arc::new(Peers::new(config.broker, transport));
-        data_dir.expect_unless_new(&data_dir.metadata(), config.peers.len() > 1)?;
+        let known = data_dir.identity().others.iter();
+        known.for_each(|(id, address)| peers.set_address(BrokerId(*id), address));
+        let has_others = config.peers.len() > 1 || !peers.others().is_empty();
+        data_dir.expect_unless_new(&data_dir.metadata(), has_others)?;
         let (metadata, report) = Foundation {
             config: &config,
             data_dir: &data_dir,
@@ -128,8 +133,10 @@ impl Node {
             events: &events,
         }
         .open_metadata()?;
-        let founders = data_dir.identity().founders.iter().map(|(id, _)| BrokerId(*id));
-        expect_peers(&config, founders)?;
+        let Identity { founders, others, .. } = data_dir.identity();
+        let known: BTreeSet<_> =
+            founders.iter().chain(others).map(|(id, _)| BrokerId(*id)).collect();
+        expect_peers(&config, known)?;
         let has_begun = metadata.bounds().last.is_some();
         let begin =
             cluster::join(&door, &mut data_dir, &peers, &config.peers, has_begun, &events).await?;
@@ -200,7 +207,8 @@ impl Node {
         partitions.iter().for_each(|partition| partition.group().may_lead(true));
         door.set_pulse(pulse.clone());
         tokio::spawn(pulse.clone().run(stopping.clone()));
-        tokio::spawn(cluster::keep(services.clone(), own, founders));
+        let data_dir = Arc::new(Mutex::new(data_dir));
+        tokio::spawn(cluster::keep(services.clone(), data_dir.clone(), own, founders));
         tokio::spawn(retention::run(partitions, config.retention, clock, events, stopping));
         let stop_committing = CancellationToken::new();
         let committing = tokio::spawn(sessions.run(stop_committing.clone()));

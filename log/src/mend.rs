@@ -24,6 +24,9 @@
 //! bring the log to where it is at least as up to date, in Raft's sense (term, then entry), as
 //! what was acknowledged: then this broker may vote again.
 //!
+//! **Bytes between two entries** that follow each other are a hole that lacks nothing: they are cut
+//! out, whatever is given.
+//!
 //! Left out: getting the entries, and filling a part of a hole. Entries *behind* a hole that a later
 //! leader replaced are refused ("falls behind"): such a log is better truncated or copied whole.
 
@@ -113,8 +116,8 @@ pub enum MendError {
 }
 
 /// Fills holes of a closed log with entries from elsewhere: for each hole that shall be mended,
-/// all of its entries, in order. See the module's lesson. With no entries it only tells which
-/// holes there are, after reading everything.
+/// all of its entries, in order. See the module's lesson. With no entries it tells which holes
+/// there are, after reading everything.
 ///
 /// # Errors
 /// When the log is open, cannot be read or written, or when the entries do not fit.
@@ -131,14 +134,17 @@ pub fn mend(disk: &dyn Disk, dir: &Path, batches: Vec<Batch>) -> Result<MendRepo
         check_run(hole, &run)?;
         filled.push((hole, run));
     }
+    filled.extend(holes.iter().filter(|hole| hole.lacks_nothing()).map(|hole| (hole, Vec::new())));
+    filled.sort_by_key(|(hole, _)| (hole.damage.from_index, hole.damage.position));
     let work = Mending { disk, dir, found: &found };
     let mut inserts = Vec::new();
     let mut before: Option<&Batch> = None;
     for (hole, run) in &filled {
         // The entry before a hole may be of another one.
-        let before = before.replace(&run[run.len() - 1]).map(|batch| batch.header);
-        let before = before.filter(|header| header.index.next() == hole.damage.from_index);
-        work.check_terms(hole, run, before.map(|header| header.term))?;
+        let before_run = before.map(|batch| batch.header);
+        before = run.last().or(before);
+        let before_run = before_run.filter(|header| header.index.next() == hole.damage.from_index);
+        work.check_terms(hole, run, before_run.map(|header| header.term))?;
         inserts.push(work.place(hole, run)?);
     }
     if !inserts.is_empty() {
@@ -170,6 +176,12 @@ impl Hole {
     fn new(damage: &Damage, found: &Recovered) -> Self {
         let lost = found.report.lost_end.filter(|lost| lost.from_index == damage.from_index);
         Self { damage: damage.clone(), lost }
+    }
+
+    /// Whether the entries around it follow each other: what lies between is no entry.
+    fn lacks_nothing(&self) -> bool {
+        let Damage { from_index, resume_index, bytes, .. } = self.damage;
+        self.lost.is_none() && from_index == resume_index && bytes > 0
     }
 }
 

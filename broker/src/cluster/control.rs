@@ -86,6 +86,11 @@ pub async fn add(services: &Services, broker: BrokerId, peer: &str) -> Answer {
 /// When too few brokers would be left, or no majority answers.
 pub async fn remove(services: &Services, broker: BrokerId) -> Answer {
     look(services).await?;
+    if standing(services, broker) == Standing::Retired {
+        // Asked again, it is waited for again.
+        until_nobody_counts_on(services, broker).await?;
+        return Ok(removed(broker));
+    }
     let info = known(services, broker)?;
     if broker == services.broker {
         return Err(ControlError::Refused(format!(
@@ -94,12 +99,15 @@ pub async fn remove(services: &Services, broker: BrokerId) -> Answer {
     }
     if !info.incarnation.is_empty() {
         survives_without(services, broker).await.map_err(ControlError::Refused)?;
-        move_leaders_away(services, broker).await;
     }
     retire(services, broker).await?;
-    Ok(format!(
+    Ok(removed(broker))
+}
+
+fn removed(broker: BrokerId) -> String {
+    format!(
         "broker {broker} is removed and its number is not used again. If it still runs, it ends by itself; its --data-dir is needed no more"
-    ))
+    )
 }
 
 /// Lets a new broker take the place of one that is lost.
@@ -305,28 +313,15 @@ fn check_new(broker: BrokerId, peer: &str) -> Result<(), ControlError> {
     )))
 }
 
-/// Hands the leads of a broker that is there over, so that its going is no outage. What fails here
-/// is made up for by an election.
-async fn move_leaders_away(services: &Services, broker: BrokerId) {
-    for id in group_ids(services) {
-        let status = services.pulse.group(id);
-        let mut heirs = status.voters.iter().map(|id| BrokerId(*id)).filter(|id| *id != broker);
-        let heir = heirs.find(|heir| services.pulse.is_alive(*heir));
-        if let (Some(leader), Some(heir)) = (status.leader, heir)
-            && leader == broker.0
-        {
-            let moved = ask_to_move(services, id, heir).await;
-            if moved.is_err() || !leads_within(services, id, heir, MOVE_WAIT).await {
-                tracing::warn!(group = %id, %broker, "the lead was not handed over before it goes");
-            }
-        }
-    }
-}
-
-/// Removes a broker and waits until nobody counts on it.
+/// Removes a broker and waits until nobody counts on it: its groups' leaders take its votes away, and
+/// it hands over what it leads itself.
 async fn retire(services: &Services, broker: BrokerId) -> Result<(), ControlError> {
     services.sessions.write(&MetaCommand::Retire { broker: broker.0 }).await?;
     services.events.warn("control", format!("broker {broker} is removed from the cluster"));
+    until_nobody_counts_on(services, broker).await
+}
+
+async fn until_nobody_counts_on(services: &Services, broker: BrokerId) -> Result<(), ControlError> {
     let counted_on = |id: GroupId| {
         let status = services.pulse.group(id);
         status.leader == Some(broker.0)
@@ -340,7 +335,7 @@ async fn retire(services: &Services, broker: BrokerId) -> Result<(), ControlErro
     };
     timeout(DONE_WAIT, gone).await.map_err(|_| {
         ControlError::Unavailable(format!(
-            "broker {broker} is removed, but not all groups go on without it yet: see cluster status; nothing more need be done"
+            "broker {broker} is removed, but not all groups go on without it yet: if it runs, keep it running until it ends by itself, or cluster status shows it in no group; asked again, this waits again"
         ))
     })
 }

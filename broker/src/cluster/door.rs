@@ -1,7 +1,7 @@
 //! Where messages of other brokers come in: every envelope is read here, and nowhere else.
 //!
 //! A message does something only if it is for this broker, of this cluster, of a version that is
-//! understood, about a group that is here, and from nobody who was removed. All else is refused
+//! understood, about a group that is here, and from nobody who was removed from it. All else is refused
 //! with the reason, which shows in the sender's log.
 
 use std::collections::BTreeMap;
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use super::faults::{Fault, Faults};
 use super::forming::Joining;
-use super::pulse::Pulse;
+use super::pulse::{BrokerStatus, Pulse};
 use crate::partition::Partitions;
 use crate::replication::{
     Answers, Envelope, Group, GroupId, Kind, PeerError, PeerHandler, WIRE_VERSION,
@@ -158,6 +158,7 @@ impl Door {
             return refuse(format!("this release knows no message of kind {}", message.kind));
         };
         let rooms = self.rooms.read();
+        let id = GroupId::from_number(message.group);
         let may_be_strange = matches!(kind, Kind::Hello | Kind::Form);
         if message.cluster != rooms.cluster && !may_be_strange {
             return refuse(if rooms.cluster.is_empty() {
@@ -167,17 +168,23 @@ impl Door {
             });
         }
         drop(rooms);
-        if self.was_removed(message.from) && !may_be_strange {
+        if !self.hears(message.from, id, kind) {
             return refuse(format!("broker {} was removed from the cluster", message.from));
         }
         if self.faults.cut_off() && kind != Kind::Fault {
             return Err(PeerError::Unreachable("broken on purpose (aklight fault)".to_owned()));
         }
-        Ok((GroupId::from_number(message.group), kind))
+        Ok((id, kind))
     }
 
-    fn was_removed(&self, broker: u64) -> bool {
-        self.standing(BrokerId(broker), "") == Standing::Retired
+    /// Whether a broker is heard in a group. One that was removed is, as long as its vote counts there:
+    /// of two voters the other could be elected against it by nobody. And it may ask who it is, and
+    /// how others are.
+    fn hears(&self, from: u64, id: GroupId, kind: Kind) -> bool {
+        let from = BrokerId(from);
+        matches!(kind, Kind::Hello | Kind::Form | Kind::Status)
+            || self.standing(from, "") != Standing::Retired
+            || self.group(id).is_ok_and(|group| group.voters().contains(&from))
     }
 
     fn copy(&self, id: GroupId) -> Result<Copy, PeerError> {
@@ -230,7 +237,8 @@ impl Door {
                 let pulse = self.rooms.read().pulse.clone();
                 let pulse = pulse
                     .ok_or_else(|| PeerError::Refused("this broker is starting".to_owned()))?;
-                to_json(&pulse.own())
+                let removed = self.standing(BrokerId(message.from), "") == Standing::Retired;
+                to_json(&BrokerStatus { removed, ..pulse.own() })
             }
             Kind::MoveLeader => {
                 let MoveLeader { to } = from_json(&message.body)?;
@@ -250,12 +258,12 @@ impl Door {
         let same = Envelope { body: Bytes::new(), ..first.clone() };
         let door = self.clone();
         // Every message of a stream is looked at: one that is about something else ends it, and so
-        // does the removal of its sender, which would go on leading otherwise.
+        // does its sender's removal, once the group goes on without it.
         let bodies = messages
             .scan((), move |(), message| {
                 let is_same = Envelope { body: Bytes::new(), ..message.clone() } == same;
                 let is_welcome =
-                    is_same && !door.faults.cut_off() && !door.was_removed(message.from);
+                    is_same && !door.faults.cut_off() && door.hears(message.from, id, kind);
                 std::future::ready(is_welcome.then_some(message.body))
             })
             .boxed();

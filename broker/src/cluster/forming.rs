@@ -141,7 +141,7 @@ impl Joining {
             incarnation: self.incarnation.clone(),
             founders: self.founders.clone(),
             standing,
-            counted_on: door.counts_on(from),
+            counted_on: standing != Standing::Retired || door.counts_on(from),
             brokers: brokers.into_iter().map(|(id, info)| (id.0, info.peer)).collect(),
         })
     }
@@ -219,7 +219,7 @@ impl Joiner<'_> {
                     self.found(identity.founders).await
                 }
                 // A cluster of one whose metadata was set aside: it begins anew.
-                None if !has_begun && self.founders.len() <= 1 => self.alone(),
+                None if !has_begun && self.peers.others().is_empty() => self.alone(),
                 _ => Begin::Join,
             });
         }

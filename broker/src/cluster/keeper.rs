@@ -13,9 +13,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_common::{BrokerId, RaftIndex};
+use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::forming::was_let_go;
+use crate::data_dir::DataDir;
 use crate::replication::{Group, GroupId, Peer, Role, View};
 use crate::services::{Ending, Services};
 use crate::sessions::{BrokerInfo, MetaCommand, Standing};
@@ -45,7 +47,12 @@ const BEHIND_MAX: u64 = 64;
 
 /// Keeps things where they should be until the broker ends; `own` is what this broker says of
 /// itself, `founders` who formed the cluster, if it was among them.
-pub async fn keep(services: Arc<Services>, own: BrokerInfo, founders: Vec<Peer>) {
+pub async fn keep(
+    services: Arc<Services>,
+    data_dir: Arc<Mutex<DataDir>>,
+    own: BrokerInfo,
+    founders: Vec<Peer>,
+) {
     let stopping = services.stopping.clone();
     for group in groups(&services) {
         tokio::spawn(
@@ -55,7 +62,8 @@ pub async fn keep(services: Arc<Services>, own: BrokerInfo, founders: Vec<Peer>)
         );
     }
     let started = Instant::now();
-    let mut keeper = Keeper { services, own, founders, started, moved: BTreeMap::new() };
+    let moved = BTreeMap::new();
+    let mut keeper = Keeper { services, data_dir, own, founders, started, moved };
     let rounds = async {
         loop {
             keeper.round().await;
@@ -93,6 +101,7 @@ async fn tell_leaders(services: Arc<Services>, group: Group) {
 
 struct Keeper {
     services: Arc<Services>,
+    data_dir: Arc<Mutex<DataDir>>,
     own: BrokerInfo,
     founders: Vec<Peer>,
     started: Instant,
@@ -107,13 +116,20 @@ impl Keeper {
         for (id, info) in brokers.iter().filter(|(_, info)| !info.peer.is_empty()) {
             services.peers.set_address(*id, &info.peer);
         }
-        self.announce(&brokers).await;
-        self.go_if_removed().await;
+        let standing =
+            services.sessions.metadata().standing(services.broker, &self.own.incarnation);
+        let is_removed = standing == Standing::Retired || services.pulse.says_removed();
+        if is_removed {
+            self.go_if_needed_no_more().await;
+        } else {
+            self.note_others(&brokers);
+            self.announce(&brokers, standing).await;
+        }
         for group in groups(&services) {
             self.renew_if_broken(group);
             self.begin_late(group).await;
             if matches!(group.role(), Role::Leads(_)) {
-                self.step(group, &brokers).await;
+                self.step(group, &brokers, is_removed).await;
             }
         }
     }
@@ -140,18 +156,11 @@ impl Keeper {
         services.ending.send_replace(Some(Ending::Renew));
     }
 
-    /// Ends this broker when it was removed and no group needs it to go on without it: it would
-    /// show clients what gets older and older.
-    async fn go_if_removed(&self) {
+    /// Ends this broker, which was removed, when no group needs it to go on without it: it would show
+    /// clients what gets older and older.
+    async fn go_if_needed_no_more(&self) {
         let services = &self.services;
-        let standing =
-            services.sessions.metadata().standing(services.broker, &self.own.incarnation);
-        // The last thing that it learns may not be its removal: then nobody speaks with it any more.
-        let is_alone = || services.peers.others().iter().all(|p| !services.pulse.is_alive(p.id));
-        let is_suspected = standing == Standing::Retired || is_alone();
-        if !is_suspected
-            || services.peers.others().is_empty()
-            || services.ending.borrow().is_some()
+        if services.ending.borrow().is_some()
             || !was_let_go(&services.peers, &self.own.incarnation).await
         {
             return;
@@ -174,12 +183,25 @@ impl Keeper {
         }
     }
 
+    /// Keeps beside the logs who else is of the cluster.
+    fn note_others(&self, brokers: &BTreeMap<BrokerId, BrokerInfo>) {
+        if brokers.is_empty() {
+            // The cluster has not begun.
+            return;
+        }
+        let joined = |info: &BrokerInfo| !info.incarnation.is_empty() && !info.peer.is_empty();
+        let others =
+            brokers.iter().filter(|(id, info)| **id != self.services.broker && joined(info));
+        let others = others.map(|(id, info)| (id.0, info.peer.clone())).collect();
+        if let Err(error) = self.data_dir.lock().set_others(others) {
+            tracing::warn!(%error, "who else is of the cluster is not noted");
+        }
+    }
+
     /// Says where this broker is, when the others know something else.
-    async fn announce(&self, brokers: &BTreeMap<BrokerId, BrokerInfo>) {
+    async fn announce(&self, brokers: &BTreeMap<BrokerId, BrokerInfo>, standing: Standing) {
         let me = self.services.broker;
-        let metadata = self.services.sessions.metadata();
         let is_known = brokers.get(&me) == Some(&self.own);
-        let standing = metadata.standing(me, &self.own.incarnation);
         let may = matches!(standing, Standing::Member | Standing::Expected)
             || (brokers.is_empty() && standing == Standing::Unknown);
         if is_known || !may {
@@ -192,15 +214,22 @@ impl Keeper {
     }
 
     /// Takes the next step that is due in a group that this broker leads.
-    async fn step(&mut self, group: &Group, brokers: &BTreeMap<BrokerId, BrokerInfo>) {
+    async fn step(
+        &mut self,
+        group: &Group,
+        brokers: &BTreeMap<BrokerId, BrokerInfo>,
+        is_removed: bool,
+    ) {
         let view = group.view();
         let joined =
             |(id, info): (&BrokerId, &BrokerInfo)| (!info.incarnation.is_empty()).then_some(*id);
         let wanted: BTreeSet<_> = brokers.iter().filter_map(joined).collect();
-        if !wanted.contains(&self.services.broker) && !self.may_go(&wanted) {
-            return;
-        }
-        let step = next_step(self.services.broker, &view, &wanted);
+        let step = match (is_removed, wanted.contains(&self.services.broker)) {
+            // What else it knows of the cluster may be old.
+            (true, _) => Step::HandOver,
+            (false, true) => next_step(&view, &wanted),
+            (false, false) => return,
+        };
         let id = group.id();
         let done = match &step {
             Step::None => return self.lead_or_move(group, &view).await,
@@ -240,13 +269,6 @@ impl Keeper {
             self.moved.insert(id, now);
         }
         !moved
-    }
-
-    /// Whether the metadata is known well enough to take this broker out of its own groups.
-    fn may_go(&self, wanted: &BTreeSet<BrokerId>) -> bool {
-        let metadata = self.services.sessions.metadata();
-        let standing = metadata.standing(self.services.broker, &self.own.incarnation);
-        standing == Standing::Retired && !wanted.is_empty()
     }
 
     /// Hands the lead to the broker that shall have it, once that one is ready for it.
@@ -298,7 +320,7 @@ impl std::fmt::Display for Step {
     }
 }
 
-fn next_step(me: BrokerId, view: &View, wanted: &BTreeSet<BrokerId>) -> Step {
+fn next_step(view: &View, wanted: &BTreeSet<BrokerId>) -> Step {
     if wanted.is_empty() {
         return Step::None;
     }
@@ -317,9 +339,6 @@ fn next_step(me: BrokerId, view: &View, wanted: &BTreeSet<BrokerId>) -> Step {
     }
     let staying: BTreeSet<_> = voters.intersection(wanted).copied().collect();
     if !staying.is_empty() && staying.len() < voters.len() {
-        if !wanted.contains(&me) {
-            return Step::HandOver;
-        }
         return Step::Vote(staying);
     }
     let gone: BTreeSet<_> = view.members.learners.difference(wanted).copied().collect();
@@ -388,8 +407,7 @@ mod tests {
 
     #[test]
     fn a_new_broker_learns_then_votes_and_a_removed_one_goes() {
-        let me = BrokerId(1);
-        let step = |view: &View, wanted: &[u64]| next_step(me, view, &ids(wanted));
+        let step = |view: &View, wanted: &[u64]| next_step(view, &ids(wanted));
         assert_eq!(step(&view(&[1, 2, 3], &[], &[]), &[1, 2, 3]), Step::None);
         assert_eq!(step(&view(&[1, 2, 3], &[], &[]), &[1, 2, 3, 4]), Step::Learn(BrokerId(4)));
         let behind = view(&[1, 2, 3], &[4], &[(4, 10)]);
@@ -399,17 +417,16 @@ mod tests {
         // Replaced: 3 is gone, and 4 votes before 3 goes.
         assert_eq!(step(&ready, &[1, 2, 4]), Step::Vote(ids(&[1, 2, 3, 4])));
         assert_eq!(step(&view(&[1, 2, 3, 4], &[], &[]), &[1, 2, 4]), Step::Vote(ids(&[1, 2, 4])));
-        assert_eq!(step(&view(&[1, 2, 3], &[], &[]), &[2, 3]), Step::HandOver);
         assert_eq!(step(&view(&[1, 2], &[3], &[]), &[1, 2]), Step::Forget(ids(&[3])));
     }
 
     #[test]
     fn five_vote_and_further_ones_learn() {
         let full = view(&[1, 2, 3, 4, 5], &[6], &[(6, 1000)]);
-        assert_eq!(next_step(BrokerId(1), &full, &ids(&[1, 2, 3, 4, 5, 6])), Step::None);
+        assert_eq!(next_step(&full, &ids(&[1, 2, 3, 4, 5, 6])), Step::None);
         let gone = ids(&[1, 2, 3, 4, 6]);
         assert_eq!(
-            next_step(BrokerId(1), &full, &gone),
+            next_step(&full, &gone),
             Step::Vote(ids(&[1, 2, 3, 4, 5, 6])),
             "6 votes before 5 goes"
         );

@@ -66,6 +66,7 @@ impl Mender<'_> {
                     match self.write(dir, batches.collect()).await {
                         Ok(done) => {
                             self.tell_mended(id, &fetched, &done);
+                            holes_max = HOLES_MAX;
                             lacking = self.write(dir, Vec::new()).await?;
                             continue;
                         }
@@ -73,7 +74,7 @@ impl Mender<'_> {
                             return Err(error);
                         }
                         Err(error) => {
-                            // What does not fit into one hole must not keep the others open.
+                            // Which of them does not fit is not told: one after the other.
                             holes_max = 1;
                             error.to_string()
                         }

@@ -40,6 +40,9 @@ pub struct BrokerStatus {
     /// Its version.
     #[serde(default)]
     pub version: String,
+    /// Whether the one who asks was removed from the cluster.
+    #[serde(default)]
+    pub removed: bool,
     /// Each of its groups.
     #[serde(default)]
     pub groups: Vec<GroupStatus>,
@@ -74,6 +77,9 @@ pub struct GroupStatus {
     /// Whether who has a say is just being changed.
     #[serde(default)]
     pub changing: bool,
+    /// Whether who has a say is committed.
+    #[serde(default)]
+    pub settled: bool,
     /// From a leader: the last entry that each copy is known to have.
     #[serde(default)]
     pub copies: BTreeMap<u64, Option<u64>>,
@@ -133,6 +139,7 @@ impl Pulse {
         BrokerStatus {
             fault: self.faults.now(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            removed: false,
             groups: std::iter::once(metadata).chain(partitions).collect(),
         }
     }
@@ -170,12 +177,18 @@ impl Pulse {
         newest_leader(own.unwrap_or_default(), told.filter(|told| told.group == id.number()))
     }
 
+    /// Whether another broker says that this one was removed: it may be the last to learn so.
+    #[must_use]
+    pub fn says_removed(&self) -> bool {
+        self.seen.lock().values().any(|seen| seen.status.removed)
+    }
+
     /// Whether a broker votes in some group; in one that nobody is known to lead it may.
     #[must_use]
     pub fn counts_on(&self, broker: BrokerId) -> bool {
         let groups = self.own().groups.into_iter().map(|own| own.group);
         let mut told = groups.map(|group| self.group(GroupId::from_number(group)));
-        told.any(|group| !group.leads || group.voters.contains(&broker.0))
+        told.any(|group| !group.leads || !group.settled || group.voters.contains(&broker.0))
     }
 
     /// Asks the others until the broker ends.
@@ -255,6 +268,7 @@ fn group_status(group: &Group, start: u64, end: u64, me: BrokerId) -> GroupStatu
         voters: numbers(&view.members.voters),
         learners: numbers(&view.members.learners),
         changing: view.members.changing,
+        settled: view.members.committed && !view.members.changing,
         copies: view.copies.iter().map(|(id, last)| (id.0, last.map(|index| index.0))).collect(),
         start,
         end,

@@ -1,9 +1,9 @@
 //! Whether a cluster can go on without one of its brokers.
 //!
-//! Two majorities must be alive: of those who shall vote once the broker is gone, and, in every
-//! group, of those who vote now, because they have to agree to its going. A broker that was removed
-//! a moment ago may still vote in some group, until one that is new there has caught up; it is
-//! not counted on, because people stop it.
+//! Two majorities must be there, in every group: of those who vote now, because they have to agree to
+//! its going; and of those who shall vote once it is gone, by brokers that vote already: one that has
+//! not caught up yet holds little of what a majority is trusted to hold. A broker that was removed a
+//! moment ago may still vote; it is not counted on, because people stop it.
 //!
 //! The brokers are asked now: what they said lately would be true of one that has just died, too.
 
@@ -40,13 +40,10 @@ pub(super) async fn survives_without(services: &Services, without: BrokerId) -> 
         let joined: BTreeSet<_> = joined.map(|(id, _)| *id).collect();
         let said = ask_all(services, &joined).await;
         let left: BTreeSet<_> = joined.iter().copied().filter(|id| *id != without).collect();
-        let voters = services.sessions.group().view().members.voters;
-        let voters = target_voters(&voters, &left);
-        let dead = voters.iter().filter(|id| !said.contains_key(id)).map(|id| id.0).collect();
-        majority_is_left(without, voters.len(), dead)?;
+        let there: BTreeSet<_> = said.keys().copied().collect();
         let looked = group_ids(services).try_for_each(|id| {
             let group = as_its_leader_says(services.broker, id, &said);
-            agrees(id, &group, |voter| joined.contains(&voter) && said.contains_key(&voter))
+            goes_on(id, &group, without, &left, &there)
         });
         match looked {
             Ok(()) => return Ok(()),
@@ -99,89 +96,118 @@ enum Doubt {
     Outvoted(String),
 }
 
-/// Whether those who vote in a group now can agree to a change; `counts` tells on whom they count.
-fn agrees(
+/// Whether a group goes on without a broker, when those in `left` stay; `there` are those who answer.
+fn goes_on(
     id: GroupId,
     group: &GroupStatus,
-    counts: impl Fn(BrokerId) -> bool,
+    without: BrokerId,
+    left: &BTreeSet<BrokerId>,
+    there: &BTreeSet<BrokerId>,
 ) -> Result<(), Doubt> {
-    let count = group.voters.iter().filter(|id| counts(BrokerId(**id))).count();
-    if !group.voters.is_empty() && count * 2 <= group.voters.len() {
-        let missing: Vec<_> =
-            group.voters.iter().copied().filter(|id| !counts(BrokerId(*id))).collect();
+    let voters: BTreeSet<_> = group.voters.iter().copied().map(BrokerId).collect();
+    if voters.is_empty() || !group.leads || group.changing {
+        return Err(Doubt::Unsettled(format!(
+            "{id} has no leader at the moment, or is in the middle of another change: try again when cluster status shows one"
+        )));
+    }
+    let future = target_voters(&voters, left);
+    if future.is_empty() {
+        return Err(Doubt::Outvoted(format!(
+            "broker {without} is the last of its cluster: nobody would be left"
+        )));
+    }
+    let dead = &future - there;
+    if !is_majority(&(&future - &dead), &future) {
+        return Err(Doubt::Outvoted(format!(
+            "without broker {without} no majority would be alive (dead: {}): start those again, or remove them first",
+            list(&dead)
+        )));
+    }
+    let counted: BTreeSet<_> = left.iter().copied().chain([without]).collect();
+    let missing = &voters - &(&counted & there);
+    if !is_majority(&(&voters - &missing), &voters) {
         return Err(Doubt::Outvoted(format!(
             "{id} would be left without a majority: brokers {} vote in it, and of those {} do not answer or were just removed; start those again, or wait until cluster status shows others in their place",
-            list(&group.voters),
+            list(&voters),
             list(&missing)
         )));
     }
-    if !group.leads || group.changing {
+    let new = &future - &voters;
+    if !is_majority(&(&(&future - &new) - &dead), &future) {
         return Err(Doubt::Unsettled(format!(
-            "{id} has no leader at the moment, or is in the middle of another change: try again when cluster status shows one"
+            "broker {} has no vote in {id} yet: wait until it has caught up, and cluster status shows it as a voter",
+            list(&new)
         )));
     }
     Ok(())
 }
 
-fn majority_is_left(without: BrokerId, voters: usize, dead: Vec<u64>) -> Result<(), String> {
-    if voters == 0 {
-        return Err(format!("broker {without} is the last of its cluster: nobody would be left"));
-    }
-    if (voters - dead.len()) * 2 > voters {
-        return Ok(());
-    }
-    Err(format!(
-        "without broker {without} no majority would be alive (dead: {}): start those again, or remove them first",
-        list(&dead)
-    ))
+fn is_majority(some: &BTreeSet<BrokerId>, of: &BTreeSet<BrokerId>) -> bool {
+    some.len() * 2 > of.len()
 }
 
-pub(super) fn list(ids: &[u64]) -> String {
-    ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+/// Numbers of brokers, as people read them.
+pub(super) fn list(ids: impl IntoIterator<Item = impl ToString>) -> String {
+    ids.into_iter().map(|id| id.to_string()).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_majority_of_those_who_stay_must_be_alive() {
-        let check = |voters, dead: &[u64]| majority_is_left(BrokerId(9), voters, dead.to_vec());
-        assert_eq!(check(2, &[]), Ok(()));
-        assert_eq!(check(1, &[]), Ok(()));
-        assert_eq!(check(3, &[3]), Ok(()));
-        let error = check(2, &[3]).expect_err("one of two is no majority");
-        assert!(error.contains("dead: 3"), "{error}");
-        assert!(check(0, &[]).expect_err("nobody is left").contains("the last"));
+    fn ids(ids: &[u64]) -> BTreeSet<BrokerId> {
+        ids.iter().copied().map(BrokerId).collect()
+    }
+
+    fn voters(voters: &[u64]) -> GroupStatus {
+        GroupStatus { voters: voters.to_vec(), leads: true, ..GroupStatus::default() }
+    }
+
+    fn check(group: &GroupStatus, without: u64, left: &[u64], there: &[u64]) -> Result<(), Doubt> {
+        goes_on(GroupId::Metadata, group, BrokerId(without), &ids(left), &ids(there))
     }
 
     #[test]
-    fn a_majority_of_those_who_vote_now_must_be_alive_in_each_group() {
-        let group = |voters: &[u64], leads, changing| GroupStatus {
-            voters: voters.to_vec(),
-            leads,
-            changing,
-            ..GroupStatus::default()
-        };
-        let check = |group: &GroupStatus, there: &[u64]| {
-            agrees(GroupId::Metadata, group, |id| there.contains(&id.0))
-        };
-        let three = group(&[1, 2, 3], true, false);
-        assert_eq!(check(&three, &[2, 3]), Ok(()));
+    fn a_majority_of_those_who_stay_must_be_alive() {
+        let three = voters(&[1, 2, 3]);
+        assert_eq!(check(&three, 3, &[1, 2], &[1, 2]), Ok(()));
+        assert_eq!(check(&voters(&[1, 2]), 2, &[1], &[1, 2]), Ok(()), "it agrees to its own going");
+        let dead = check(&three, 1, &[2, 3], &[1, 2]).expect_err("one of two is no majority");
+        assert!(matches!(&dead, Doubt::Outvoted(why) if why.contains("dead: 3")), "{dead:?}");
+        let last = check(&voters(&[1]), 1, &[], &[1]).expect_err("nobody is left");
+        assert!(matches!(&last, Doubt::Outvoted(why) if why.contains("the last")), "{last:?}");
+    }
+
+    #[test]
+    fn a_majority_of_those_who_vote_now_must_be_alive() {
         // 1 was replaced a moment ago, and 4 does not vote yet: 3 must not go as well.
-        let error = check(&three, &[2, 4]).expect_err("one of three is no majority");
+        let error = check(&voters(&[1, 2, 3]), 3, &[2, 4], &[2, 4]).expect_err("one of three");
         assert!(
             matches!(&error, Doubt::Outvoted(why) if why.contains("of those 1, 3 do")),
             "{error:?}"
         );
-        // A broker that is there agrees to its own going.
-        assert_eq!(check(&group(&[1, 2], true, false), &[1, 2]), Ok(()));
-        for unsettled in [
-            group(&[1, 2, 3], false, false),
-            group(&[1, 2, 3], true, true),
-            group(&[], false, false),
-        ] {
-            assert!(matches!(check(&unsettled, &[1, 2, 3]), Err(Doubt::Unsettled(_))));
+    }
+
+    #[test]
+    fn a_broker_that_has_not_caught_up_takes_nobodys_place() {
+        // 2 was added a moment ago: 1 is all there is.
+        let error = check(&voters(&[1]), 1, &[2], &[1, 2]).expect_err("2 has no vote yet");
+        assert!(
+            matches!(&error, Doubt::Unsettled(why) if why.contains("broker 2 has no vote")),
+            "{error:?}"
+        );
+        let two_new = check(&voters(&[1, 2, 3]), 2, &[1, 3, 4, 5], &[1, 2, 3, 4, 5]);
+        assert!(matches!(two_new, Err(Doubt::Unsettled(_))), "two of four: {two_new:?}");
+        assert_eq!(check(&voters(&[1, 2, 3]), 3, &[1, 2, 4], &[1, 2, 4]), Ok(()));
+    }
+
+    #[test]
+    fn a_group_without_a_leader_or_in_a_change_is_waited_for() {
+        let leaderless = GroupStatus { leads: false, ..voters(&[1, 2, 3]) };
+        let changing = GroupStatus { changing: true, ..voters(&[1, 2, 3]) };
+        for unsettled in [leaderless, changing, voters(&[])] {
+            let doubt = check(&unsettled, 3, &[1, 2], &[1, 2, 3]);
+            assert!(matches!(doubt, Err(Doubt::Unsettled(_))), "{doubt:?}");
         }
     }
 }

@@ -47,7 +47,7 @@ const START_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Turns clients away, with the reason, for as long as this is waited for: a broker that waits for
 /// the others of its cluster answers nothing, and a client would not know to go elsewhere.
-pub async fn turn_away(listener: &TcpListener) -> Infallible {
+pub async fn turn_away(listener: Arc<TcpListener>) -> Infallible {
     tokio::time::sleep(START_PATIENCE).await;
     let error = ErrorCode::Unavailable.with(
         "this broker is starting, or waits for the others of its cluster: try another broker, or this one later (/debug/events on its HTTP port says what it waits for)",
@@ -62,7 +62,7 @@ pub async fn turn_away(listener: &TcpListener) -> Infallible {
 }
 
 /// Lets clients in until the broker shuts down; then waits until their answers are written.
-pub async fn serve(listener: TcpListener, services: Arc<Services>, connections_max: usize) {
+pub async fn serve(listener: Arc<TcpListener>, services: Arc<Services>, connections_max: usize) {
     let room = Arc::new(Semaphore::new(connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let connections = TaskTracker::new();

@@ -24,6 +24,8 @@ pub struct Members {
     pub learners: BTreeSet<BrokerId>,
     /// Whether one change is still on its way.
     pub changing: bool,
+    /// Whether this is committed; else another leader may know of an older one only.
+    pub committed: bool,
 }
 
 /// A group as this broker sees it.
@@ -59,6 +61,8 @@ impl Group {
                 voters: brokers(&mut membership.voter_ids()),
                 learners: brokers(&mut membership.learner_ids()),
                 changing: configs.len() > 1,
+                committed: metrics.membership_config.log_id().as_ref().map(|id| id.index)
+                    <= metrics.local_committed.as_ref().map(|id| id.index),
             },
             copies: metrics
                 .replication
