@@ -5,7 +5,7 @@ mod support;
 use serde_json::{Value, json};
 use support::cluster::{Cluster, assert_same};
 use support::load::Load;
-use support::wait_for;
+use support::{BrokerProcess, wait_for};
 
 const SMALL: &[&str] = &["--partitions", "2"];
 
@@ -89,16 +89,62 @@ fn a_lost_broker_is_replaced_by_an_empty_one() {
 }
 
 #[test]
+fn one_is_removed_as_soon_as_the_other_can_take_its_place() {
+    let mut cluster = Cluster::start(1, SMALL);
+    let mut nc = cluster.nc(1);
+    for n in 0..200 {
+        assert!(nc.ask(&format!("PRODUCE|t|key{n}|{n}")).starts_with("ACK|"));
+    }
+    let peer = cluster.plan([2]).to_string();
+    cluster.done(1, "/cluster/add", &json!({ "id": 2, "peer": peer }));
+    cluster.start_one(2);
+    // At once: what the new one does not hold yet must not go with the old one.
+    wait_for("it is removed", || {
+        let (status, text) = cluster.post(2, "/cluster/remove", &json!({ "id": 1 }));
+        assert!(
+            status == 200 || text.contains("has no vote") || text.contains("no leader"),
+            "{status}: {text}"
+        );
+        status == 200
+    });
+    let (status, said) = cluster.process(1).wait_for_end();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert_eq!(cluster.records(2).len(), 200);
+    let mut nc = cluster.nc(2);
+    wait_for("the new one goes on", || nc.ask("PRODUCE|t|k|after").starts_with("ACK|"));
+}
+
+#[test]
+fn a_member_that_names_only_itself_is_not_taken_for_one_alone() {
+    let mut cluster = Cluster::start(1, SMALL);
+    for id in [2, 3] {
+        let peer = cluster.plan([id]).to_string();
+        cluster.done(1, "/cluster/add", &json!({ "id": id, "peer": peer }));
+        cluster.start_one(id);
+    }
+    wait_for_voters(&cluster, 1, &[1, 2, 3]);
+    let identity = cluster.data_dir(1).join("broker.json");
+    wait_for("it keeps who else is there", || {
+        let kept = std::fs::read_to_string(&identity).expect("its identity");
+        let kept: Value = serde_json::from_str(&kept).expect("JSON");
+        kept["others"].as_array().is_some_and(|others| others.len() == 2)
+    });
+    cluster.stop(1);
+    std::fs::remove_dir_all(cluster.data_dir(1).join("metadata.log")).expect("removed");
+    let flags = ["--node-id", "1", "--listen", "127.0.0.1:0", "--peers", "1@127.0.0.1:1"];
+    let mut alone = BrokerProcess::spawn(&cluster.data_dir(1), &flags);
+    let (status, said) = alone.wait_for_end();
+    assert_eq!(status.code(), Some(1), "{said}");
+    assert!(said.contains("metadata.log is gone"), "{said}");
+}
+
+#[test]
 fn the_last_are_not_removed() {
     let mut cluster = Cluster::start(3, SMALL);
     cluster.kill(3);
-    let gone = |cluster: &Cluster| {
-        wait_for("it is removed", || {
-            let (status, text) = cluster.post(1, "/cluster/remove", &json!({ "id": 3 }));
-            status == 200 || text.contains("was removed before")
-        });
-    };
-    gone(&cluster);
+    // Asked again it is waited for again.
+    wait_for("it is removed", || cluster.post(1, "/cluster/remove", &json!({ "id": 3 })).0 == 200);
+    cluster.done(1, "/cluster/remove", &json!({ "id": 3 }));
     wait_for_voters(&cluster, 1, &[1, 2]);
     cluster.done(1, "/cluster/remove", &json!({ "id": 2 }));
     wait_for_voters(&cluster, 1, &[1]);

@@ -7,7 +7,8 @@ use std::path::PathBuf;
 
 use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{
-    Batch, Log, LogOptions, LostEnd, MemoryDisk, MendError, MendReport, NewBatch, mend,
+    Batch, HEADER_BYTES, Log, LogOptions, LostEnd, MemoryDisk, MendError, MendReport, NewBatch,
+    mend,
 };
 use support::*;
 
@@ -104,6 +105,25 @@ fn mend_and_check(disk: &MemoryDisk, healthy: &[Batch], what: &str) {
     assert_eq!(mended.lost_end, None, "{what}");
     check_whole(disk, healthy, what);
     assert_eq!(aside(disk), kept, "{what}: evidence stays");
+}
+
+#[test]
+fn bytes_between_two_entries_that_are_none_are_cut_out() {
+    let (disk, healthy) = filled();
+    let path = segment_paths(&disk)[0].clone();
+    let first = HEADER_BYTES + healthy[0].header.body_len as usize;
+    let mut bytes = disk.contents(&path).expect("there");
+    bytes.splice(first..first, *b"nine here");
+    let file = disk.shared().open(&path).expect("opened");
+    file.write_at(&[io::IoSlice::new(&bytes)], 0).expect("written");
+    // Not even an index may say that nothing is wrong.
+    disk.shared().remove(&path.with_extension("index")).expect("removed");
+    let (log, report) = open(&disk, small_segments());
+    assert_eq!(report.damaged.len(), 1, "{report:?}");
+    log.close();
+    let done = mend(&disk, dir(), Vec::new()).expect("mended");
+    assert_eq!((done.mended.len(), done.left.len()), (1, 0), "{done:?}");
+    check_whole(&disk, &healthy, "without the bytes");
 }
 
 #[test]

@@ -400,7 +400,12 @@ mod tests {
             term: aklight_common::Term(3),
             last: Some(RaftIndex(1000)),
             committed: Some(RaftIndex(1000)),
-            members: Members { voters: ids(voters), learners: ids(learners), changing: false },
+            members: Members {
+                voters: ids(voters),
+                learners: ids(learners),
+                changing: false,
+                committed: true,
+            },
             copies: copies.iter().map(|(id, at)| (BrokerId(*id), Some(RaftIndex(*at)))).collect(),
         }
     }
