@@ -44,6 +44,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// Pause between two looks at a cluster that has not begun.
 const PAUSE: Duration = Duration::from_millis(200);
 
+/// How often a broker that waits for the others' help asks whether it is of them still.
+const LET_GO_EVERY: Duration = Duration::from_secs(10);
+
 /// How often a broker that waits for its cluster says so, in pauses.
 const TELL_EVERY: u32 = 50;
 
@@ -157,7 +160,8 @@ impl Node {
             client: addresses.client.clone(),
             http: addresses.http,
         };
-        let partitions_count = foundation.partitions_count(&sessions, &own).await?;
+        let partitions_count = foundation.partitions_count(&sessions, &own);
+        let partitions_count = foundation.unless_let_go(partitions_count).await?;
         let shared = Shared {
             commits: Arc::new(watch::channel(0).0),
             stamp: Arc::new(Stamp::new(clock.clone())),
@@ -356,8 +360,33 @@ impl Foundation<'_> {
         let committed = committed_hint(&log);
         self.door.rest(id, log, committed);
         let disk = &self.environment.disk;
-        Mender { disk, peers: self.peers, events: self.events }.mend(id, dir).await?;
+        let mender = Mender { disk, peers: self.peers, events: self.events };
+        let mended = mender.mend(id, dir);
+        self.unless_let_go(async { Ok(mended.await?) }).await?;
         Ok(self.open(&id.to_string(), dir)?.0)
+    }
+
+    /// Waits for the others' help, unless they say that this broker was removed: they help it no
+    /// more, and it would wait for ever.
+    async fn unless_let_go<T>(
+        &self,
+        help: impl Future<Output = Result<T, NodeError>>,
+    ) -> Result<T, NodeError> {
+        let let_go = async {
+            let incarnation = &self.data_dir.identity().incarnation;
+            loop {
+                sleep(LET_GO_EVERY).await;
+                if cluster::was_let_go(self.peers, incarnation).await {
+                    let (broker, cluster) = (self.config.broker, self.peers.cluster());
+                    return JoinError::Retired { broker, cluster };
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            helped = help => helped,
+            error = let_go => Err(error.into()),
+        }
     }
 
     async fn metadata(&self, log: Log, begin: Begin) -> Result<Arc<Sessions>, NodeError> {
@@ -386,12 +415,6 @@ impl Foundation<'_> {
             }
             waited += 1;
             if waited % TELL_EVERY == 0 {
-                // Removed before it ever got the metadata, it would wait for ever.
-                let incarnation = &self.data_dir.identity().incarnation;
-                if cluster::was_let_go(self.peers, incarnation).await {
-                    let (broker, cluster) = (self.config.broker, self.peers.cluster());
-                    return Err(JoinError::Retired { broker, cluster }.into());
-                }
                 self.events.warn("join", "waiting for the cluster's metadata: is a majority up?");
             }
             sleep(PAUSE).await;
