@@ -12,6 +12,7 @@ use parking_lot::{Condvar, Mutex, RwLock};
 use crate::disk::{Disk, DiskLock};
 use crate::errors::OpenError;
 use crate::index_cache::IndexCache;
+use crate::marks::Point;
 use crate::options::LogOptions;
 use crate::recovery::Recovered;
 use crate::report::OpenReport;
@@ -29,8 +30,20 @@ pub(crate) fn assemble(
     clock: SharedClock,
     (sender, queue): (Sender<Op>, Receiver<Op>),
 ) -> Result<Assembled, OpenError> {
-    let Recovered { lock, vote, purge, hint_slots, hint, segments, allocated, report, .. } =
-        recovered;
+    let end =
+        recovered.last.map(|(term, index)| Point { term, index, end_offset: recovered.end_offset });
+    let Recovered {
+        lock, vote, purge, mut hint_slots, mut hint, segments, allocated, report, ..
+    } = recovered;
+    if report.lost_end.is_none() && end > hint.acknowledged {
+        // The note is synced now and then only, and may be older than what was acknowledged. What is
+        // found counts as acknowledged from here on: a later loss must be told by it.
+        hint.acknowledged = end;
+        let noted = hint_slots.write(&hint.encode()).and_then(|()| hint_slots.sync());
+        if let Err(error) = noted {
+            tracing::warn!(dir = %dir.display(), %error, "cannot note where the log ends");
+        }
+    }
     let Some(open) = segments.last().cloned() else {
         return Err(OpenError::Io {
             what: "find a segment in",
