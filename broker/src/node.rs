@@ -7,6 +7,7 @@
 //! acknowledged offsets are written, groups write their checkpoints, logs are synced.
 
 mod error;
+mod named;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -37,6 +38,7 @@ use crate::stamp::Stamp;
 use crate::telemetry::Telemetry;
 
 pub use error::NodeError;
+use named::{expect_peers, own_address};
 
 /// How long the actors may take to end; all parts stay within what containers are given to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -251,24 +253,6 @@ impl Node {
             }
         }
     }
-}
-
-/// Refuses to go on without `--peers` where others are of the cluster.
-fn expect_peers(
-    config: &BrokerConfig,
-    members: impl IntoIterator<Item = BrokerId>,
-) -> Result<(), NodeError> {
-    let others = members.into_iter().filter(|id| *id != config.broker);
-    let others: Vec<_> = others.map(|id| id.to_string()).collect();
-    if others.is_empty() || !config.peers.is_empty() {
-        return Ok(());
-    }
-    Err(NodeError::NoPeers { broker: config.broker.0, others: others.join(", ") })
-}
-
-fn own_address(peers: &[Peer], me: BrokerId) -> String {
-    let own = peers.iter().find(|peer| peer.id == me);
-    own.map(|peer| peer.address.clone()).unwrap_or_default()
 }
 
 impl Foundation<'_> {
