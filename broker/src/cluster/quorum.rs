@@ -3,7 +3,7 @@
 //! Two majorities must be there, in every group: of those who vote now, because they have to agree to
 //! its going; and of those who shall vote once it is gone, by brokers that vote already: one that has
 //! not caught up yet holds little of what a majority is trusted to hold. A broker that was removed a
-//! moment ago may still vote; it is not counted on, because people stop it.
+//! moment ago may still vote; it is not counted on, because it ends, and people stop it.
 //!
 //! The brokers are asked now: what they said lately would be true of one that has just died, too.
 
