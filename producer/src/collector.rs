@@ -1,8 +1,10 @@
-//! Collectors: the two children that read CPU and memory, and the parent's end of each.
+//! Collectors: the children that read CPU, memory and an engine's containers, and the parent's end
+//! of each.
 //!
 //! A collector is forked, not started anew: it shares the parent's program and what the parent
 //! found out about control groups. It measures at every tick and writes one sample, closed by a
-//! newline, into its pipe. A write of at most `PIPE_BUF` bytes is whole or does not happen
+//! newline, into its pipe; that of containers ([`crate::docker`]) writes records of several kinds
+//! and packs several into a write. A write of at most `PIPE_BUF` bytes is whole or does not happen
 //! (pipe(7)); both ends are `O_NONBLOCK`, so a full pipe costs the sample, counted, and never
 //! stops the collector.
 //!
@@ -28,6 +30,7 @@ use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
 use nix::unistd::{ForkResult, Pid, getpid, getppid, pipe2};
 use tracing::{error, info, warn};
 
+use crate::docker::{self, Watch};
 use crate::readings::cgroup::Groups;
 use crate::readings::cpu::CpuReader;
 use crate::readings::memory::MemoryReader;
@@ -37,9 +40,9 @@ use crate::ticker::Ticker;
 use crate::title;
 
 /// How a child leaves that lost its parent: nothing went wrong in it.
-const EXIT_ORPHANED: i32 = 0;
+pub const EXIT_ORPHANED: i32 = 0;
 /// How a child leaves that failed: Rust's own code for a panic.
-const EXIT_FAILED: i32 = 101;
+pub const EXIT_FAILED: i32 = 101;
 
 /// Longest time that a child sleeps before it looks again whether its parent lives. Only a
 /// guard: the kernel's signal comes at once.
@@ -55,15 +58,18 @@ pub enum Collector {
     Cpu,
     /// Reads memory use.
     Memory,
+    /// Watches the containers of an engine.
+    Docker,
 }
 
 impl Collector {
-    /// The child's name in `ps`, at most 15 bytes.
+    /// The child's name in `ps aux`; `ps` alone shows the first 15 bytes of it.
     #[must_use]
     pub fn title(self) -> &'static CStr {
         match self {
             Self::Cpu => c"cpu_collector",
             Self::Memory => c"mem_collector",
+            Self::Docker => c"docker_collector",
         }
     }
 
@@ -73,12 +79,13 @@ impl Collector {
         self.title().to_str().unwrap_or_default()
     }
 
-    /// What it measures.
+    /// What its lines hold, where that is always the same.
     #[must_use]
-    pub fn metric(self) -> Metric {
+    pub fn metric(self) -> Option<Metric> {
         match self {
-            Self::Cpu => Metric::Cpu,
-            Self::Memory => Metric::Memory,
+            Self::Cpu => Some(Metric::Cpu),
+            Self::Memory => Some(Metric::Memory),
+            Self::Docker => None,
         }
     }
 }
@@ -94,6 +101,8 @@ pub struct Plan {
     pub interval_us: u64,
     /// The time.
     pub clock: SharedClock,
+    /// Which containers to watch; none where that is switched off.
+    pub docker: Option<Watch>,
 }
 
 /// Why there is no child.
@@ -177,6 +186,7 @@ fn run_child(collector: Collector, plan: &Plan, pipe: &OwnedFd, parent: Pid) -> 
             let reader = MemoryReader::new(plan.root.clone(), &plan.groups);
             collect(collector, plan, pipe, |wall_ms| reader.read(wall_ms).map(Some))
         }
+        Collector::Docker => docker::run(plan, pipe),
     }
 }
 
@@ -315,8 +325,8 @@ impl Child {
         self.pipe.as_ref().map(AsFd::as_fd)
     }
 
-    /// The samples that have come, as payloads.
-    pub fn take_samples(&mut self) -> Vec<Vec<u8>> {
+    /// The lines that have come, without their newlines.
+    pub fn take_lines(&mut self) -> Vec<Vec<u8>> {
         let mut samples = Vec::new();
         let mut buffer = vec![0; PIPE_READ_BYTES];
         while let Some(pipe) = &self.pipe {
@@ -359,6 +369,7 @@ mod tests {
             groups: Groups::find(&Root::system()),
             interval_us: 1,
             clock: aklight_common::clock::SystemClock::shared(),
+            docker: None,
         };
         let error = fork(Collector::Cpu, &plan).expect_err("threads");
         assert!(matches!(error, ForkError::Threads(n) if n > 1), "{error}");
@@ -396,7 +407,7 @@ mod tests {
         }
         assert_eq!(write_whole(&writing, &sample), Err(Errno::EAGAIN));
         let mut child = Child { pid: Pid::from_raw(1), pipe: Some(reading), rest: Vec::new() };
-        let samples = child.take_samples();
+        let samples = child.take_lines();
         assert_eq!(samples.len(), written);
         assert!(samples.iter().all(|line| line == sample.to_json().as_bytes()));
         assert!(child.rest.is_empty());

@@ -1,23 +1,28 @@
 //! AKLight's producer: what a container or a machine uses, measured once a second and sent.
 //!
-//! Three processes, one thread each. The parent ([`supervisor`]) forks two collectors
-//! ([`collector`]) before anything else is started: one reads CPU, the other memory, each writing
-//! its samples into a pipe. The parent itself reads disk and network. What all of them read from
-//! the kernel's files is in [`readings`]; what they make of it is a [`sample`].
+//! Four processes, one thread each. The parent ([`supervisor`]) forks the collectors
+//! ([`collector`]) before anything else is started: one reads CPU, one memory, one watches the
+//! containers of an engine ([`docker`]), each writing into a pipe. The parent itself reads disk,
+//! network and what all of them cost. What they read from the kernel's files is in [`readings`];
+//! what they make of it is a [`sample`].
 //!
-//! Every sample passes the [`outbox`]: straight to a broker when there is one, else through the
+//! All of it meets at the [`intake`], which adds a record a minute ([`rollup`]). Every record passes the [`outbox`]: straight to a broker when there is one, else through the
 //! [`backlog`] and its [`spool`] on disk, under a number of its own ([`sequences`]), so that it is
 //! stored exactly once whatever dies in between: a broker, the connection, or the producer.
 //!
-//! What is left out on purpose: threads and an async runtime (whoever forks has neither), other
-//! containers than our own, and smoothing.
+//! What is left out on purpose: threads, and a runtime where anything is forked (the collector of
+//! containers has one, and forks nothing); anything that would change a container; and smoothing.
 
 pub mod args;
 pub mod backlog;
 pub mod collector;
+pub mod docker;
+pub mod intake;
 pub mod outbox;
 pub mod outgoing;
 pub mod readings;
+pub mod record;
+pub mod rollup;
 pub mod sample;
 pub mod sequences;
 pub mod spool;
@@ -59,7 +64,8 @@ pub fn run(args: ProducerArgs) -> anyhow::Result<ExitCode> {
         settings.brokers.join(","),
     );
     let clock = SystemClock::shared();
-    let plan = Plan { root, groups, interval_us: settings.interval_us, clock };
+    let (interval_us, docker) = (settings.interval_us, settings.docker.clone());
+    let plan = Plan { root, groups, interval_us, clock, docker };
     let ended = Supervisor::start(&settings, plan)?.run()?;
     Ok(ExitCode::from(match ended {
         Ended::Terminated => EXIT_DONE,

@@ -21,7 +21,8 @@ use tracing::{info, warn};
 
 use crate::backlog::{Backlog, Taken};
 use crate::outgoing::Outgoing;
-use crate::sample::{Metric, mark_late};
+use crate::record::Record;
+use crate::sample::mark_late;
 use crate::sequences::Sequences;
 use crate::spool::SEGMENT_SPAN_MAX;
 
@@ -38,7 +39,6 @@ const IN_FLIGHT_MAX: usize = 1024;
 /// The way from a measurement to a broker.
 #[derive(Debug)]
 pub struct Outbox {
-    id: String,
     link: ProducerLink,
     sequences: Sequences,
     backlog: Backlog,
@@ -55,11 +55,10 @@ struct InFlight {
 }
 
 impl Outbox {
-    /// An outbox of the producer `id`.
+    /// An outbox with nothing on its way.
     #[must_use]
-    pub fn new(id: &str, link: ProducerLink, sequences: Sequences, backlog: Backlog) -> Self {
+    pub fn new(link: ProducerLink, sequences: Sequences, backlog: Backlog) -> Self {
         Self {
-            id: id.to_owned(),
             link,
             sequences,
             backlog,
@@ -70,10 +69,11 @@ impl Outbox {
     }
 
     /// Takes a sample in.
-    pub fn submit(&mut self, metric: Metric, payload: Vec<u8>) {
+    pub fn submit(&mut self, record: Record) {
         let sequence = self.sequences.take();
-        let topic = metric.topic(&self.id);
-        let mut record = Outgoing { sequence, topic, key: self.id.clone(), payload };
+        let key = record.key().to_owned();
+        let Record { topic, payload } = record;
+        let mut record = Outgoing { sequence, topic, key, payload };
         if self.link.is_connected() && self.backlog.is_empty() && self.has_room(sequence) {
             let Some(refused) = self.hand_over(Taken { record, spooled: false }) else { return };
             record = refused.record;

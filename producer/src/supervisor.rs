@@ -1,11 +1,12 @@
-//! The parent: one loop that forks collectors, reads their pipes, measures disk and network,
-//! and drives the connection to a broker.
+//! The parent: one loop that forks collectors, reads their pipes, measures disk, network
+//! and what all of them cost, and drives the connection to a broker.
 //!
 //! ```text
-//!  cpu_collector ──pipe──┐
-//!  mem_collector ──pipe──┤            ┌─ link ──► broker
-//!  signals ──signalfd────┼── poll ──► │
-//!  ticks ──timeout───────┘            └─ spool ─► disk
+//!  cpu_collector ─────pipe──┐
+//!  mem_collector ─────pipe──┤                       ┌─ link ──► broker
+//!  docker_collector ──pipe──┼── poll ──► intake ──► │
+//!  signals ──signalfd───────┤                       └─ spool ─► disk
+//!  ticks ──timeout──────────┘
 //! ```
 //!
 //! Nothing in the loop waits but `poll`. Signals are blocked and come as a file descriptor, which
@@ -32,11 +33,13 @@ use tracing::{error, info, warn};
 use crate::args::Settings;
 use crate::backlog::Backlog;
 use crate::collector::{self, Child, Collector, Failing, ForkError, Plan};
+use crate::intake::Intake;
 use crate::outbox::Outbox;
 use crate::readings::Moment;
+use crate::readings::cost::CostReader;
 use crate::readings::disk::DiskReader;
 use crate::readings::network::NetworkReader;
-use crate::sample::{Metric, Sample, is_payload};
+use crate::sample::{Metric, Sample};
 use crate::sequences::Sequences;
 use crate::spool::{Spool, SpoolError};
 use crate::ticker::Ticker;
@@ -48,6 +51,10 @@ const FORK_DISTANCE_US: u64 = 800_000;
 /// How long the last samples may take to reach a broker when the producer is told to end: well
 /// below the ten seconds after which `docker stop` kills.
 const WIND_UP_MS_MAX: u64 = 2_000;
+
+/// How often the producer measures itself: seldom, because it counts in hundredths of a second and
+/// takes less than one of them in a second.
+const COST_EVERY_US: u64 = 10_000_000;
 
 /// Longest wait in `poll`: a guard only, ticks and the link wake the loop earlier.
 const POLL_MS_MAX: u64 = 60_000;
@@ -83,16 +90,18 @@ struct Slot {
     not_before_us: u64,
 }
 
-/// The parent of the two collectors.
+/// The parent of the collectors.
 pub struct Supervisor {
     plan: Plan,
     signals: SignalFd,
-    slots: [Slot; 2],
+    slots: Vec<Slot>,
     disk: DiskReader,
     network: NetworkReader,
-    failing: [Failing; 2],
+    cost: CostReader,
+    failing: [Failing; 3],
     ticker: Ticker,
-    outbox: Outbox,
+    cost_ticker: Ticker,
+    intake: Intake,
 }
 
 impl Supervisor {
@@ -108,17 +117,22 @@ impl Supervisor {
             Ok(Slot { collector, child, not_before_us: now_us + FORK_DISTANCE_US })
         };
         // When anything below fails, this process ends and the kernel ends its children.
-        let slots = [fork(Collector::Cpu)?, fork(Collector::Memory)?];
+        let mut slots = vec![fork(Collector::Cpu)?, fork(Collector::Memory)?];
+        if plan.docker.is_some() {
+            slots.push(fork(Collector::Docker)?);
+        }
         let outbox = outbox(settings, &plan.clock).map_err(ProducerError::Spool)?;
         Ok(Self {
             disk: DiskReader::new(plan.root.clone(), &plan.groups),
             network: NetworkReader::new(plan.root.clone()),
-            failing: [Failing::new("disk"), Failing::new("network")],
+            cost: CostReader::new(plan.root.clone()),
+            failing: [Failing::new("disk"), Failing::new("network"), Failing::new("cost")],
             ticker: Ticker::new(now_us, plan.interval_us),
+            cost_ticker: Ticker::new(now_us, COST_EVERY_US),
             plan,
             signals,
             slots,
-            outbox,
+            intake: Intake::new(&settings.id, outbox),
         })
     }
 
@@ -135,9 +149,9 @@ impl Supervisor {
             }
             self.bury();
             self.fork_missing();
-            self.take_samples();
+            self.take_lines();
             self.measure();
-            self.outbox.drive();
+            self.intake.outbox.drive();
         };
         info!("ending: the collectors first, then what is not sent yet");
         self.wind_up()?;
@@ -148,7 +162,7 @@ impl Supervisor {
         let now_us = self.plan.clock.monotonic_us();
         let forks = self.slots.iter().filter(|slot| slot.child.is_none());
         let forks = forks.map(|slot| slot.not_before_us.saturating_sub(now_us).div_ceil(1000));
-        let link = self.outbox.next_wake_ms().map(|wake| wake.saturating_sub(now_us / 1000));
+        let link = self.intake.outbox.next_wake_ms().map(|wake| wake.saturating_sub(now_us / 1000));
         forks.chain(link).fold(self.ticker.wait_ms(now_us), u64::min)
     }
 
@@ -158,7 +172,7 @@ impl Supervisor {
         let mut fds = vec![PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
         let pipes = self.slots.iter().filter_map(|slot| slot.child.as_ref()?.pipe());
         fds.extend(pipes.map(|pipe| PollFd::new(pipe, PollFlags::POLLIN)));
-        if let Some((socket, for_writing)) = self.outbox.fd() {
+        if let Some((socket, for_writing)) = self.intake.outbox.fd() {
             let writing = if for_writing { PollFlags::POLLOUT } else { PollFlags::empty() };
             fds.push(PollFd::new(socket, PollFlags::POLLIN | writing));
         }
@@ -193,7 +207,10 @@ impl Supervisor {
             if let Some(mut child) = slot.child.take() {
                 warn!("{} ({pid}) died ({}): forking it again", slot.collector.name(), how(status));
                 // What it wrote before it died is worth as much as any other.
-                submit_all(&mut self.outbox, slot.collector, &mut child);
+                take_all(&mut self.intake, slot.collector, &mut child);
+                if slot.collector == Collector::Docker {
+                    self.intake.forget_containers();
+                }
             }
         }
     }
@@ -215,10 +232,10 @@ impl Supervisor {
         }
     }
 
-    fn take_samples(&mut self) {
+    fn take_lines(&mut self) {
         for slot in &mut self.slots {
             if let Some(child) = &mut slot.child {
-                submit_all(&mut self.outbox, slot.collector, child);
+                take_all(&mut self.intake, slot.collector, child);
             }
         }
     }
@@ -229,16 +246,27 @@ impl Supervisor {
         if !self.ticker.due(now.monotonic_us) {
             return;
         }
-        let [disk_failing, network_failing] = &mut self.failing;
+        let [disk_failing, network_failing, cost_failing] = &mut self.failing;
         let disk = disk_failing.note(self.disk.read(now)).flatten();
         let network = network_failing.note(self.network.read(now)).flatten();
-        let mut submit = |metric, sample: Option<Sample>| {
+        let mut measured = |metric, sample: Option<Sample>| {
             if let Some(sample) = sample {
-                self.outbox.submit(metric, sample.to_json().into_bytes());
+                self.intake.measured(metric, &sample);
             }
         };
-        submit(Metric::Disk, disk);
-        submit(Metric::Network, network);
+        measured(Metric::Disk, disk);
+        measured(Metric::Network, network);
+        if self.cost_ticker.due(now.monotonic_us) {
+            let children = self.slots.iter().filter_map(|slot| slot.child.as_ref());
+            let children = children.map(|child| child.pid.as_raw());
+            if let Some(Some(cost)) = cost_failing.note(self.cost.read(now, children)) {
+                let tally = self.intake.tally();
+                let cost =
+                    cost.with("containers", tally.containers).with("dropped", tally.dropped);
+                self.intake.measured(Metric::Cost, &cost);
+            }
+        }
+        self.intake.close_minutes(now.wall_ms);
     }
 
     fn wind_up(&mut self) -> Result<(), ProducerError> {
@@ -253,33 +281,30 @@ impl Supervisor {
                 // A collector has no handler: it ends at once, unless somebody stopped it.
                 let _ = kill(child.pid, Signal::SIGCONT);
                 wait_for(child.pid);
-                submit_all(&mut self.outbox, slot.collector, &mut child);
+                take_all(&mut self.intake, slot.collector, &mut child);
             }
         }
+        self.intake.close_all_minutes();
         let clock = self.plan.clock.clone();
         let deadline_ms = clock.monotonic_ms() + WIND_UP_MS_MAX;
         loop {
-            self.outbox.drive();
+            self.intake.outbox.drive();
             let left_ms = deadline_ms.saturating_sub(clock.monotonic_ms());
-            if self.outbox.is_settled() || left_ms == 0 {
+            if self.intake.outbox.is_settled() || left_ms == 0 {
                 break;
             }
             self.wait(left_ms)?;
             // A further signal changes nothing, but would keep `wait` from waiting.
             self.take_pending_signals()?;
         }
-        self.outbox.close();
+        self.intake.outbox.close();
         Ok(())
     }
 }
 
-fn submit_all(outbox: &mut Outbox, collector: Collector, child: &mut Child) {
-    for payload in child.take_samples() {
-        if is_payload(&payload) {
-            outbox.submit(collector.metric(), payload);
-        } else {
-            warn!("{} wrote no sample: {}", collector.name(), payload.escape_ascii());
-        }
+fn take_all(intake: &mut Intake, collector: Collector, child: &mut Child) {
+    for line in child.take_lines() {
+        intake.said(collector, line);
     }
 }
 
@@ -314,7 +339,7 @@ fn outbox(settings: &Settings, clock: &SharedClock) -> Result<Outbox, SpoolError
     let config = ClientConfig::new(settings.brokers.clone(), &settings.id);
     // Sequences are given out here; the link's own counter is not used.
     let link = ProducerLink::new(config, 1, clock.clone());
-    Ok(Outbox::new(&settings.id, link, sequences, Backlog::new(spool)))
+    Ok(Outbox::new(link, sequences, Backlog::new(spool)))
 }
 
 fn how(status: WaitStatus) -> String {

@@ -26,7 +26,7 @@ pub struct CpuReader {
     root: Root,
     usage: Usage,
     quota: Option<Group>,
-    last: Option<Times>,
+    counter: CpuCounter,
 }
 
 #[derive(Debug)]
@@ -36,10 +36,43 @@ enum Usage {
 }
 
 /// CPU time so far, in nanoseconds.
-#[derive(Debug, Clone, Copy)]
-struct Times {
-    used: u64,
-    whole: u64,
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Times {
+    /// What was used.
+    pub used: u64,
+    /// What all processors of the machine spent, busy or idle.
+    pub whole: u64,
+    /// How many processors those are.
+    pub cpus: u32,
+}
+
+/// The last reading, and what the next one makes of it.
+#[derive(Debug, Default)]
+pub struct CpuCounter {
+    last: Option<Times>,
+}
+
+impl CpuCounter {
+    /// What was used since the last reading; `None` at the first, and when a counter restarted.
+    pub fn update(
+        &mut self,
+        wall_ms: u64,
+        times: Times,
+        limit_cpus: Option<f64>,
+    ) -> Option<Sample> {
+        let last = self.last.replace(times)?;
+        let used = times.used.checked_sub(last.used)?;
+        let whole = times.whole.checked_sub(last.whole).filter(|whole| *whole > 0)?;
+        let cpus = f64::from(times.cpus);
+        let value = super::percent(used, whole) * cpus;
+        let limit_cpus = limit_cpus.unwrap_or(cpus);
+        Some(
+            Sample::new(wall_ms, value, "percent")
+                .with("cpus", u64::from(times.cpus))
+                .with("limit_cpus", limit_cpus)
+                .with("limit_percent", value / limit_cpus),
+        )
+    }
 }
 
 impl CpuReader {
@@ -48,7 +81,8 @@ impl CpuReader {
     pub fn new(root: Root, groups: &Groups) -> Self {
         let own = groups.container.then(|| groups.cpuacct.clone()).flatten();
         let quota = groups.container.then(|| groups.cpu.clone()).flatten();
-        Self { root, usage: own.map_or(Usage::Machine, Usage::Group), quota, last: None }
+        let usage = own.map_or(Usage::Machine, Usage::Group);
+        Self { root, usage, quota, counter: CpuCounter::default() }
     }
 
     /// What was used since the last reading; `None` at the first, and when a counter restarted.
@@ -56,80 +90,82 @@ impl CpuReader {
     /// # Errors
     /// When a file cannot be read or holds something else.
     pub fn read(&mut self, wall_ms: u64) -> Result<Option<Sample>, ReadError> {
-        let machine = self.machine()?;
+        let machine = Machine::read(&self.root)?;
         let used = match &self.usage {
             Usage::Machine => machine.busy,
-            Usage::Group(group) => group_usage_ns(&self.root, group)?,
-        };
-        let times = Times { used, whole: machine.whole };
-        let Some(last) = self.last.replace(times) else { return Ok(None) };
-        let (Some(used), Some(whole)) =
-            (times.used.checked_sub(last.used), times.whole.checked_sub(last.whole))
-        else {
-            return Ok(None);
-        };
-        if whole == 0 {
-            return Ok(None);
-        }
-        let value = super::percent(used, whole) * f64::from(machine.cpus);
-        let limit_cpus = self.limit_cpus().unwrap_or_else(|| f64::from(machine.cpus));
-        let sample = Sample::new(wall_ms, value, "percent")
-            .with("cpus", u64::from(machine.cpus))
-            .with("limit_cpus", limit_cpus)
-            .with("limit_percent", value / limit_cpus);
-        Ok(Some(sample))
-    }
-
-    fn machine(&self) -> Result<Machine, ReadError> {
-        let stat = self.root.read(STAT)?;
-        Machine::parse(&stat).ok_or_else(|| self.root.nonsense(STAT, "line of CPU times"))
-    }
-
-    /// The group's quota in processors. A missing file is a missing limit: the top group of a
-    /// hierarchy has no such file.
-    fn limit_cpus(&self) -> Option<f64> {
-        let read = |path: PathBuf| self.root.read(path).ok();
-        let (quota, period): (f64, f64) = match self.quota.as_ref()? {
-            Group::V1(folder) => (
-                read(folder.join("cpu.cfs_quota_us"))?.trim().parse().ok()?,
-                read(folder.join("cpu.cfs_period_us"))?.trim().parse().ok()?,
-            ),
-            Group::V2(folder) => {
-                let text = read(folder.join("cpu.max"))?;
-                let (quota, period) = text.trim().split_once(' ')?;
-                (quota.parse().ok()?, period.parse().ok()?)
+            Usage::Group(group) => {
+                let path = usage_file(group);
+                let used = usage_ns(group, &self.root.read(&path)?);
+                used.ok_or_else(|| self.root.nonsense(path, "CPU time"))?
             }
         };
-        // No limit is "max" in version 2, which is no number, and -1 in version 1.
-        (quota > 0.0 && period > 0.0).then(|| quota / period)
+        let limit_cpus = self.quota.as_ref().and_then(|group| quota_cpus(&self.root, group));
+        Ok(self.counter.update(wall_ms, machine.times(used), limit_cpus))
     }
 }
 
-fn group_usage_ns(root: &Root, group: &Group) -> Result<u64, ReadError> {
-    let (path, usage) = match group {
-        Group::V1(folder) => {
-            let path = folder.join("cpuacct.usage");
-            let usage = root.read(&path)?.trim().parse().ok();
-            (path, usage)
-        }
+/// A group's quota in processors. A missing file is a missing limit: the top group of a
+/// hierarchy has no such file.
+#[must_use]
+pub fn quota_cpus(root: &Root, group: &Group) -> Option<f64> {
+    let read = |path: PathBuf| root.read(path).ok();
+    let (quota, period): (f64, f64) = match group {
+        Group::V1(folder) => (
+            read(folder.join("cpu.cfs_quota_us"))?.trim().parse().ok()?,
+            read(folder.join("cpu.cfs_period_us"))?.trim().parse().ok()?,
+        ),
         Group::V2(folder) => {
-            let path = folder.join("cpu.stat");
-            let usage = value_of(&root.read(&path)?, "usage_usec").map(|us| us * 1000);
-            (path, usage)
+            let text = read(folder.join("cpu.max"))?;
+            let (quota, period) = text.trim().split_once(' ')?;
+            (quota.parse().ok()?, period.parse().ok()?)
         }
     };
-    usage.ok_or_else(|| root.nonsense(path, "CPU time"))
+    // No limit is "max" in version 2, which is no number, and -1 in version 1.
+    (quota > 0.0 && period > 0.0).then(|| quota / period)
+}
+
+/// The file that counts a group's CPU time.
+#[must_use]
+pub fn usage_file(group: &Group) -> PathBuf {
+    group.folder().join(match group {
+        Group::V1(_) => "cpuacct.usage",
+        Group::V2(_) => "cpu.stat",
+    })
+}
+
+/// A group's CPU time so far, out of its [`usage_file`].
+#[must_use]
+pub fn usage_ns(group: &Group, text: &str) -> Option<u64> {
+    match group {
+        Group::V1(_) => text.trim().parse().ok(),
+        Group::V2(_) => value_of(text, "usage_usec").map(|us| us * 1000),
+    }
 }
 
 /// The first lines of `/proc/stat`.
-#[derive(Debug, PartialEq, Eq)]
-struct Machine {
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Machine {
     busy: u64,
     whole: u64,
     cpus: u32,
 }
 
 impl Machine {
+    /// What the machine's processors did so far.
+    ///
+    /// # Errors
+    /// When the file cannot be read or holds something else.
+    pub fn read(root: &Root) -> Result<Self, ReadError> {
+        let stat = root.read(STAT)?;
+        Self::parse(&stat).ok_or_else(|| root.nonsense(STAT, "line of CPU times"))
+    }
+
+    /// What a group used, beside what the machine spent.
+    #[must_use]
+    pub fn times(&self, used: u64) -> Times {
+        Times { used, whole: self.whole, cpus: self.cpus }
+    }
+
     fn parse(stat: &str) -> Option<Self> {
         // user nice system idle iowait irq softirq, as `docker stats` adds them up; steal is time
         // that we did not have, and guest time is already in user.

@@ -11,12 +11,12 @@
 //! controller), the sample has no counters and its value is 0.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::statvfs::statvfs;
 
 use super::cgroup::{Group, Groups};
-use super::counters::Counters;
+use super::counters::{Counters, Rates};
 use super::{Moment, ReadError, Root, percent};
 use crate::sample::Sample;
 
@@ -26,8 +26,13 @@ const DISKSTATS: &str = "/proc/diskstats";
 /// documentation, block/stat).
 const SECTOR_BYTES: u64 = 512;
 
-const READ: usize = 0;
-const WRITTEN: usize = 1;
+/// Where bytes that were read and written stand in a counter.
+pub const READ: usize = 0;
+/// See [`READ`].
+pub const WRITTEN: usize = 1;
+
+/// Bytes read and written, by device.
+pub type Devices = HashMap<String, [u64; 2]>;
 
 /// Reads disk use at every tick.
 pub struct DiskReader {
@@ -63,12 +68,7 @@ impl DiskReader {
             None => Sample::new(now.wall_ms, 0_u64, "bytes/s"),
             Some(devices) => {
                 let Some(rates) = self.counters.update(now, devices) else { return Ok(None) };
-                let [read_s, written_s] = rates.per_second;
-                Sample::new(now.wall_ms, read_s.saturating_add(written_s), "bytes/s")
-                    .with("read_bytes_s", read_s)
-                    .with("written_bytes_s", written_s)
-                    .with("read_bytes", rates.total[READ])
-                    .with("written_bytes", rates.total[WRITTEN])
+                sample(now, rates)
             }
         };
         Ok(Some(match self.fs_used_percent() {
@@ -85,8 +85,26 @@ impl DiskReader {
     }
 }
 
+/// The sample of what the counters gave.
+#[must_use]
+pub fn sample(now: Moment, rates: Rates<2>) -> Sample {
+    let [read_s, written_s] = rates.per_second;
+    Sample::new(now.wall_ms, read_s.saturating_add(written_s), "bytes/s")
+        .with("read_bytes_s", read_s)
+        .with("written_bytes_s", written_s)
+        .with("read_bytes", rates.total[READ])
+        .with("written_bytes", rates.total[WRITTEN])
+}
+
 /// Bytes read and written by device; `None` when the group does not account for disks.
-fn group_bytes(root: &Root, group: &Group) -> Result<Option<HashMap<String, [u64; 2]>>, ReadError> {
+fn group_bytes(root: &Root, group: &Group) -> Result<Option<Devices>, ReadError> {
+    let Some(path) = group_file(root, group) else { return Ok(None) };
+    Ok(Some(parse(group, &root.read(path)?)))
+}
+
+/// The file that counts a group's bytes, where there is one.
+#[must_use]
+pub fn group_file(root: &Root, group: &Group) -> Option<PathBuf> {
     // The recursive file is missing on kernels before 4.17.
     let files: &[&str] = match group {
         Group::V1(_) => {
@@ -94,20 +112,21 @@ fn group_bytes(root: &Root, group: &Group) -> Result<Option<HashMap<String, [u64
         }
         Group::V2(_) => &["io.stat"],
     };
-    let Some(path) = files.iter().map(|file| group.folder().join(file)).find(|path| root.has(path))
-    else {
-        return Ok(None);
-    };
-    let text = root.read(path)?;
-    Ok(Some(match group {
-        Group::V1(_) => blkio_bytes(&text),
-        Group::V2(_) => io_stat_bytes(&text),
-    }))
+    files.iter().map(|file| group.folder().join(file)).find(|path| root.has(path))
+}
+
+/// Bytes read and written by device, out of a [`group_file`].
+#[must_use]
+pub fn parse(group: &Group, text: &str) -> Devices {
+    match group {
+        Group::V1(_) => blkio_bytes(text),
+        Group::V2(_) => io_stat_bytes(text),
+    }
 }
 
 /// `8:0 Read 4096`, a line a device and an operation.
-fn blkio_bytes(text: &str) -> HashMap<String, [u64; 2]> {
-    let mut devices: HashMap<String, [u64; 2]> = HashMap::new();
+fn blkio_bytes(text: &str) -> Devices {
+    let mut devices = Devices::new();
     for line in text.lines() {
         let mut words = line.split_ascii_whitespace();
         let (Some(device), Some(operation), Some(bytes)) =
@@ -126,7 +145,7 @@ fn blkio_bytes(text: &str) -> HashMap<String, [u64; 2]> {
 }
 
 /// `8:0 rbytes=4096 wbytes=0 rios=1 …`, a line a device.
-fn io_stat_bytes(text: &str) -> HashMap<String, [u64; 2]> {
+fn io_stat_bytes(text: &str) -> Devices {
     text.lines()
         .filter_map(|line| {
             let mut words = line.split_ascii_whitespace();
@@ -144,7 +163,7 @@ fn io_stat_bytes(text: &str) -> HashMap<String, [u64; 2]> {
         .collect()
 }
 
-fn machine_bytes(root: &Root) -> Result<HashMap<String, [u64; 2]>, ReadError> {
+fn machine_bytes(root: &Root) -> Result<Devices, ReadError> {
     let text = root.read(DISKSTATS)?;
     Ok(text
         .lines()
@@ -179,8 +198,6 @@ fn is_whole_disk(root: &Root, device: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::super::cgroup::Layout;
     use super::super::fixture::Tree;
     use super::*;

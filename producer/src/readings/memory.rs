@@ -8,7 +8,7 @@
 //!
 //! `rss_bytes` is memory that no file stands behind: `anon`, `total_rss`, or `AnonPages`.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use super::cgroup::{Group, Groups};
 use super::{ReadError, Root, percent, value_of};
@@ -26,11 +26,81 @@ pub struct MemoryReader {
     group: Option<Group>,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Use {
-    bytes: u64,
-    limit_bytes: u64,
-    rss_bytes: Option<u64>,
+/// What is used, and of how much.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Use {
+    /// All but what the kernel takes back whenever it needs to.
+    pub bytes: u64,
+    /// The limit.
+    pub limit_bytes: u64,
+    /// What no file stands behind.
+    pub rss_bytes: Option<u64>,
+}
+
+impl Use {
+    /// What a group uses: `usage` bytes, of which `stat` says more.
+    #[must_use]
+    pub fn of_group(group: &Group, usage: u64, stat: &str, limit_bytes: u64) -> Self {
+        let (inactive, rss) = match group {
+            Group::V1(_) => ("total_inactive_file", "total_rss"),
+            Group::V2(_) => ("inactive_file", "anon"),
+        };
+        let (inactive, rss) = (value_of(stat, inactive), value_of(stat, rss));
+        Self { bytes: without(usage, inactive), limit_bytes, rss_bytes: rss }
+    }
+
+    /// The sample.
+    #[must_use]
+    pub fn sample(self, wall_ms: u64) -> Sample {
+        Sample::new(wall_ms, percent(self.bytes, self.limit_bytes), "percent")
+            .with("bytes", self.bytes)
+            .with("limit_bytes", self.limit_bytes)
+            .with_some("rss_bytes", self.rss_bytes)
+    }
+}
+
+/// `docker stats` takes inactive files off only where they are less than the whole.
+#[must_use]
+pub fn without(usage: u64, inactive: Option<u64>) -> u64 {
+    usage - inactive.filter(|inactive| *inactive < usage).unwrap_or(0)
+}
+
+/// The file that says how many bytes a group uses.
+#[must_use]
+pub fn usage_file(group: &Group) -> PathBuf {
+    group.folder().join(match group {
+        Group::V1(_) => "memory.usage_in_bytes",
+        Group::V2(_) => "memory.current",
+    })
+}
+
+/// The machine's memory.
+///
+/// # Errors
+/// When the file cannot be read or holds something else.
+pub fn machine(root: &Root) -> Result<Use, ReadError> {
+    let text = root.read(MEMINFO)?;
+    let bytes = |name| value_of(&text, name).map(|units| units * MEMINFO_UNIT_BYTES);
+    let total = bytes("MemTotal:").ok_or_else(|| root.nonsense(MEMINFO, "MemTotal"))?;
+    let available = bytes("MemAvailable:").ok_or_else(|| root.nonsense(MEMINFO, "MemAvailable"))?;
+    Ok(Use {
+        bytes: total.saturating_sub(available),
+        limit_bytes: total,
+        rss_bytes: bytes("AnonPages:"),
+    })
+}
+
+/// A group's limit in bytes, at most the machine's memory. No limit is "max" in version 2, which
+/// is no number; no file, in the hierarchy's top group; and a number beyond every machine's
+/// memory in version 1.
+#[must_use]
+pub fn limit_bytes(root: &Root, group: &Group, machine_bytes: u64) -> u64 {
+    let path = group.folder().join(match group {
+        Group::V1(_) => "memory.limit_in_bytes",
+        Group::V2(_) => "memory.max",
+    });
+    let limit = root.read(path).ok().and_then(|text| text.trim().parse().ok());
+    limit.unwrap_or(machine_bytes).min(machine_bytes)
 }
 
 impl MemoryReader {
@@ -45,73 +115,26 @@ impl MemoryReader {
     /// # Errors
     /// When a file cannot be read or holds something else.
     pub fn read(&self, wall_ms: u64) -> Result<Sample, ReadError> {
-        let machine = self.machine()?;
+        let machine = machine(&self.root)?;
         let used = match &self.group {
             None => machine,
             Some(group) => self.group_use(group, machine.limit_bytes)?,
         };
-        let sample = Sample::new(wall_ms, percent(used.bytes, used.limit_bytes), "percent")
-            .with("bytes", used.bytes)
-            .with("limit_bytes", used.limit_bytes);
-        Ok(match used.rss_bytes {
-            Some(rss_bytes) => sample.with("rss_bytes", rss_bytes),
-            None => sample,
-        })
-    }
-
-    fn machine(&self) -> Result<Use, ReadError> {
-        let text = self.root.read(MEMINFO)?;
-        let bytes = |name| value_of(&text, name).map(|units| units * MEMINFO_UNIT_BYTES);
-        let total = bytes("MemTotal:").ok_or_else(|| self.root.nonsense(MEMINFO, "MemTotal"))?;
-        let available =
-            bytes("MemAvailable:").ok_or_else(|| self.root.nonsense(MEMINFO, "MemAvailable"))?;
-        Ok(Use {
-            bytes: total.saturating_sub(available),
-            limit_bytes: total,
-            rss_bytes: bytes("AnonPages:"),
-        })
+        Ok(used.sample(wall_ms))
     }
 
     fn group_use(&self, group: &Group, machine_bytes: u64) -> Result<Use, ReadError> {
-        let (usage, limit, inactive, rss) = match group {
-            Group::V1(_) => (
-                "memory.usage_in_bytes",
-                "memory.limit_in_bytes",
-                "total_inactive_file",
-                "total_rss",
-            ),
-            Group::V2(_) => ("memory.current", "memory.max", "inactive_file", "anon"),
-        };
-        let usage_path = group.folder().join(usage);
-        let usage: u64 = self
-            .root
-            .read(&usage_path)?
-            .trim()
-            .parse()
-            .map_err(|_| self.root.nonsense(usage_path, "number of bytes"))?;
+        let path = usage_file(group);
+        let usage = self.root.read(&path)?.trim().parse();
+        let usage = usage.map_err(|_| self.root.nonsense(path, "number of bytes"))?;
         let stat = self.root.read(group.folder().join("memory.stat"))?;
-        let inactive = value_of(&stat, inactive).filter(|inactive| *inactive < usage).unwrap_or(0);
-        Ok(Use {
-            bytes: usage - inactive,
-            limit_bytes: self
-                .limit(&group.folder().join(limit))
-                .unwrap_or(machine_bytes)
-                .min(machine_bytes),
-            rss_bytes: value_of(&stat, rss),
-        })
-    }
-
-    /// No limit is "max" in version 2, which is no number; no file, in the hierarchy's top group;
-    /// and a number beyond every machine's memory in version 1, which the caller cuts.
-    fn limit(&self, path: &Path) -> Option<u64> {
-        self.root.read(path).ok()?.trim().parse().ok()
+        let limit = limit_bytes(&self.root, group, machine_bytes);
+        Ok(Use::of_group(group, usage, &stat, limit))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::path::PathBuf;
-
     use super::super::cgroup::Layout;
     use super::super::fixture::Tree;
     use super::*;

@@ -8,13 +8,17 @@
 //! know the time: it is given the moment that the sample shall carry, and the monotonic time
 //! that rates are divided by.
 //!
-//! What is left out: the other containers of an engine (the producer of its own place needs no
-//! socket and no rights), and every smoothing: a value is what happened since the last tick.
+//! The other containers of an engine are read by the same rules, out of files that are kept open
+//! ([`file`], `crate::docker`). [`cost`] is what the producer itself takes.
+//!
+//! What is left out: every smoothing: a value is what happened since the last tick.
 
 pub mod cgroup;
+pub mod cost;
 pub mod counters;
 pub mod cpu;
 pub mod disk;
+pub mod file;
 pub mod memory;
 pub mod network;
 
@@ -52,8 +56,8 @@ pub enum ReadError {
     },
 }
 
-/// Where the file system begins: `/`, or a test's folder.
-#[derive(Debug, Clone)]
+/// Where the file system begins: `/`, where a container has the host's mounted, or a test's folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Root(PathBuf);
 
 impl Root {
@@ -63,7 +67,7 @@ impl Root {
         Self(PathBuf::from("/"))
     }
 
-    /// A tree of its own, for tests.
+    /// Another place.
     #[must_use]
     pub fn at(folder: &Path) -> Self {
         Self(folder.to_owned())
@@ -79,6 +83,19 @@ impl Root {
     #[must_use]
     pub fn has(&self, absolute: &Path) -> bool {
         self.path(absolute).exists()
+    }
+
+    /// The names of the folders in a folder.
+    #[must_use]
+    pub fn folders(&self, absolute: &Path) -> Vec<String> {
+        let Ok(entries) = std::fs::read_dir(self.path(absolute)) else { return Vec::new() };
+        let folder = |entry: std::fs::DirEntry| {
+            // A link counts as what it leads to: `cpuacct` often leads to `cpu,cpuacct`.
+            let kind = entry.file_type().ok()?;
+            let is_folder = kind.is_dir() || (kind.is_symlink() && entry.path().is_dir());
+            is_folder.then(|| entry.file_name().into_string().ok()).flatten()
+        };
+        entries.filter_map(|entry| folder(entry.ok()?)).collect()
     }
 
     /// The text of a file.
@@ -97,7 +114,7 @@ impl Root {
 
 /// The number after `name` and blanks, in a file of `name value` lines (`memory.stat`,
 /// `cpu.stat`, and `meminfo` with its colon as part of the name).
-fn value_of(text: &str, name: &str) -> Option<u64> {
+pub(crate) fn value_of(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
         (words.next() == Some(name)).then(|| words.next()?.parse().ok())?
@@ -106,7 +123,7 @@ fn value_of(text: &str, name: &str) -> Option<u64> {
 
 /// `part` of `whole` in percent; 0 of nothing.
 #[expect(clippy::cast_precision_loss, reason = "2^53 bytes are 8 PiB; a percentage needs no more")]
-fn percent(part: u64, whole: u64) -> f64 {
+pub(crate) fn percent(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 * 100.0 }
 }
 

@@ -5,19 +5,22 @@
 
 use std::collections::HashMap;
 
-use super::counters::Counters;
+use super::counters::{Counters, Rates};
 use super::{Moment, ReadError, Root};
 use crate::sample::Sample;
 
 const DEV: &str = "/proc/self/net/dev";
 
 /// The names of the counters below, in their order.
-const FIELDS: [&str; 6] =
+pub const FIELDS: [&str; 6] =
     ["rx_bytes", "tx_bytes", "rx_errors", "tx_errors", "rx_dropped", "tx_dropped"];
 
 /// Where those stand behind an interface's colon: eight columns received, then eight sent
 /// (proc(5)).
 const COLUMNS: [usize; FIELDS.len()] = [0, 8, 2, 10, 3, 11];
+
+/// The counters that [`FIELDS`] names, by interface.
+pub type Interfaces = HashMap<String, [u64; FIELDS.len()]>;
 
 /// Reads the interfaces at every tick.
 #[derive(Debug)]
@@ -40,16 +43,24 @@ impl NetworkReader {
     pub fn read(&mut self, now: Moment) -> Result<Option<Sample>, ReadError> {
         let interfaces = parse(&self.root.read(DEV)?);
         let Some(rates) = self.counters.update(now, interfaces) else { return Ok(None) };
-        let [rx_s, tx_s, ..] = rates.per_second;
-        let sample = Sample::new(now.wall_ms, rx_s.saturating_add(tx_s), "bytes/s")
-            .with("rx_bytes_s", rx_s)
-            .with("tx_bytes_s", tx_s);
-        let fields = FIELDS.into_iter().zip(rates.total);
-        Ok(Some(fields.fold(sample, |sample, (name, total)| sample.with(name, total))))
+        Ok(Some(sample(now, rates)))
     }
 }
 
-fn parse(text: &str) -> HashMap<String, [u64; FIELDS.len()]> {
+/// The sample of what the counters gave.
+#[must_use]
+pub fn sample(now: Moment, rates: Rates<{ FIELDS.len() }>) -> Sample {
+    let [rx_s, tx_s, ..] = rates.per_second;
+    let sample = Sample::new(now.wall_ms, rx_s.saturating_add(tx_s), "bytes/s")
+        .with("rx_bytes_s", rx_s)
+        .with("tx_bytes_s", tx_s);
+    let fields = FIELDS.into_iter().zip(rates.total);
+    fields.fold(sample, |sample, (name, total)| sample.with(name, total))
+}
+
+/// The counters of each interface but the loopback, out of a `net/dev`.
+#[must_use]
+pub fn parse(text: &str) -> Interfaces {
     text.lines()
         .filter_map(|line| {
             // The two lines of headings have no colon.
