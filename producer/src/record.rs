@@ -82,9 +82,8 @@ mod tests {
 
     #[test]
     fn the_key_is_the_source() {
-        let key = |topic: &str| {
-            Record { topic: topic.to_owned(), payload: Vec::new() }.key().to_owned()
-        };
+        let key =
+            |topic: &str| Record { topic: topic.to_owned(), payload: Vec::new() }.key().to_owned();
         assert_eq!(key("metrics/docker/p/cpu"), "p");
         assert_eq!(key("metrics/docker/p/web/cpu"), "p/web");
         assert_eq!(key("rollup/1m/metrics/docker/p/web/cpu"), "p/web");
@@ -108,7 +107,8 @@ mod tests {
 
     #[test]
     fn anything_else_is_no_line() {
-        for line in [&b""[..], b"x", b"{\"ts\":1}", b"topic\tnonsense", b"\t{}x", b"\xff\t{\"ts\":1}"]
+        for line in
+            [&b""[..], b"x", b"{\"ts\":1}", b"topic\tnonsense", b"\t{}x", b"\xff\t{\"ts\":1}"]
         {
             assert_eq!(parse_line(line), None, "{}", line.escape_ascii());
         }

@@ -146,21 +146,13 @@ pub struct Sample {
 impl Sample {
     /// A sample of `value`, measured at `ts_ms` (Unix time in milliseconds).
     #[must_use]
-    pub fn new(
-        ts_ms: u64,
-        value: impl Into<Value>,
-        unit: impl Into<Cow<'static, str>>,
-    ) -> Self {
+    pub fn new(ts_ms: u64, value: impl Into<Value>, unit: impl Into<Cow<'static, str>>) -> Self {
         Self { ts_ms, value: value.into(), unit: unit.into(), fields: Vec::new() }
     }
 
     /// Adds a further field.
     #[must_use]
-    pub fn with(
-        mut self,
-        name: impl Into<Cow<'static, str>>,
-        value: impl Into<Value>,
-    ) -> Self {
+    pub fn with(mut self, name: impl Into<Cow<'static, str>>, value: impl Into<Value>) -> Self {
         self.fields.push((name.into(), value.into()));
         self
     }

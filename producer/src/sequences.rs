@@ -101,9 +101,9 @@ mod tests {
         let open = |used, wall_us| Sequences::open(Some(folder.path()), used, wall_us).take();
         assert_eq!(open(None, 0), 1);
         assert_eq!(open(None, 0), 1 + BLOCK);
-        assert_eq!(open(Some(9_999), 500), 10_000);
-        assert_eq!(open(None, 50_000), 50_000);
-        assert_eq!(open(Some(7), 3), 50_000 + BLOCK);
+        assert_eq!(open(Some(999_999), 500), 1_000_000);
+        assert_eq!(open(None, 5_000_000), 5_000_000);
+        assert_eq!(open(Some(7), 3), 5_000_000 + BLOCK);
     }
 
     #[test]

@@ -261,8 +261,7 @@ impl Supervisor {
             let children = children.map(|child| child.pid.as_raw());
             if let Some(Some(cost)) = cost_failing.note(self.cost.read(now, children)) {
                 let tally = self.intake.tally();
-                let cost =
-                    cost.with("containers", tally.containers).with("dropped", tally.dropped);
+                let cost = cost.with("containers", tally.containers).with("dropped", tally.dropped);
                 self.intake.measured(Metric::Cost, &cost);
             }
         }

@@ -164,10 +164,11 @@ impl Engine {
     pub async fn connect(address: &Address) -> Result<Self, EngineError> {
         let path = "/version";
         let said: Version = present(path, get(address, path).await?)?;
-        let version = ApiVersion::parse(&said.api_version).ok_or_else(|| EngineError::Nonsense {
-            path: path.to_owned(),
-            reason: format!("'{}' is no version", said.api_version),
-        })?;
+        let version =
+            ApiVersion::parse(&said.api_version).ok_or_else(|| EngineError::Nonsense {
+                path: path.to_owned(),
+                reason: format!("'{}' is no version", said.api_version),
+            })?;
         let oldest = ApiVersion::parse(&said.min_api_version).unwrap_or(version);
         Ok(Self {
             address: address.clone(),
@@ -240,10 +241,7 @@ impl Events {
     }
 }
 
-async fn get<T: DeserializeOwned>(
-    address: &Address,
-    path: &str,
-) -> Result<Option<T>, EngineError> {
+async fn get<T: DeserializeOwned>(address: &Address, path: &str) -> Result<Option<T>, EngineError> {
     let nonsense = |reason| EngineError::Nonsense { path: path.to_owned(), reason };
     let answer = match ask(address, path).await {
         Err(EngineError::Refused { status: StatusCode::NOT_FOUND, .. }) => return Ok(None),
@@ -262,12 +260,9 @@ async fn read(answer: Response<Incoming>) -> Result<Bytes, String> {
 /// Makes the request, and answers when the head of a good answer is there.
 async fn ask(address: &Address, path: &str) -> Result<Response<Incoming>, EngineError> {
     let mut connection = within(path, connect(address)).await??;
-    let request = Request::get(path)
-        .header(HOST, "engine")
-        .body(Empty::<Bytes>::new())
-        .map_err(|error| EngineError::Nonsense {
-            path: path.to_owned(),
-            reason: error.to_string(),
+    let request =
+        Request::get(path).header(HOST, "engine").body(Empty::<Bytes>::new()).map_err(|error| {
+            EngineError::Nonsense { path: path.to_owned(), reason: error.to_string() }
         })?;
     let answer = within(path, connection.send_request(request)).await??;
     let status = answer.status();
@@ -331,7 +326,8 @@ mod tests {
         assert_eq!("tcp://proxy:2376".parse(), Ok(Address::Tcp("proxy:2376".to_owned())));
         assert_eq!("tcp://proxy".parse(), Ok(Address::Tcp("proxy:2375".to_owned())));
         assert_eq!("tcp://[::1]:1/".parse(), Ok(Address::Tcp("[::1]:1".to_owned())));
-        for text in ["ssh://host", "/run/docker.sock", "npipe://x", "unix://x", "tcp://", "tcp://x:y"]
+        for text in
+            ["ssh://host", "/run/docker.sock", "npipe://x", "unix://x", "tcp://", "tcp://x:y"]
         {
             let error = text.parse::<Address>().expect_err(text);
             assert!(error.contains("unix:///PATH or tcp://HOST:PORT"), "{error}");

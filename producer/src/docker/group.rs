@@ -256,9 +256,10 @@ impl ContainerFiles {
         };
         let oom_kills = text_of(&self.oom, |text| value_of(text, "oom_kill"));
         let pids = text_of(&self.pids, |text| text.trim().parse().ok());
-        let disk = self.disk.as_ref().and_then(|(group, file)| {
-            Some(disk::parse(group, file.read(buffer).ok()?))
-        });
+        let disk = self
+            .disk
+            .as_ref()
+            .and_then(|(group, file)| Some(disk::parse(group, file.read(buffer).ok()?)));
         let mut pressure = |file: &Option<KernelFile>| {
             file.as_ref().and_then(|file| some_avg10(file.read(buffer).ok()?))
         };

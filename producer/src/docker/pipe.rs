@@ -97,6 +97,15 @@ impl Lines {
         Ok(())
     }
 
+    /// All that would be written, in its order.
+    #[cfg(test)]
+    pub fn take_all(&mut self) -> Vec<u8> {
+        let mut all: Vec<u8> = self.kept.drain(..).flatten().collect();
+        all.append(&mut self.samples);
+        self.ends.clear();
+        all
+    }
+
     fn drop_samples(&mut self, written: usize) {
         self.dropped += (self.ends.len() - written) as u64;
         self.samples.clear();
@@ -193,7 +202,9 @@ mod tests {
         lines.write(writing.as_fd(), &clock).expect("written");
         let dropped = lines.dropped();
         assert!(dropped > 0);
-        lines.keep("events/x", &Sample::new(1, 1_u64, "event"));
+        // So long that it does not fit behind the last sample.
+        let event = Sample::new(1, 1_u64, "event").with("filler", "x".repeat(3000).as_str());
+        lines.keep("events/x", &event);
         fill(&mut lines, 3);
         let asked_ms = clock.monotonic_ms();
         lines.write(writing.as_fd(), &clock).expect("waited");

@@ -140,9 +140,9 @@ impl Gauges {
         let memory = reading.memory.map(|used| used.sample(now.wall_ms));
         let disk = reading.disk.and_then(|devices| self.disk.update(now, devices));
         let network = reading.network.and_then(|devices| self.network.update(now, devices));
-        let pids = reading.pids.map(|pids| {
-            Sample::new(now.wall_ms, pids, "count").with_some("limit", limit_pids)
-        });
+        let pids = reading
+            .pids
+            .map(|pids| Sample::new(now.wall_ms, pids, "count").with_some("limit", limit_pids));
         let throttling = reading.throttled.and_then(|throttled| {
             let value = throttled.since(self.throttled.replace(throttled)?)?;
             let sample = Sample::new(now.wall_ms, value, "percent");
@@ -231,7 +231,9 @@ mod tests {
         let mut gauges = Gauges::default();
         gauges.samples(Reading::of_stats(stats(true, 9), at(1), None));
         let after = gauges.samples(Reading::of_stats(stats(true, 1), at(2), None));
-        assert!(after.iter().all(|(metric, _)| !matches!(metric, Metric::Cpu | Metric::Throttling)));
+        assert!(
+            after.iter().all(|(metric, _)| !matches!(metric, Metric::Cpu | Metric::Throttling))
+        );
         let next = gauges.samples(Reading::of_stats(stats(true, 2), at(3), None));
         assert!(next.iter().any(|(metric, cpu)| *metric == Metric::Cpu && cpu.value() == 50.0));
     }

@@ -131,9 +131,14 @@ impl FakeBroker {
         self.shared.memory().records.clone()
     }
 
+    /// The samples of one of the producer's own metrics.
     pub fn records_of(&self, metric: &str) -> Vec<Stored> {
-        let end = format!("/{metric}");
-        self.records().into_iter().filter(|record| record.topic.ends_with(&end)).collect()
+        self.records_in(&format!("metrics/docker/p1/{metric}"))
+    }
+
+    /// The records of a topic.
+    pub fn records_in(&self, topic: &str) -> Vec<Stored> {
+        self.records().into_iter().filter(|record| record.topic == topic).collect()
     }
 
     /// How many records came that were stored before.

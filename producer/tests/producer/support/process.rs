@@ -31,13 +31,21 @@ pub struct Producer {
 }
 
 impl Producer {
-    /// Starts one that measures five times a second.
+    /// Starts one that measures five times a second, and watches no containers.
     pub fn start(brokers: &str, spool: &Path) -> Self {
+        Self::start_with(brokers, spool, &["--docker=off"])
+    }
+
+    /// Starts one with further flags.
+    pub fn start_with(brokers: &str, spool: &Path, flags: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let log = folder.path().join("log");
         let child = Command::new(env!("CARGO_BIN_EXE_aklight-producer"))
-            .args(["--id", "p1", "--interval", "200ms", "--brokers", brokers, "--spool-dir"])
+            .args(["--id", "p1", "--brokers", brokers, "--spool-dir"])
             .arg(spool)
+            .args(flags)
+            .env("AKLIGHT_INTERVAL", "200ms")
+            .env_remove("DOCKER_HOST")
             .stdin(Stdio::null())
             .stderr(fs::File::create(&log).expect("a log"))
             .spawn()
@@ -56,11 +64,18 @@ impl Producer {
 
     /// The process of a child with that name in `ps` and, as its whole command line, in `ps aux`.
     pub fn collector(&self, name: &str) -> Option<u32> {
+        // The kernel keeps 15 bytes of the short name.
+        let short = &name[..name.len().min(15)];
         children(self.pid()).into_iter().find(|pid| {
             let comm = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
             let cmdline = fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-            comm.trim() == name && cmdline.trim_end_matches('\0') == name
+            comm.trim() == short && cmdline.trim_end_matches('\0') == name
         })
+    }
+
+    /// The one that watches containers.
+    pub fn docker_collector(&self) -> Option<u32> {
+        self.collector("docker_collector")
     }
 
     /// Both collectors, once they bear their names.

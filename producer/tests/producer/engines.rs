@@ -1,0 +1,215 @@
+//! Engines that are not here: Docker 29, Podman, one elsewhere, one that goes and comes back.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use crate::support::{FakeBroker, FakeEngine, Producer, event, wait_until};
+
+const ID: &str = "1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b3c4d5e6f1a2b";
+
+/// What Docker 29 says of itself; the oldest version that it takes is newer than Docker 20's.
+fn docker_29() -> Value {
+    json!({"Version": "29.0.1", "ApiVersion": "1.52", "MinAPIVersion": "1.44",
+        "Components": [{"Name": "Engine", "Version": "29.0.1"}]})
+}
+
+fn podman() -> Value {
+    json!({"Version": "4.9.3", "ApiVersion": "1.41", "MinAPIVersion": "1.24", "Components":
+        [{"Name": "Podman Engine", "Version": "4.9.3"}, {"Name": "Conmon"}]})
+}
+
+fn watching(engine: &FakeEngine, broker: &FakeBroker, spool: &Path, flags: &[&str]) -> Producer {
+    let host = format!("--docker-host={}", engine.host());
+    let flags: Vec<&str> = [host.as_str()].into_iter().chain(flags.iter().copied()).collect();
+    Producer::start_with(&broker.address(), spool, &flags)
+}
+
+fn wait_for(broker: &FakeBroker, topic: &str, fits: impl Fn(&Value) -> bool) -> Value {
+    wait_until(topic, || {
+        broker.records_in(topic).into_iter().map(|record| record.sample).find(|sample| fits(sample))
+    })
+}
+
+fn exited(code: i64) -> Value {
+    json!({"Status": "exited", "Running": false, "Pid": 0, "ExitCode": code,
+        "StartedAt": "2026-11-26T01:20:36.466780314Z"})
+}
+
+#[test]
+fn each_engine_is_asked_in_a_version_that_it_takes_and_only_with_get() {
+    for (version, path, name) in
+        [(docker_29(), "/v1.52/", "Docker 29.0.1"), (podman(), "/v1.41/", "Podman 4.9.3")]
+            .into_iter()
+            .chain([
+                // One of the future takes nothing that we know; its oldest is the nearest.
+                (
+                    json!({"Version": "40", "ApiVersion": "2.9", "MinAPIVersion": "1.70"}),
+                    "/v1.70/",
+                    "Docker 40",
+                ),
+            ])
+    {
+        let folder = tempfile::tempdir().expect("a folder");
+        let broker = FakeBroker::start();
+        let engine = FakeEngine::start(folder.path(), version);
+        engine.put(ID, "web", json!({}));
+        let producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+        wait_for(&broker, "metrics/docker/p1/web/state", |_| true);
+        let requests = engine.requests();
+        assert!(requests.contains(&"GET /version".to_owned()), "{requests:?}");
+        for request in requests.iter().filter(|request| *request != "GET /version") {
+            assert!(request.starts_with(&format!("GET {path}")), "{request}");
+        }
+        assert!(producer.log().contains(name), "{}", producer.log());
+    }
+}
+
+#[test]
+fn an_end_by_podmans_words_is_told_and_its_nulls_are_understood() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), podman());
+    let config = json!({"Image": "docker.io/library/nginx:1", "Labels": null});
+    engine.put(ID, "web", json!({"Config": config, "HostConfig": null}));
+    let _producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_for(&broker, "metrics/docker/p1/web/state", |state| state["health"] == "none");
+    engine.put(ID, "web", json!({"Config": config, "State": exited(3)}));
+    let nanos = 4_000_000_000_000_000_000;
+    engine.tell(&event("died", ID, nanos, &json!({"containerExitCode": "3"})));
+    let die = wait_for(&broker, "events/docker/p1/web", |event| event["event"] == "die");
+    assert_eq!((&die["exit_code"], &die["failed"]), (&3.into(), &1.into()));
+    wait_for(&broker, "metrics/docker/p1/web/state", |state| state["state"] == "exited");
+    engine.remove(ID);
+    engine.tell(&event("remove", ID, nanos + 1, &json!({})));
+    wait_for(&broker, "info/docker/p1/web", |info| info["value"] == 0);
+}
+
+#[test]
+fn health_is_told_when_it_changes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "web", json!({}));
+    let _producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_for(&broker, "metrics/docker/p1/web/state", |state| state["health"] == "none");
+    let state = json!({"Status": "running", "Pid": 0, "StartedAt": "2026-11-26T01:20:36.466780314Z",
+        "Health": {"Status": "unhealthy"}});
+    engine.put(ID, "web", json!({"State": state}));
+    engine.tell(&event("health_status: unhealthy", ID, 4_000_000_000_000_000_000, &json!({})));
+    let health = wait_for(&broker, "events/docker/p1/web", |event| event["event"] == "health");
+    assert_eq!(health["health"], "unhealthy");
+    assert!(health["last_cpu"].is_array(), "{health}");
+    wait_for(&broker, "metrics/docker/p1/web/state", |state| state["health"] == "unhealthy");
+}
+
+#[test]
+fn an_engine_elsewhere_is_asked_for_numbers() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "far", json!({}));
+    engine.answer(
+        &format!("/containers/{ID}/stats"),
+        json!({"cpu_stats": {"cpu_usage": {"total_usage": 5}, "system_cpu_usage": 9},
+            "memory_stats": {"usage": 300, "limit": 1000, "stats": {"inactive_file": 100}}}),
+    );
+    let _producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    let memory = wait_for(&broker, "metrics/docker/p1/far/memory", |_| true);
+    assert_eq!((&memory["value"], &memory["bytes"]), (&20.into(), &200.into()));
+    let info = wait_for(&broker, "info/docker/p1/far", |_| true);
+    assert_eq!(info["source"], "engine");
+}
+
+#[test]
+fn an_engine_that_was_restarted_is_found_again_and_its_list_is_new() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let mut engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "web", json!({}));
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_for(&broker, "metrics/docker/p1/web/state", |_| true);
+    engine.stop();
+    wait_until("the loss", || producer.log().contains("the engine cannot be asked").then_some(()));
+    let own = broker.records_of("cpu").len();
+    wait_until("own samples", || (broker.records_of("cpu").len() > own + 5).then_some(()));
+    engine.remove(ID);
+    engine.put("ffff", "new", json!({}));
+    engine.restart();
+    wait_for(&broker, "metrics/docker/p1/new/state", |_| true);
+    wait_for(&broker, "info/docker/p1/web", |info| info["value"] == 0);
+    let last = broker.records_in("metrics/docker/p1/web/state").len();
+    let new = broker.records_in("metrics/docker/p1/new/state").len();
+    wait_until("more", || {
+        (broker.records_in("metrics/docker/p1/new/state").len() > new + 3).then_some(())
+    });
+    assert_eq!(broker.records_in("metrics/docker/p1/web/state").len(), last, "a ghost");
+    assert_eq!(producer.log().matches("the engine cannot be asked").count(), 1);
+    assert!(producer.log().matches("watching 1 containers").count() == 2, "{}", producer.log());
+}
+
+#[test]
+fn a_socket_that_appears_later_is_found_and_its_absence_is_said_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let mut engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "web", json!({}));
+    engine.stop();
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_until("a word", || producer.log().contains("the engine cannot be asked").then_some(()));
+    engine.restart();
+    wait_for(&broker, "metrics/docker/p1/web/state", |_| true);
+    assert_eq!(producer.log().matches("the engine cannot be asked").count(), 1);
+}
+
+#[test]
+fn include_and_exclude_choose() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put("aaaa", "web-1", json!({}));
+    engine.put("bbbb", "db", json!({}));
+    let labels = |labels: Value| json!({"Config": {"Image": "nginx:1", "Labels": labels}});
+    engine.put("cccc", "web-2", labels(json!({"tier": "test"})));
+    engine.put("dddd", "web-3", labels(json!({"aklight.enable": "false"})));
+    let flags = ["--include=web-*", "--exclude=label=tier=test"];
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &flags);
+    wait_until("some", || {
+        (broker.records_in("metrics/docker/p1/web-1/state").len() > 3).then_some(())
+    });
+    let records = broker.records();
+    for name in ["db", "web-2", "web-3"] {
+        let level = format!("/{name}");
+        assert!(!records.iter().any(|record| record.topic.contains(&level)), "{name}");
+    }
+    assert!(producer.log().contains("watching 1 containers"), "{}", producer.log());
+}
+
+#[test]
+fn a_collector_that_is_killed_is_back_and_watches_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "web", json!({}));
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_for(&broker, "metrics/docker/p1/web/state", |_| true);
+    let before = wait_until("the collector", || producer.docker_collector());
+    crate::support::send(before, nix::sys::signal::Signal::SIGKILL);
+    let after = wait_until("another", || producer.docker_collector().filter(|pid| *pid != before));
+    assert!(crate::support::alive(after));
+    let threads = std::fs::read_to_string(format!("/proc/{after}/status")).expect("status");
+    assert!(threads.contains("Threads:\t1\n"), "{threads}");
+    let seen = broker.records_in("metrics/docker/p1/web/state").len();
+    wait_until("more", || {
+        (broker.records_in("metrics/docker/p1/web/state").len() > seen + 2).then_some(())
+    });
+}
+
+#[test]
+fn an_engine_that_cannot_be_reached_so_is_refused_with_what_can() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let flags = ["--docker-host=ssh://somewhere"];
+    let mut producer = Producer::start_with("127.0.0.1:1", folder.path(), &flags);
+    assert_eq!(producer.wait().code(), Some(2));
+    assert!(producer.log().contains("unix:///PATH or tcp://HOST:PORT"), "{}", producer.log());
+}
