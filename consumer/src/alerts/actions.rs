@@ -12,6 +12,9 @@ use serde::{Deserialize, Serialize};
 /// The topic of actions.
 pub const TOPIC: &str = "actions/alerts";
 
+/// The key of actions: one for all, so that they keep their order.
+pub const KEY: &[u8] = b"alerts";
+
 /// Stands for every rule.
 pub const EVERY_RULE: &str = "+";
 

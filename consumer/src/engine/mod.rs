@@ -6,7 +6,7 @@
 //!
 //! What is told and when follows the order that module `alerts` lays down.
 
-mod context;
+pub(crate) mod context;
 mod people;
 mod telling;
 

@@ -50,7 +50,7 @@ pub(super) fn time(text: &str) -> Result<Time, String> {
 /// A zone by its name.
 pub(super) fn zone(text: &str) -> Result<TimeZone, String> {
     TimeZone::get(text).map_err(|_| {
-        format!("'{text}' is no time zone: write \"UTC\", or a name as \"Europe/Berlin\"")
+        format!("'{text}' is no time zone that this machine knows: write \"UTC\", or a name as \"Europe/Berlin\" (from tzdata)")
     })
 }
 
