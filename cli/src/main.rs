@@ -7,6 +7,7 @@
 //! Exit codes: 0 done, 1 failed, 2 called wrongly, 130 ended by Ctrl-C; a process that SIGTERM
 //! ends in good order says 0, and so does one whose reader has seen enough (`| head`).
 
+mod alerts;
 mod chaos;
 mod child;
 mod cluster;
@@ -78,10 +79,12 @@ enum Command {
     Verify(verify::VerifyArgs),
     /// Look into a broker
     Debug(debug::DebugArgs),
-    /// Check a file of rules
+    /// Check rules, and try them on what is stored
+    Rules(rules::RulesArgs),
+    /// Check a file of rules: `rules check` by its old name
     CheckRules(rules::CheckRulesArgs),
     /// See to alerts
-    Alerts(rules::AlertsArgs),
+    Alerts(alerts::AlertsArgs),
     /// Print a shell's completions
     Completions(generate::CompletionsArgs),
     /// Print the manual page, or write the pages of all commands into a folder
@@ -129,7 +132,8 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<ExitCode> {
         Command::Verify(args) => verify::run(&args),
         Command::Debug(args) => debug::run(&args),
         Command::CheckRules(args) => rules::check(&args),
-        Command::Alerts(args) => rules::alerts(&args),
+        Command::Rules(args) => rules::run(&args),
+        Command::Alerts(args) => alerts::run(&args),
         Command::Completions(args) => generate::completions(&args, whole()),
         Command::Man(args) => generate::man(&args, whole()),
     }

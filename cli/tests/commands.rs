@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 
 use assert_cmd::cargo::cargo_bin;
 
-const COMMANDS: [&str; 17] = [
+const COMMANDS: [&str; 18] = [
     "up",
     "broker",
     "producer",
@@ -22,6 +22,7 @@ const COMMANDS: [&str; 17] = [
     "fault",
     "chaos",
     "debug",
+    "rules",
     "check-rules",
     "alerts",
     "completions",

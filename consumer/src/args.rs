@@ -1,11 +1,12 @@
 //! What a user can say to the consumer.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use aklight_common::Pattern;
 
+use crate::notify::ChannelArgs;
 use crate::notify::console::Output;
-use crate::notify::whatsapp::TwilioArgs;
 
 /// Follows topics, judges them by rules, and tells people when something is wrong.
 #[derive(Debug, Clone, clap::Args)]
@@ -21,11 +22,13 @@ pub struct ConsumerArgs {
     /// The name of this consumer: under it offsets and alerts are kept
     #[arg(long, env = "AKLIGHT_ID", default_value = "consumer1", value_name = "NAME")]
     pub id: String,
-    /// The topics to follow: '+' stands for one level, '#' for all below; separated by commas
+    /// The topics to follow: '+' stands for one level, '#' for all below; separated by commas.
+    /// Without info/docker/# containers' labels are no rules, without events/docker/# alerts do not
+    /// say how a container ended, without actions/alerts nothing is acknowledged or muted
     #[arg(
         long,
         env = "AKLIGHT_PATTERNS",
-        default_value = "metrics/docker/#",
+        default_value = "metrics/docker/#,info/docker/#,events/docker/#,actions/alerts",
         value_delimiter = ',',
         value_name = "PATTERN,…"
     )]
@@ -40,8 +43,9 @@ pub struct ConsumerArgs {
         value_name = "true|false"
     )]
     pub persistent: bool,
-    /// The rules; without a file: CPU and memory over 80 percent, disk over 90 percent full.
-    /// Read again on SIGHUP; `aklight check-rules FILE` finds mistakes
+    /// The rules; without a file, those of config/rules.toml: machines and containers near their
+    /// limits, containers that fail, are unhealthy or restart, producers that fall silent. Read
+    /// again on SIGHUP; `aklight rules check FILE` finds mistakes
     #[arg(long, env = "AKLIGHT_RULES", value_parser = maybe_path, value_name = "FILE")]
     pub rules: Option<PathBuf>,
     /// The folder of NAME.offsets (offsets and alerts) and alerts.dead (what could not be told)
@@ -50,12 +54,15 @@ pub struct ConsumerArgs {
     /// How to print samples and alerts
     #[arg(long, env = "AKLIGHT_OUTPUT", value_enum, default_value_t = Output::Text)]
     pub output: Output,
+    /// How long an alert waits for others, to be told in one message with them
+    #[arg(long, env = "AKLIGHT_GROUP_WAIT", default_value = "5s", value_parser = group_wait, value_name = "DURATION")]
+    pub group_wait: Duration,
     /// Print alerts only, not every sample
     #[arg(long, env = "AKLIGHT_QUIET", value_parser = clap::builder::FalseyValueParser::new(), action = clap::ArgAction::SetTrue)]
     pub quiet: bool,
-    /// How to reach WhatsApp.
+    /// How to reach people.
     #[command(flatten)]
-    pub twilio: TwilioArgs,
+    pub channels: ChannelArgs,
 }
 
 /// Sends again what could not be delivered before.
@@ -64,9 +71,20 @@ pub struct RetryArgs {
     /// The consumer's folder, where alerts.dead is
     #[arg(long, env = "AKLIGHT_OFFSETS_DIR", default_value = "offsets", value_name = "DIR")]
     pub offsets_dir: PathBuf,
-    /// How to reach WhatsApp.
+    /// How to reach people.
     #[command(flatten)]
-    pub twilio: TwilioArgs,
+    pub channels: ChannelArgs,
+}
+
+/// The longest that alerts wait for each other: who waits longer is told too late.
+const GROUP_WAIT_MAX: Duration = Duration::from_secs(300);
+
+fn group_wait(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(wait) if wait <= GROUP_WAIT_MAX => Ok(wait),
+        Ok(_) => Err(format!("at most {}", humantime::format_duration(GROUP_WAIT_MAX))),
+        Err(error) => Err(format!("{error}: write 5s or 1m")),
+    }
 }
 
 /// A path, which compose files may hand on empty; `resolved` drops the empty one.

@@ -1,21 +1,22 @@
 //! `aklight alerts retry`: sends dead letters again.
 //!
-//! Each is looked up at Twilio before it is sent, for a letter may have died of a timeout behind
-//! which the message went through.
+//! Each is looked up at its carrier before it is sent, where that can be asked: a letter may have
+//! died of a timeout behind which the message went through.
 
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_common::clock::{SharedClock, SystemClock};
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use tokio::sync::mpsc;
 
 use crate::RetryArgs;
 use crate::alerts::Notice;
 use crate::alerts::dead::{DeadLetter, DeadLetters};
+use crate::notify::carrier::Carrier;
 use crate::notify::message::{moment, what};
-use crate::notify::whatsapp::{Event, Order, Patience, Sender, Settings, Twilio, masked};
+use crate::notify::sender::{Event, Order, Patience, Sender};
 
 /// Somebody waits in front of the terminal: three attempts, and one look at what became of it.
 fn patience() -> Patience {
@@ -31,13 +32,16 @@ fn patience() -> Patience {
 /// any stays.
 ///
 /// # Errors
-/// When the letters cannot be read, or WhatsApp is not set up.
+/// When the letters cannot be read, or no channel is set up.
 pub fn alerts_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
-    let Some(settings) = args.twilio.resolve()? else {
+    let (patience, clock) = (patience(), SystemClock::shared());
+    let carriers =
+        args.channels.resolve(&patience, &clock).map_err(|wrong| anyhow!(wrong.join("\n")))?;
+    if carriers.is_empty() {
         bail!(
-            "WhatsApp is not set up: set TWILIO_ACCOUNT_SID, TWILIO_AUTH_TOKEN, TWILIO_FROM_NUMBER and TWILIO_TO_NUMBER"
+            "no channel is set up: set the variables that the consumer has (TWILIO_…, AKLIGHT_WEBHOOK_URL, AKLIGHT_SMTP_…)"
         );
-    };
+    }
     let dead = DeadLetters::of(&args.offsets_dir);
     let letters = dead.take()?;
     if letters.is_empty() {
@@ -48,8 +52,7 @@ pub fn alerts_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start the runtime")?;
-    let clock = SystemClock::shared();
-    let failed = runtime.block_on(send_again(&letters, settings, patience(), &dead, clock))?;
+    let failed = runtime.block_on(send_again(&letters, &carriers, patience, &dead, clock))?;
     dead.forget_taken()?;
     anstream::println!("{} sent, {failed} kept", letters.len() - failed);
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -61,22 +64,29 @@ pub fn alerts_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
 /// When a letter that failed cannot be kept; nothing was removed then.
 pub async fn send_again(
     letters: &[DeadLetter],
-    settings: Settings,
+    carriers: &[Carrier],
     patience: Patience,
     dead: &DeadLetters,
     clock: SharedClock,
 ) -> anyhow::Result<usize> {
     let mut failed = 0;
-    let twilio = Twilio::new(settings, &patience, Arc::clone(&clock))?;
     // One at a time: letters of several consumers may carry the same number, and each consumer's
     // name is part of the reference by which a message is looked up.
     for letter in letters {
+        let to = letter.notice.destination.shown();
+        let shown = what(&letter.notice.alert);
+        let channel = letter.notice.destination.channel();
+        let Some(carrier) = carriers.iter().find(|carrier| carrier.channel() == channel) else {
+            failed += 1;
+            anstream::println!("kept, {to}: {shown}: {} is not set up", channel.as_str());
+            dead.append(letter)?;
+            continue;
+        };
         let (orders, queue) = mpsc::channel(1);
         let (events_in, mut events) = mpsc::channel(1);
         let sender =
-            Sender::new(&letter.consumer, twilio.clone(), patience.clone(), Arc::clone(&clock));
+            Sender::new(&letter.consumer, carrier.clone(), patience.clone(), Arc::clone(&clock));
         let notice = Notice { sid: None, ..letter.notice.clone() };
-        let shown = what(&notice.alert);
         orders.send(Order { notice, maybe_sent: true }).await.context("the queue is closed")?;
         drop(orders);
         let working = tokio::spawn(sender.run(queue, events_in));
@@ -87,7 +97,6 @@ pub async fn send_again(
             }
         }
         working.await.context("the sender broke off")?;
-        let to = recipient(letter);
         match reason {
             None => anstream::println!("sent to {to}: {shown}"),
             Some(reason) => {
@@ -98,11 +107,4 @@ pub async fn send_again(
         }
     }
     Ok(failed)
-}
-
-fn recipient(letter: &DeadLetter) -> String {
-    match &letter.notice.destination {
-        crate::alerts::Destination::WhatsApp { to } => masked(to),
-        crate::alerts::Destination::Console => "the console".to_owned(),
-    }
 }

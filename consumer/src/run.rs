@@ -15,7 +15,7 @@ use aklight_common::{Offset, PartitionId};
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::ConsumerArgs;
@@ -23,11 +23,11 @@ use crate::alerts::Memory;
 use crate::alerts::dead::DeadLetters;
 use crate::alerts::memory::{ANNOUNCEMENTS_MAX, NOTICES_MAX};
 use crate::alerts::store::Store;
-use crate::engine::{Engine, Parts, Telephones};
+use crate::engine::{Engine, Outlet, Parts};
 use crate::load::load_rules;
 use crate::notify::announce::announce;
 use crate::notify::console::Console;
-use crate::notify::whatsapp::{Event, Sender};
+use crate::notify::sender::{Event, Sender};
 use crate::rules::{Book, Channel, Rule};
 use crate::setup::{Setup, with_causes};
 
@@ -38,7 +38,7 @@ const TICK: Duration = Duration::from_millis(500);
 const TICKS_PER_WRITE: u32 = 2;
 /// Most records that an alert waits for so as to share its write: a thousandth of a second's work.
 const BATCH_MAX: usize = 256;
-/// How long the end waits for a request to Twilio that is under way.
+/// How long the end waits for a request to a carrier that is under way.
 const SENDER_GRACE: Duration = Duration::from_secs(2);
 /// How long the end waits for the broker to confirm.
 const CLOSE_GRACE: Duration = Duration::from_secs(4);
@@ -62,7 +62,7 @@ pub fn run(args: ConsumerArgs) -> anyhow::Result<ExitCode> {
 
 impl Setup {
     async fn follow(self) -> anyhow::Result<ExitCode> {
-        let Self { args, config, rules, twilio, patience, clock } = self;
+        let Self { args, config, rules, carriers, patience, clock } = self;
         let now_ms = clock.wall_ms();
         let (store, memory) = if args.persistent {
             let (store, memory) = Store::open(&args.offsets_dir, &args.id, now_ms)?;
@@ -70,26 +70,27 @@ impl Setup {
         } else {
             (None, Memory::new(&args.id, now_ms))
         };
-        warn_of_unreachable_telephones(&rules, twilio.is_some());
+        let channels: Vec<_> = carriers.iter().map(|carrier| carrier.channel()).collect();
+        warn_of_channels_not_set_up(&rules.list, &channels);
         info!(
             id = args.id,
             brokers = args.brokers,
-            rules = rules.len(),
-            whatsapp = twilio.is_some(),
+            rules = rules.list.len(),
+            channels =
+                channels.iter().map(|channel| channel.as_str()).collect::<Vec<_>>().join(","),
             "following {}",
             args.patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")
         );
         let (events_in, events) = mpsc::channel(NOTICES_MAX);
-        let (telephones, sender) = match twilio {
-            Some(twilio) => {
-                let (orders, queue) = mpsc::channel(NOTICES_MAX);
-                let to = twilio.settings().to.clone();
-                let sender = Sender::new(&args.id, twilio, patience, Arc::clone(&clock));
-                let task = tokio::spawn(sender.run(queue, events_in.clone()));
-                (Some(Telephones { to, orders }), Some(task))
-            }
-            None => (None, None),
-        };
+        let mut senders = JoinSet::new();
+        let mut outlets = Vec::new();
+        for carrier in carriers {
+            let (orders, queue) = mpsc::channel(NOTICES_MAX);
+            let (channel, destinations) = (carrier.channel(), carrier.destinations());
+            outlets.push(Outlet { channel, destinations, orders });
+            let sender = Sender::new(&args.id, carrier, patience.clone(), Arc::clone(&clock));
+            senders.spawn(sender.run(queue, events_in.clone()));
+        }
         let (announcements, queue) = mpsc::channel(ANNOUNCEMENTS_MAX);
         let (announced_in, announced) = mpsc::channel(ANNOUNCEMENTS_MAX);
         let first = memory.announcements.first().map_or(memory.next_sequence, |a| a.sequence);
@@ -98,8 +99,18 @@ impl Setup {
         let out = anstream::AutoStream::auto(std::io::stdout());
         let console = Console::new(Box::new(out), args.output, args.quiet);
         let dead = DeadLetters::of(&args.offsets_dir);
-        let book = Book::new(rules);
-        let parts = Parts { book, memory, store, dead, console, telephones, announcements };
+        let group_wait_ms = u64::try_from(args.group_wait.as_millis()).unwrap_or(u64::MAX);
+        let parts = Parts {
+            book: Book::new(rules.list),
+            quiet: rules.quiet,
+            memory,
+            store,
+            dead,
+            console,
+            group_wait_ms,
+            outlets,
+            announcements,
+        };
         let engine = Engine::new(parts, now_ms);
         let subscription =
             Subscription::open(config.clone(), args.persistent, args.patterns.clone());
@@ -113,7 +124,7 @@ impl Setup {
             announced,
             ticks: 0,
         };
-        shell.run(subscription, sender).await
+        shell.run(subscription, senders).await
     }
 }
 
@@ -134,7 +145,7 @@ impl Shell {
     async fn run(
         mut self,
         mut subscription: Subscription,
-        sender: Option<JoinHandle<()>>,
+        senders: JoinSet<()>,
     ) -> anyhow::Result<ExitCode> {
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
@@ -159,7 +170,7 @@ impl Shell {
                 self.commit(&subscription);
             }
         };
-        self.end(subscription, sender).await;
+        self.end(subscription, senders).await;
         Ok(code)
     }
 
@@ -262,7 +273,7 @@ impl Shell {
         };
         match load_rules(file) {
             Ok(rules) => {
-                info!(rules = rules.len(), file = %file.display(), "rules read again");
+                info!(rules = rules.list.len(), file = %file.display(), "rules read again");
                 self.engine.replace_rules(rules);
             }
             Err(error) => {
@@ -275,13 +286,11 @@ impl Shell {
         }
     }
 
-    async fn end(mut self, subscription: Subscription, sender: Option<JoinHandle<()>>) {
+    async fn end(mut self, subscription: Subscription, mut senders: JoinSet<()>) {
         self.commit(&subscription);
-        if let Some(mut task) = sender {
-            // Closing the events tells the sender to stop; what it does right now may end well.
-            self.drain_events(&mut task).await;
-            task.abort();
-        }
+        // What is being sent right now may end well.
+        self.drain_events(&mut senders).await;
+        senders.abort_all();
         self.commit(&subscription);
         match tokio::time::timeout(CLOSE_GRACE, subscription.close()).await {
             Ok(true) => {}
@@ -291,13 +300,13 @@ impl Shell {
     }
 
     /// Takes reports until nothing is being sent, for a short while at most.
-    async fn drain_events(&mut self, task: &mut JoinHandle<()>) {
+    async fn drain_events(&mut self, senders: &mut JoinSet<()>) {
         let deadline = tokio::time::sleep(SENDER_GRACE);
         tokio::pin!(deadline);
         while self.engine.is_sending() {
             tokio::select! {
                 () = &mut deadline => return,
-                _ = &mut *task => return,
+                None = senders.join_next() => return,
                 Some(event) = self.events.recv() => self.engine.on_event(event, self.clock.wall_ms()),
             }
         }
@@ -315,14 +324,20 @@ fn is_final(error: &WireError) -> bool {
     )
 }
 
-fn warn_of_unreachable_telephones(rules: &[Rule], whatsapp: bool) {
-    let asked_for = |rule: &&Rule| {
-        rule.notify.as_ref().is_some_and(|channels| channels.contains(&Channel::WhatsApp))
-    };
-    if let Some(rule) = rules.iter().find(asked_for).filter(|_| !whatsapp) {
-        warn!(
-            rule = rule.name,
-            "rules notify by WhatsApp, which is not set up: set the TWILIO_ variables"
-        );
+fn warn_of_channels_not_set_up(rules: &[Rule], set_up: &[Channel]) {
+    let how = [
+        (Channel::WhatsApp, "set the TWILIO_ variables"),
+        (Channel::Webhook, "set AKLIGHT_WEBHOOK_URL"),
+        (Channel::Email, "set the AKLIGHT_SMTP_ variables"),
+    ];
+    for (channel, how) in how.into_iter().filter(|(channel, _)| !set_up.contains(channel)) {
+        let asks = |rule: &&Rule| {
+            let notify = rule.notify.iter().flatten();
+            notify.chain(&rule.fallback).any(|asked| *asked == channel)
+        };
+        if let Some(rule) = rules.iter().find(asks) {
+            let channel = channel.as_str();
+            warn!(rule = rule.name, channel, "rules name a channel that is not set up: {how}");
+        }
     }
 }

@@ -46,6 +46,28 @@ impl Sample {
     pub fn number(&self, field: &str) -> Option<f64> {
         self.fields.get(field).and_then(Value::as_f64)
     }
+
+    /// A text of the payload, or a boolean as `true` and `false`, where it has one of that name.
+    #[must_use]
+    pub fn word(&self, field: &str) -> Option<&str> {
+        match self.fields.get(field)? {
+            Value::String(text) => Some(text),
+            Value::Bool(true) => Some("true"),
+            Value::Bool(false) => Some("false"),
+            _ => None,
+        }
+    }
+
+    /// The numbers of a list of the payload; none where it has no list of that name.
+    pub fn numbers(&self, field: &str) -> impl Iterator<Item = f64> {
+        let list = self.fields.get(field).and_then(Value::as_array);
+        list.into_iter().flatten().filter_map(Value::as_f64)
+    }
+
+    /// Every field whose value is a text, with its name.
+    pub fn words(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.fields.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)))
+    }
 }
 
 #[cfg(test)]
@@ -60,6 +82,8 @@ mod tests {
         assert_eq!((sample.at_ms, sample.value, sample.unit.as_str()), (Some(5), 12.0, "%"));
         assert_eq!(sample.number("fs_used_percent"), Some(3.5));
         assert_eq!(sample.number("late"), None);
+        assert_eq!((sample.word("late"), sample.word("unit")), (Some("true"), Some("%")));
+        assert_eq!((sample.word("value"), sample.word("none")), (None, None));
         assert_eq!(Sample::parse(br#"{"value":1}"#).expect("a sample").at_ms, None);
     }
 

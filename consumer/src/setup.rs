@@ -1,7 +1,5 @@
 //! What the user said, checked: all mistakes are told at once, before anything is begun.
 
-use std::sync::Arc;
-
 use aklight_common::client::{ClientConfig, parse_brokers};
 use aklight_common::clock::{SharedClock, SystemClock};
 use aklight_common::wire::command::check_client_id;
@@ -9,15 +7,16 @@ use anyhow::anyhow;
 
 use crate::ConsumerArgs;
 use crate::load::load_rules;
-use crate::notify::whatsapp::{Patience, Twilio};
-use crate::rules::{Rule, defaults};
+use crate::notify::carrier::Carrier;
+use crate::notify::sender::Patience;
+use crate::rules::{Rules, defaults};
 
 /// The arguments, resolved.
 pub(crate) struct Setup {
     pub(crate) args: ConsumerArgs,
     pub(crate) config: ClientConfig,
-    pub(crate) rules: Vec<Rule>,
-    pub(crate) twilio: Option<Twilio>,
+    pub(crate) rules: Rules,
+    pub(crate) carriers: Vec<Carrier>,
     pub(crate) patience: Patience,
     pub(crate) clock: SharedClock,
 }
@@ -40,17 +39,14 @@ impl Setup {
             Some(file) => load_rules(file).map_err(|error| note(with_causes(&error))),
             None => Ok(defaults()),
         };
-        let twilio = args
-            .twilio
-            .resolve()
-            .and_then(|settings| {
-                settings.map(|s| Twilio::new(s, &patience, Arc::clone(&clock))).transpose()
-            })
-            .map_err(|error| note(with_causes(&error)));
-        match (brokers, rules, twilio) {
-            (Ok(brokers), Ok(rules), Ok(twilio)) if mistakes.is_empty() => {
+        let carriers = args
+            .channels
+            .resolve(&patience, &clock)
+            .map_err(|wrong| wrong.into_iter().for_each(&mut note));
+        match (brokers, rules, carriers) {
+            (Ok(brokers), Ok(rules), Ok(carriers)) if mistakes.is_empty() => {
                 let config = ClientConfig::new(brokers, &args.id);
-                Ok(Self { args, config, rules, twilio, patience, clock })
+                Ok(Self { args, config, rules, carriers, patience, clock })
             }
             _ => Err(anyhow!(mistakes.join("\n"))),
         }

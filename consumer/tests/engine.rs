@@ -9,11 +9,12 @@ use aklight_common::client::Message;
 use aklight_common::{Offset, PartitionId, Topic};
 use aklight_consumer::alerts::dead::DeadLetters;
 use aklight_consumer::alerts::store::Store;
-use aklight_consumer::alerts::{Announcement, Memory};
-use aklight_consumer::engine::{Engine, Parts, Telephones};
+use aklight_consumer::alerts::{Announcement, Destination, Memory, Notice};
+use aklight_consumer::engine::{Engine, Outlet, Parts};
 use aklight_consumer::notify::console::{Console, Output};
-use aklight_consumer::notify::whatsapp::{Event, Order};
-use aklight_consumer::rules::{Book, file};
+use aklight_consumer::notify::sender::{Event, Order};
+use aklight_consumer::rules::{Book, Channel, Rules, file};
+use serde_json::Value;
 use tokio::sync::mpsc;
 
 const NOW_MS: u64 = 1_795_229_527_000;
@@ -59,20 +60,49 @@ impl Stage {
     }
 
     fn with(folder: &Path, store: Option<Store>, memory: Memory) -> Self {
+        let rules = file::parse(Path::new("test"), RULES).expect("right");
+        Self::ruled(folder, store, memory, rules, 0)
+    }
+
+    fn by(folder: &Path, rules: &str, group_wait_ms: u64) -> Self {
+        let (store, memory) = Store::open(folder, "c1", NOW_MS).expect("opened");
+        let rules = file::parse(Path::new("test"), rules).expect("right");
+        Self::ruled(folder, Some(store), memory, rules, group_wait_ms)
+    }
+
+    fn ruled(
+        folder: &Path,
+        store: Option<Store>,
+        memory: Memory,
+        rules: Rules,
+        group_wait_ms: u64,
+    ) -> Self {
         let out = Kept::default();
         let plain = anstream::StripStream::new(Box::new(out.clone()) as Box<dyn Write + Send>);
         let (orders_in, orders) = mpsc::channel(256);
         let (announcements_in, announcements) = mpsc::channel(1024);
         let parts = Parts {
-            book: Book::new(file::parse(Path::new("test"), RULES).expect("right")),
+            book: Book::new(rules.list),
+            quiet: rules.quiet,
+            group_wait_ms,
             memory,
             store,
             dead: DeadLetters::of(folder),
             console: Console::new(Box::new(plain), Output::Text, true),
-            telephones: Some(Telephones {
-                to: vec!["whatsapp:+34600000089".to_owned()],
-                orders: orders_in,
-            }),
+            outlets: vec![
+                Outlet {
+                    channel: Channel::WhatsApp,
+                    destinations: vec![Destination::WhatsApp {
+                        to: "whatsapp:+34600000089".to_owned(),
+                    }],
+                    orders: orders_in.clone(),
+                },
+                Outlet {
+                    channel: Channel::Email,
+                    destinations: vec![Destination::Email],
+                    orders: orders_in,
+                },
+            ],
             announcements: announcements_in,
         };
         Self { engine: Engine::new(parts, NOW_MS), out, orders, announcements }
@@ -84,7 +114,16 @@ impl Stage {
         self.payload(topic, offset, payload.as_bytes());
     }
 
+    fn sample_at(&mut self, topic: &str, offset: u64, now_ms: u64, value: f64) {
+        let payload = format!("{{\"ts\":{now_ms},\"value\":{value},\"unit\":\"percent\"}}");
+        self.payload_at(topic, offset, payload.as_bytes(), now_ms);
+    }
+
     fn payload(&mut self, topic: &str, offset: u64, payload: &[u8]) {
+        self.payload_at(topic, offset, payload, NOW_MS);
+    }
+
+    fn payload_at(&mut self, topic: &str, offset: u64, payload: &[u8], now_ms: u64) {
         let message = Message {
             topic: Topic::new(topic).expect("a topic"),
             offset: Offset(offset),
@@ -92,7 +131,7 @@ impl Stage {
             key: b"k"[..].to_vec().into(),
             payload: payload.to_vec().into(),
         };
-        self.engine.on_message(&message, NOW_MS);
+        self.engine.on_message(&message, now_ms);
     }
 
     fn printed(&self) -> String {
@@ -103,8 +142,27 @@ impl Stage {
         std::iter::from_fn(|| self.orders.try_recv().ok()).collect()
     }
 
+    /// The numbers of what was recorded since.
     fn announced(&mut self) -> Vec<u64> {
         std::iter::from_fn(|| self.announcements.try_recv().ok()).map(|a| a.sequence).collect()
+    }
+
+    /// The states (of alerts) or statuses (of deliveries) recorded since, under topics that begin
+    /// so; the others are dropped.
+    fn recorded(&mut self, prefix: &str) -> Vec<String> {
+        let records = self.records(prefix);
+        let said = |record: &Value| {
+            let said = record.get("status").unwrap_or(&record["state"]);
+            said.as_str().expect("text").to_owned()
+        };
+        records.iter().map(said).collect()
+    }
+
+    fn records(&mut self, prefix: &str) -> Vec<Value> {
+        std::iter::from_fn(|| self.announcements.try_recv().ok())
+            .filter(|announcement| announcement.topic.starts_with(prefix))
+            .map(|announcement| serde_json::from_str(&announcement.payload).expect("JSON"))
+            .collect()
     }
 }
 
@@ -119,10 +177,10 @@ fn nothing_is_told_and_nothing_acknowledged_before_it_is_written() {
     let acknowledged = stage.engine.commit(NOW_MS);
     assert_eq!(acknowledged, [(Topic::new(CPU).expect("a topic"), Offset(7), PartitionId(0))]);
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
-    assert_eq!(stage.rung().len(), 1);
-    assert_eq!(stage.announced(), [1]);
+    assert_eq!(stage.rung().len(), 2, "a telephone and a mail");
+    assert_eq!(stage.recorded("alerts/"), ["firing"]);
     assert!(stage.engine.commit(NOW_MS).is_empty());
-    assert!(stage.rung().is_empty() && stage.announced().is_empty());
+    assert!(stage.rung().is_empty() && stage.recorded("alerts/").is_empty());
 }
 
 /// What a crash between writing and telling leaves behind.
@@ -136,9 +194,11 @@ fn what_was_written_and_not_told_is_told_by_the_next_run() {
     first.engine.commit(NOW_MS);
     let order = first.rung().remove(0);
     // As it stood in the file when the process was killed.
-    memory.notify(aklight_consumer::alerts::Destination::Console, order.notice.alert.clone());
-    memory.notify(order.notice.destination.clone(), order.notice.alert.clone());
-    memory.announcements.push(first.announcements.try_recv().expect("one"));
+    memory.notify(Notice::new(0, Destination::Console, order.notice.alert.clone()));
+    memory.notify(order.notice.clone());
+    memory
+        .announcements
+        .push(Announcement { sequence: 1, ..first.announcements.try_recv().expect("one") });
     memory.next_sequence = 2;
     let (store, _) = Store::open(folder.path(), "c1", NOW_MS).expect("opened");
     store.write(&memory).expect("written");
@@ -149,8 +209,8 @@ fn what_was_written_and_not_told_is_told_by_the_next_run() {
     let rung = second.rung();
     assert!(rung.len() == 1 && rung[0].maybe_sent, "to be looked up first: {rung:?}");
     assert_eq!(second.announced(), [1], "with its old sequence");
-    second.engine.on_event(Event::Delivered { id: rung[0].notice.id }, NOW_MS);
-    second.engine.on_announced(1);
+    second.engine.on_event(Event::Delivered { id: rung[0].notice.id, arrived: true }, NOW_MS);
+    second.engine.on_announced(2);
     second.engine.commit(NOW_MS);
     drop(second);
 
@@ -183,8 +243,8 @@ fn a_backlog_is_shown_and_rings_no_telephone_until_a_fresh_sample() {
     assert!(stage.rung().is_empty());
     stage.sample(CPU, 1, 0, 91.0);
     stage.engine.commit(NOW_MS);
-    assert_eq!(stage.rung().len(), 1);
-    assert_eq!(stage.announced(), [1], "one change of state, recorded once");
+    assert_eq!(stage.rung().len(), 2);
+    assert_eq!(stage.recorded("alerts/"), ["firing"], "one change of state, recorded once");
     assert_eq!(stage.printed().lines().count(), 1);
 }
 
@@ -232,7 +292,7 @@ fn consumers_do_not_judge_alerts_and_an_alert_with_too_long_a_topic_is_told_all_
     stage.sample(&long, 1, 0, 99.0);
     stage.engine.commit(NOW_MS);
     assert_eq!(stage.printed().lines().count(), 1);
-    assert_eq!((stage.rung().len(), stage.announced().len()), (1, 0));
+    assert_eq!((stage.rung().len(), stage.recorded("alerts/").len()), (2, 0));
 }
 
 #[test]
@@ -249,7 +309,7 @@ fn reminders_and_silence_wait_for_a_broker() {
     stage.engine.commit(NOW_MS + 40_000);
     assert_eq!(stage.printed().lines().count(), 2);
     assert!(stage.printed().contains("is 90.0 %, limit > 80, for 40s now"), "{}", stage.printed());
-    assert_eq!(stage.announced(), [1], "a reminder is no change");
+    assert_eq!(stage.recorded("alerts/"), ["firing"], "a reminder is no change");
 }
 
 #[test]
@@ -265,5 +325,330 @@ fn other_rules_keep_the_state_of_those_that_keep_their_name() {
     stage.sample("metrics/docker/web/memory", 3, 0, 50.0);
     stage.engine.commit(NOW_MS);
     assert_eq!(stage.printed().matches("--- RESOLVED ---").count(), 1, "{}", stage.printed());
-    assert_eq!(stage.rung().len(), 3, "two fired, one resolved");
+    assert_eq!(stage.rung().len(), 5, "two fired, one resolved, one of them by mail too");
+}
+
+const WEB: &str = "metrics/docker/p/web/memory";
+
+fn info(labels: &str) -> String {
+    format!("{{\"ts\":{NOW_MS},\"value\":1,\"unit\":\"present\",\"id\":\"abc\"{labels}}}")
+}
+
+const GENERAL: &str = r#"
+[[rule]]
+name = "container-memory"
+match = "metrics/docker/+/+/memory"
+fire = "> 95"
+severity = "critical"
+"#;
+
+#[test]
+fn a_containers_label_is_a_rule_for_it_alone_as_long_as_it_is_there() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::by(folder.path(), GENERAL, 0);
+    let labels = r#","aklight.alert.memory":"> 50 clear < 40","aklight.alert.notify":"email""#;
+    stage.payload("info/docker/p/web", 0, info(labels).as_bytes());
+    stage.sample(WEB, 1, 0, 60.0);
+    stage.sample("metrics/docker/p/db/memory", 2, 0, 60.0);
+    stage.engine.commit(NOW_MS);
+    let rung = stage.rung();
+    assert_eq!(rung.len(), 1, "{rung:?}");
+    assert_eq!(rung[0].notice.destination, Destination::Email);
+    assert_eq!(rung[0].notice.alert.rule, "label-memory");
+    assert_eq!(rung[0].notice.alert.limit, "> 50");
+    // It is firing, and the consumer is started again before the container says anything.
+    drop(stage);
+    let mut stage = Stage::by(folder.path(), GENERAL, 0);
+    stage.sample(WEB, 3, 0, 45.0);
+    stage.sample(WEB, 4, 0, 99.0);
+    stage.engine.commit(NOW_MS);
+    assert!(stage.rung().iter().all(|order| order.maybe_sent), "it fires already");
+    stage.payload("info/docker/p/web", 5, format!("{{\"ts\":{NOW_MS},\"value\":0}}").as_bytes());
+    stage.engine.commit(NOW_MS);
+    let rung = stage.rung();
+    assert_eq!(rung.len(), 1, "{rung:?}");
+    assert_eq!(rung[0].notice.alert.reason, "the container was removed");
+    // Another one of that name, without a label: the general rule.
+    stage.payload("info/docker/p/web", 6, info("").as_bytes());
+    stage.sample(WEB, 7, 0, 60.0);
+    stage.sample(WEB, 8, 0, 96.0);
+    stage.engine.commit(NOW_MS);
+    let rung = stage.rung();
+    assert_eq!(rung.len(), 2, "{rung:?}");
+    assert_eq!(rung[0].notice.alert.rule, "container-memory");
+}
+
+#[test]
+fn a_label_that_says_off_silences_the_general_rule_and_a_wrong_one_leaves_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::by(folder.path(), GENERAL, 0);
+    stage.payload("info/docker/p/web", 0, info(r#","aklight.alert.memory":"off""#).as_bytes());
+    stage.payload("info/docker/p/db", 1, info(r#","aklight.alert.memory":"90""#).as_bytes());
+    stage.sample(WEB, 2, 0, 99.0);
+    stage.sample("metrics/docker/p/db/memory", 3, 0, 99.0);
+    stage.engine.commit(NOW_MS);
+    let topics: Vec<_> = stage.rung().into_iter().map(|o| o.notice.alert.topic).collect();
+    assert_eq!(topics, ["metrics/docker/p/db/memory"; 2]);
+    // The label goes while it would fire: the general rule is in force again.
+    stage.payload("info/docker/p/web", 4, info("").as_bytes());
+    stage.sample(WEB, 5, 0, 99.0);
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.rung().len(), 2);
+}
+
+#[test]
+fn a_container_killed_for_memory_rings_with_its_exit_code_and_its_last_minute() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = r#"
+[[rule]]
+name = "container-failed"
+match = "metrics/docker/+/+/state"
+field = "failed"
+fire = "== 1"
+"#;
+    let mut stage = Stage::by(folder.path(), rules, 0);
+    let die = r#"{"ts":1795229527000,"value":1,"unit":"event","event":"die","image":"x","restarts":2,
+        "exit_code":137,"oom_killed":true,"failed":1,"last_cpu":[1,50,99],"last_memory":[20,60,99.6],"last_ts":1795229526000}"#;
+    stage.payload("events/docker/p/web", 0, die.as_bytes());
+    let state = r#"{"ts":1795229527000,"value":0,"unit":"state","state":"exited","health":"none","exit_code":137,"oom_killed":true,"failed":1}"#;
+    stage.payload("metrics/docker/p/web/state", 1, state.as_bytes());
+    stage.engine.commit(NOW_MS);
+    let expect = "metrics/docker/p/web/state: failed == 1; exit code 137, killed for memory, \
+                  2 restarts; cpu ▁▅█ 99.0 %, memory ▂▅█ 99.6 %";
+    assert!(stage.printed().contains(expect), "{}", stage.printed());
+    assert_eq!(stage.records("alerts/")[0]["text"], expect);
+    assert_eq!(stage.rung()[0].notice.alert.context.split(',').next(), Some("exit code 137"));
+}
+
+/// A minute around the limit, at a sample a second: one message, and one end.
+#[test]
+fn a_value_that_hovers_around_the_threshold_rings_once() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = r#"
+[[rule]]
+name = "hot"
+match = "metrics/docker/+/cpu"
+fire = "> 80"
+clear = "< 70"
+for = "5s"
+notify = ["whatsapp"]
+"#;
+    let mut stage = Stage::by(folder.path(), rules, 0);
+    stage.engine.watch(Some(NOW_MS));
+    let mut rung = Vec::new();
+    for second in 0..=70_u64 {
+        let value =
+            if second > 60 { 50.0 } else { [80.1, 81.0, 79.9, 80.2][second as usize / 10 % 2 * 2] };
+        // Wavers within each ten seconds' mood as well.
+        let value = if second <= 60 && second % 7 == 6 { 79.5 } else { value };
+        let now_ms = NOW_MS + second * 1000;
+        let payload = format!("{{\"ts\":{now_ms},\"value\":{value}}}");
+        let message = Message {
+            topic: Topic::new(CPU).expect("a topic"),
+            offset: Offset(second),
+            partition: PartitionId(0),
+            key: b"k"[..].to_vec().into(),
+            payload: payload.into_bytes().into(),
+        };
+        stage.engine.on_message(&message, now_ms);
+        stage.engine.on_tick(now_ms);
+        stage.engine.commit(now_ms);
+        rung.extend(stage.rung().into_iter().map(|order| order.notice.alert.kind));
+    }
+    use aklight_consumer::rules::Kind;
+    assert_eq!(rung, [Kind::Fired, Kind::Resolved]);
+}
+
+#[test]
+fn what_fires_together_is_one_message_and_the_console_waits_for_nothing() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::by(folder.path(), GENERAL, 5_000);
+    for n in 0..60 {
+        stage.sample(&format!("metrics/docker/p/web{n}/memory"), n, 0, 99.0);
+    }
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.printed().lines().count(), 60);
+    assert!(stage.rung().is_empty(), "they wait for each other");
+    stage.engine.commit(NOW_MS + 4_999);
+    assert!(stage.rung().is_empty());
+    // Killed meanwhile: nothing is lost, and it goes when it is due.
+    drop(stage);
+    let mut stage = Stage::by(folder.path(), GENERAL, 5_000);
+    assert!(stage.rung().is_empty(), "not due yet at the first run's time");
+    stage.engine.commit(NOW_MS + 5_000);
+    let rung = stage.rung();
+    let counts: Vec<_> = rung.iter().map(|order| order.notice.alerts().count()).collect();
+    // Fifty fit into one message; a telephone and a mail.
+    assert_eq!(counts, [50, 50, 10, 10]);
+    assert_eq!(stage.recorded("deliveries/c1/email"), ["queued", "queued"], "a record a message");
+}
+
+#[test]
+fn what_is_acknowledged_reminds_nobody_until_it_is_over() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::open(folder.path());
+    stage.engine.watch(Some(NOW_MS));
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    stage.rung();
+    let ack = r#"{"ts":1,"action":"acknowledge","rule":"hot","match":"metrics/docker/web/#","by":"anna"}"#;
+    stage.payload("actions/alerts", 1, ack.as_bytes());
+    stage.engine.commit(NOW_MS);
+    let records = stage.records("alerts/");
+    assert_eq!(records.last().expect("one")["acknowledged_by"], "anna");
+    stage.engine.on_tick(NOW_MS + 40_000);
+    stage.engine.commit(NOW_MS + 40_000);
+    assert!(stage.rung().is_empty(), "no reminder");
+    // Neither after a restart; but its end is told, and the next one reminds again.
+    drop(stage);
+    let mut stage = Stage::open(folder.path());
+    stage.engine.watch(Some(NOW_MS));
+    stage.engine.on_tick(NOW_MS + 80_000);
+    stage.engine.commit(NOW_MS + 80_000);
+    assert!(stage.rung().iter().all(|order| order.maybe_sent), "no reminder");
+    stage.sample(CPU, 2, 0, 10.0);
+    stage.sample(CPU, 3, 0, 90.0);
+    stage.engine.on_tick(NOW_MS + 120_000);
+    stage.engine.commit(NOW_MS + 120_000);
+    assert_eq!(stage.rung().len(), 6, "over, firing, reminded; by telephone and mail");
+}
+
+#[test]
+fn what_is_muted_wakes_nobody_and_is_told_at_the_end_if_it_still_is_so() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::open(folder.path());
+    let until = NOW_MS + 60_000;
+    let mute = format!(
+        r#"{{"ts":1,"action":"mute","rule":"+","match":"metrics/docker/#","by":"anna","until":{until}}}"#
+    );
+    stage.payload("actions/alerts", 0, mute.as_bytes());
+    stage.sample(CPU, 1, 0, 90.0);
+    stage.sample("metrics/docker/other/cpu", 2, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    assert!(stage.rung().is_empty());
+    assert_eq!(stage.printed().lines().count(), 2, "the console shows it all the same");
+    assert_eq!(stage.records("alerts/")[0]["muted_until"], until);
+    stage.sample("metrics/docker/other/cpu", 3, 0, 10.0);
+    drop(stage);
+    let mut stage = Stage::open(folder.path());
+    stage.engine.on_tick(until);
+    stage.sample_at(CPU, 4, until, 90.0);
+    stage.sample_at("metrics/docker/other/cpu", 5, until, 10.0);
+    stage.engine.commit(until);
+    let topics: Vec<_> = stage.rung().into_iter().map(|o| o.notice.alert.topic).collect();
+    assert_eq!(topics, [CPU; 2], "what is over needs no message");
+}
+
+#[test]
+fn an_unmute_takes_the_mute_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::open(folder.path());
+    let until = NOW_MS + 60_000;
+    let mute =
+        format!(r##"{{"action":"mute","rule":"hot","match":"#","by":"a","until":{until}}}"##);
+    stage.payload("actions/alerts", 0, mute.as_bytes());
+    stage.payload(
+        "actions/alerts",
+        1,
+        br##"{"action":"unmute","rule":"hot","match":"#","by":"a"}"##,
+    );
+    stage.payload("actions/alerts", 2, b"nonsense");
+    stage.sample(CPU, 3, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.rung().len(), 2);
+}
+
+#[test]
+fn in_quiet_hours_only_the_worst_rings_and_the_rest_is_told_together_in_the_morning() {
+    let folder = tempfile::tempdir().expect("a folder");
+    // NOW_MS is 02:52:07 UTC.
+    let rules = r#"
+[quiet]
+from = "02:00"
+to = "02:53"
+zone = "UTC"
+except = ["critical"]
+
+[[rule]]
+name = "bad"
+match = "metrics/docker/+/cpu"
+fire = "> 80"
+notify = ["whatsapp"]
+
+[[rule]]
+name = "worst"
+match = "metrics/docker/+/memory"
+fire = "> 80"
+severity = "critical"
+notify = ["whatsapp"]
+"#;
+    let mut stage = Stage::by(folder.path(), rules, 5_000);
+    stage.sample("metrics/docker/a/cpu", 0, 0, 90.0);
+    stage.sample("metrics/docker/b/cpu", 1, 0, 90.0);
+    stage.sample("metrics/docker/a/memory", 2, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    stage.engine.commit(NOW_MS + 5_000);
+    let rung = stage.rung();
+    assert_eq!((rung.len(), rung[0].notice.alert.rule.as_str()), (1, "worst"));
+    let morning = NOW_MS + 60_000;
+    stage.sample_at("metrics/docker/a/cpu", 3, morning, 91.0);
+    stage.sample_at("metrics/docker/b/cpu", 4, morning, 91.0);
+    stage.engine.commit(morning);
+    stage.engine.commit(morning + 5_000);
+    let rung = stage.rung();
+    assert_eq!((rung.len(), rung[0].notice.alerts().count()), (1, 2));
+}
+
+#[test]
+fn what_became_of_a_message_is_recorded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::open(folder.path());
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let rung = stage.rung();
+    let (telephone, mail) = (rung[0].notice.id, rung[1].notice.id);
+    stage.engine.on_event(Event::Accepted { id: telephone, sid: "SM1".to_owned() }, NOW_MS);
+    stage.engine.on_event(Event::Delivered { id: telephone, arrived: true }, NOW_MS);
+    stage.engine.on_event(Event::Delivered { id: mail, arrived: false }, NOW_MS);
+    stage.engine.commit(NOW_MS);
+    let records = stage.records("deliveries/c1/");
+    let of = |id: u64| {
+        let id = format!("c1-{id}");
+        let of = records.iter().filter(move |record| record["id"] == id.as_str());
+        of.map(|record| record["status"].as_str().expect("text").to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(telephone), ["queued", "sent", "delivered"]);
+    assert_eq!(of(mail), ["queued", "sent"]);
+    assert_eq!((&records[0]["rule"], &records[0]["state"]), (&"hot".into(), &"firing".into()));
+}
+
+#[test]
+fn a_channel_that_fails_falls_back_to_the_next_that_is_set_up() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = r#"
+[[rule]]
+name = "hot"
+match = "metrics/docker/+/cpu"
+fire = "> 80"
+notify = ["whatsapp"]
+fallback = ["webhook", "email"]
+"#;
+    let mut stage = Stage::by(folder.path(), rules, 0);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let id = stage.rung()[0].notice.id;
+    stage.engine.on_event(Event::Dead { id, reason: "code 63016".to_owned() }, NOW_MS);
+    stage.engine.commit(NOW_MS);
+    stage.engine.commit(NOW_MS + 1);
+    let rung = stage.rung();
+    assert_eq!(rung.len(), 1, "the webhook is not set up: {rung:?}");
+    assert_eq!(rung[0].notice.destination, Destination::Email);
+    assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 0);
+    let records = stage.records("deliveries/c1/whatsapp");
+    assert_eq!(records.last().expect("one")["reason"], "code 63016");
+    // The mail fails as well: the console is the last.
+    let id = rung[0].notice.id;
+    stage.engine.on_event(Event::Dead { id, reason: "refused".to_owned() }, NOW_MS);
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
 }

@@ -191,7 +191,7 @@ async fn an_alert_fires_once_wherever_the_consumer_is_killed() {
         let folder = tempfile::tempdir().expect("a folder");
         let rules = folder.path().join("rules.toml");
         std::fs::write(&rules, RULES).expect("written");
-        let args = ["--rules", rules.to_str().expect("text")];
+        let args = ["--group-wait", "0s", "--rules", rules.to_str().expect("text")];
         let start = || Consumer::start(&broker, folder.path(), &args, &env);
 
         let first = start();
@@ -253,7 +253,7 @@ async fn no_moment_of_a_kill_loses_or_doubles_a_message_or_a_record() {
     let folder = tempfile::tempdir().expect("a folder");
     let rules = folder.path().join("rules.toml");
     std::fs::write(&rules, RULES.replace("for = \"1s\"", "")).expect("written");
-    let args = ["--quiet", "--rules", rules.to_str().expect("text")];
+    let args = ["--quiet", "--group-wait", "0s", "--rules", rules.to_str().expect("text")];
     let mut lines = Vec::new();
     for round in 0..ROUNDS {
         let consumer = Consumer::start(&broker, folder.path(), &args, &env);

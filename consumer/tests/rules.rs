@@ -5,6 +5,7 @@ use std::path::Path;
 
 use aklight_consumer::rules::machine::{LATE_MS, Phase, Reading, State, on_sample, on_tick};
 use aklight_consumer::rules::{Audience, Change, Condition, Kind, Rule, file};
+use aklight_consumer::sample::Sample;
 use proptest::prelude::*;
 
 /// A moment long enough after 1970 that minutes can be taken off it.
@@ -12,14 +13,41 @@ const START_MS: u64 = 1_795_229_527_000;
 
 fn rule(conditions: &str) -> Rule {
     let text = format!("[[rule]]\nname = \"r\"\nmatch = \"m/#\"\n{conditions}\n");
-    file::parse(Path::new("test"), &text).expect("a right rule").remove(0)
+    file::parse(Path::new("test"), &text).expect("a right rule").list.remove(0)
+}
+
+/// Judges a payload of this time; nothing where the rule does not see it.
+fn judge(
+    rule: &Rule,
+    state: &State,
+    at_ms: u64,
+    fields: &str,
+    now_ms: u64,
+) -> (State, Option<Change>) {
+    let payload = format!("{{\"ts\":{at_ms},{fields}}}");
+    let sample = Sample::parse(payload.as_bytes()).expect(&payload);
+    match Reading::of(rule, &sample, now_ms) {
+        Some(reading) => on_sample(rule, state, reading, now_ms),
+        None => (state.clone(), None),
+    }
+}
+
+fn number(
+    rule: &Rule,
+    state: &State,
+    at_ms: u64,
+    value: f64,
+    now_ms: u64,
+) -> (State, Option<Change>) {
+    judge(rule, state, at_ms, &format!("\"value\":{value}"), now_ms)
 }
 
 fn ms(text: &str) -> u64 {
     u64::try_from(humantime::parse_duration(text).expect(text).as_millis()).expect("short")
 }
 
-/// Plays `moment | sample, sample @age, or tick | what comes of it`.
+/// Plays `moment | sample, sample @age, word, or tick | what comes of it`. A word stands in the
+/// field `health`.
 fn story(conditions: &str, script: &str) {
     let rule = rule(conditions);
     let mut state = State::default();
@@ -28,15 +56,18 @@ fn story(conditions: &str, script: &str) {
         let [moment, event, expect] = parts[..] else { panic!("three parts: {line}") };
         let now_ms = START_MS + ms(moment);
         let (after, change) = if event == "tick" {
-            on_tick(&rule, state, now_ms, START_MS)
+            on_tick(&rule, &state, now_ms, START_MS)
         } else {
             let (value, age) = event.split_once('@').unwrap_or((event, "0s"));
             let (age, ahead) = match age.strip_prefix('-') {
                 Some(ahead) => (0, ms(ahead)),
                 None => (ms(age), 0),
             };
-            let value = value.trim().parse().expect(event);
-            on_sample(&rule, state, Reading { at_ms: now_ms - age + ahead, value }, now_ms)
+            let fields = match value.trim().parse::<f64>() {
+                Ok(number) => format!("\"value\":{number}"),
+                Err(_) => format!("\"value\":1,\"health\":\"{}\"", value.trim()),
+            };
+            judge(&rule, &state, now_ms - age + ahead, &fields, now_ms)
         };
         state = after;
         assert_eq!(change.map_or_else(String::new, |change| said(&change)), expect, "{line}");
@@ -157,6 +188,78 @@ fn a_source_whose_clock_ran_ahead_is_not_ignored_when_it_is_set_right() {
 }
 
 #[test]
+fn a_word_fires_and_is_over_only_when_it_stayed_away_for_long_enough() {
+    story(
+        "field = \"health\"\nfire = \"== unhealthy\"\nfor = \"10s\"\nclear_for = \"1m\"",
+        "0s    | starting  |
+         1s    | unhealthy | pending, quiet
+         11s   | unhealthy | fired, everyone
+         20s   | healthy   |
+         40s   | unhealthy |
+         60s   | healthy   |
+         1m55s | healthy   |
+         2m    | healthy   | resolved, everyone",
+    );
+}
+
+/// Fails, comes up, fails again, every 20 seconds for five minutes: one alert, one end.
+#[test]
+fn a_flapping_container_rings_once() {
+    let rule = rule("fire = \"== 1\"\nclear = \"== 0\"\nclear_for = \"1m\"");
+    let mut state = State::default();
+    let mut told = Vec::new();
+    for second in 0..600 {
+        let failed = if second < 300 { f64::from(second / 20 % 2) } else { 0.0 };
+        let now_ms = START_MS + u64::try_from(second).expect("small") * 1000;
+        let (after, change) = number(&rule, &state, now_ms, failed, now_ms);
+        state = after;
+        told.extend(change.map(|change| (second, change.kind)));
+    }
+    // The last failure ended at 280 s.
+    assert_eq!(told, [(20, Kind::Fired), (340, Kind::Resolved)]);
+}
+
+#[test]
+fn a_hole_between_two_samples_is_no_time_of_being_clear() {
+    story(
+        "fire = \"> 80\"\nclear_for = \"1m\"",
+        "0s    | 81 | fired, everyone
+         10s   | 10 |
+         3m    | 10 |
+         3m59s | 10 |
+         4m    | 10 | resolved, everyone",
+    );
+}
+
+#[test]
+fn growth_within_a_window_fires_and_a_counter_that_began_anew_is_a_new_baseline() {
+    story(
+        "fire = \"> 2\"\nincrease = \"10m\"",
+        "0s     | 7 |
+         1m     | 8 |
+         2m     | 9 |
+         3m     | 0 |
+         4m     | 1 | fired, everyone
+         5m     | 1 |
+         10m59s | 1 |
+         11m    | 1 | resolved, everyone
+         11m1s  | 2 | fired, everyone",
+    );
+}
+
+#[test]
+fn silence_that_was_withheld_is_told_when_it_may_be() {
+    let rule = rule("absent = \"30s\"");
+    let state = State { heard_ms: START_MS, ..State::default() };
+    let (mut state, fired) = on_tick(&rule, &state, START_MS + 30_000, START_MS);
+    assert_eq!(fired.map(|change| said(&change)).as_deref(), Some("fired, everyone"));
+    state.told = false;
+    let (state, again) = on_tick(&rule, &state, START_MS + 31_000, START_MS);
+    assert_eq!(again.map(|change| said(&change)).as_deref(), Some("fired, telephone"));
+    assert_eq!(on_tick(&rule, &state, START_MS + 32_000, START_MS).1, None);
+}
+
+#[test]
 fn silence_fires_by_the_consumers_clock_and_the_next_sample_ends_it() {
     story(
         "absent = \"30s\"\nrepeat = \"1m\"",
@@ -178,8 +281,8 @@ fn silence_counts_only_from_when_the_consumer_was_listening() {
     let rule = rule("absent = \"30s\"");
     let state = State { heard_ms: START_MS, ..State::default() };
     let connected_ms = START_MS + ms("1h");
-    assert_eq!(on_tick(&rule, state, connected_ms + ms("29s"), connected_ms).1, None);
-    assert!(on_tick(&rule, state, connected_ms + ms("30s"), connected_ms).1.is_some());
+    assert_eq!(on_tick(&rule, &state, connected_ms + ms("29s"), connected_ms).1, None);
+    assert!(on_tick(&rule, &state, connected_ms + ms("30s"), connected_ms).1.is_some());
 }
 
 proptest! {
@@ -193,7 +296,7 @@ proptest! {
         let mut told = 0;
         for (n, value) in values.iter().enumerate() {
             let now_ms = START_MS + 1000 * n as u64;
-            let (after, change) = on_sample(&rule, state, Reading { at_ms: now_ms, value: *value }, now_ms);
+            let (after, change) = number(&rule, &state, now_ms, *value, now_ms);
             state = after;
             told += usize::from(change.is_some_and(|c| matches!(c.kind, Kind::Fired | Kind::Resolved)));
         }
@@ -213,7 +316,7 @@ proptest! {
         for (value, step) in samples {
             now_ms += step;
             let was_firing = matches!(state.phase, Phase::Firing { .. });
-            let (after, change) = on_sample(&rule, state, Reading { at_ms: now_ms, value }, now_ms);
+            let (after, change) = number(&rule, &state, now_ms, value, now_ms);
             state = after;
             run_from_ms = if value > 80.0 { run_from_ms.or(Some(now_ms)) } else { None };
             let held = run_from_ms.is_some_and(|from| now_ms - from >= 5000);
@@ -236,8 +339,8 @@ proptest! {
         let mut heard = Kind::Resolved;
         for (value, step, age) in samples {
             now_ms += step;
-            let before = state;
-            let (after, change) = on_sample(&rule, state, Reading { at_ms: now_ms - age, value }, now_ms);
+            let before = state.clone();
+            let (after, change) = number(&rule, &state, now_ms - age, value, now_ms);
             state = after;
             prop_assert!(before.sample_ms <= state.sample_ms && state.sample_ms <= now_ms);
             if let Some(Change { kind, audience: Audience::Everyone | Audience::Telephone, late, .. }) = change {
@@ -272,20 +375,40 @@ fn what_is_no_toml_is_told_with_its_place() {
 #[test]
 fn the_sample_file_is_right_and_shows_every_setting() {
     let text = include_str!("../../config/rules.toml");
-    let rules = file::parse(Path::new("config/rules.toml"), text).expect("no mistake");
+    let rules = file::parse(Path::new("config/rules.toml"), text).expect("no mistake").list;
     assert!(rules.iter().any(|rule| matches!(rule.condition, Condition::Absent { .. })));
     for key in file::KEYS {
         let shown = text.lines().any(|line| line.starts_with(&format!("{key} = ")));
         assert!(shown, "'{key}' is shown");
     }
-    // As it stands it does at least what happens without a file.
-    for default in aklight_consumer::rules::defaults() {
-        let same = rules.iter().find(|rule| rule.name == default.name).expect(&default.name);
-        assert_eq!((&same.pattern, &same.condition), (&default.pattern, &default.condition));
+    for key in file::QUIET_KEYS {
+        let shown = text.lines().any(|line| line.starts_with(&format!("#{key} = ")));
+        assert!(shown, "'{key}' is shown");
+    }
+    // As it stands it does what happens without a file.
+    let defaults = aklight_consumer::rules::defaults().list;
+    let names = |rules: &[Rule]| rules.iter().map(|rule| rule.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&rules), names(&defaults));
+    for (given, default) in rules.iter().zip(&defaults) {
+        assert_eq!(
+            (&given.name, &given.pattern, &given.condition, given.severity),
+            (&default.name, &default.pattern, &default.condition, default.severity)
+        );
     }
 }
 
 #[test]
+fn quiet_hours_are_read_with_the_rules() {
+    let text =
+        "[quiet]\nfrom = \"22:00\"\nto = \"07:00\"\nzone = \"UTC\"\nexcept = [\"critical\"]\n";
+    let rules = file::parse(Path::new("x"), text).expect("right");
+    assert!(rules.list.is_empty() && rules.quiet.is_some());
+}
+
+#[test]
 fn an_empty_file_is_no_rules() {
-    assert_eq!(file::parse(Path::new("x"), "# none\n"), Ok(Vec::new()));
+    assert_eq!(
+        file::parse(Path::new("x"), "# none\n"),
+        Ok(aklight_consumer::rules::Rules::default())
+    );
 }

@@ -6,11 +6,10 @@ use std::time::{Duration, Instant};
 use aklight_common::clock::SystemClock;
 use aklight_consumer::alerts::dead::{DeadLetter, DeadLetters};
 use aklight_consumer::alerts::{Alert, Destination, Notice};
-use aklight_consumer::notify::whatsapp::{
-    Event, Order, Patience, Sender, Settings, Twilio, TwilioArgs,
-};
+use aklight_consumer::notify::carrier::Carrier;
+use aklight_consumer::notify::sender::{Event, Order, Patience, Sender};
+use aklight_consumer::notify::whatsapp::{Settings, Twilio, TwilioArgs};
 use aklight_consumer::retry::send_again;
-use aklight_consumer::rules::{Kind, Severity};
 use serde_json::json;
 use tokio::sync::mpsc;
 use wiremock::matchers::{method, path, path_regex, query_param};
@@ -55,19 +54,15 @@ fn settings(base_url: &str, content_sid: Option<&str>) -> Settings {
 
 fn notice(id: u64) -> Notice {
     let alert = Alert {
-        kind: Kind::Fired,
         rule: "cpu-high".to_owned(),
         topic: "metrics/docker/web/cpu".to_owned(),
-        severity: Severity::Critical,
         value: 93.14,
-        unit: "percent".to_owned(),
         limit: "> 80".to_owned(),
-        absence: false,
         since_ms: Some(1_795_229_527_000),
         at_ms: 1_795_229_532_900,
-        late: false,
+        ..Alert::example()
     };
-    Notice { id, destination: Destination::WhatsApp { to: ANNA.to_owned() }, alert, sid: None }
+    Notice::new(id, Destination::WhatsApp { to: ANNA.to_owned() }, alert)
 }
 
 /// Hands all notices to a sender and gives back what became of each, in order.
@@ -78,7 +73,8 @@ async fn send(
     maybe_sent: bool,
 ) -> Vec<Event> {
     let clock = SystemClock::shared();
-    let twilio = Twilio::new(settings, &patience, clock.clone()).expect("a client");
+    let twilio =
+        Carrier::Twilio(Twilio::new(settings, &patience, clock.clone()).expect("a client"));
     let (orders, queue) = mpsc::channel(16);
     let (events_in, mut events) = mpsc::channel(16);
     tokio::spawn(Sender::new("c1", twilio, patience, clock).run(queue, events_in));
@@ -160,7 +156,7 @@ fn form(request: &Request) -> std::collections::BTreeMap<String, String> {
 }
 
 fn went(sid: &str, id: u64) -> Vec<Event> {
-    vec![Event::Accepted { id, sid: sid.to_owned() }, Event::Delivered { id }]
+    vec![Event::Accepted { id, sid: sid.to_owned() }, Event::Delivered { id, arrived: true }]
 }
 
 #[tokio::test]
@@ -257,7 +253,7 @@ async fn taken_is_not_yet_delivered() {
         .await;
     let settings = settings(&server.uri(), Some("HX1"));
     let events = send(settings, patience(), vec![notice(1)], false).await;
-    assert_eq!(events.last(), Some(&Event::Delivered { id: 1 }));
+    assert_eq!(events.last(), Some(&Event::Delivered { id: 1, arrived: true }));
     let posts = posts(&server).await;
     assert_eq!(posts.len(), 2);
     assert!(form(&posts[1]).contains_key("ContentSid"));
@@ -304,7 +300,7 @@ async fn what_an_earlier_run_may_have_sent_is_looked_up_first() {
     // One whose name at Twilio is known is only asked after.
     let known = Notice { sid: Some("SM5".to_owned()), ..notice(8) };
     let events = send(settings(&server.uri(), None), patience(), vec![known], true).await;
-    assert_eq!(events, [Event::Delivered { id: 8 }]);
+    assert_eq!(events, [Event::Delivered { id: 8, arrived: true }]);
     assert_eq!(posts(&server).await.len(), 1);
 }
 
@@ -362,7 +358,9 @@ async fn dead_letters_are_sent_again_and_those_that_fail_stay() {
     let letters = dead.take().expect("taken");
     let clock = SystemClock::shared();
     let settings = settings(&server.uri(), None);
-    let failed = send_again(&letters, settings.clone(), patience(), &dead, clock.clone()).await;
+    let twilio = Twilio::new(settings, &patience(), clock.clone()).expect("a client");
+    let carriers = [Carrier::Twilio(twilio)];
+    let failed = send_again(&letters, &carriers, patience(), &dead, clock.clone()).await;
     assert_eq!(failed.expect("kept"), 1);
     dead.forget_taken().expect("forgotten");
     // The second one stayed, with its new reason; Twilio has mended, and it goes.
@@ -370,7 +368,7 @@ async fn dead_letters_are_sent_again_and_those_that_fail_stay() {
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].notice.id, 2);
     assert!(letters[0].reason.contains("21211"), "{}", letters[0].reason);
-    assert_eq!(send_again(&letters, settings, patience(), &dead, clock).await.expect("sent"), 0);
+    assert_eq!(send_again(&letters, &carriers, patience(), &dead, clock).await.expect("sent"), 0);
     dead.forget_taken().expect("forgotten");
     assert_eq!(dead.take().expect("taken"), []);
     assert_eq!(posts(&server).await.len(), 3);

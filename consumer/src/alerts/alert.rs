@@ -4,7 +4,21 @@ use aklight_common::{Topic, TopicError};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::rules::{Kind, Rule, Severity, Verdict};
+use crate::notify::message::what;
+use crate::rules::{Condition, Kind, Measured, Severity, VALUE, Verdict};
+
+/// How an alert's number is to be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Sense {
+    /// As it is: it passed a limit.
+    #[default]
+    Value,
+    /// The limit says all: `health == unhealthy`.
+    Equality,
+    /// It is how much a counter grew.
+    Growth,
+}
 
 /// What happened to which topic under which rule.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -31,17 +45,32 @@ pub struct Alert {
     pub at_ms: u64,
     /// Whether the sample was more than two minutes old.
     pub late: bool,
+    /// How the number is to be read.
+    #[serde(default)]
+    pub sense: Sense,
+    /// Why, where the number does not say it: the container was removed, say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// What else is known of the container: how it ended, its last minute.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub context: String,
 }
 
 impl Alert {
-    /// The alert of a verdict under `rule`; `unit` is the sample's.
+    /// The alert of a verdict; `unit` is the sample's.
     #[must_use]
-    pub fn new(rule: &Rule, verdict: &Verdict, unit: &str) -> Self {
-        let change = &verdict.change;
-        let absence = matches!(rule.condition, crate::rules::Condition::Absent { .. });
-        let by_value = match &rule.condition {
-            crate::rules::Condition::Threshold { field, .. } => field == crate::rules::VALUE,
-            crate::rules::Condition::Absent { .. } => change.kind == Kind::Resolved,
+    pub fn new(verdict: &Verdict, unit: &str) -> Self {
+        let Verdict { rule, topic, change } = verdict;
+        let (absence, by_value, sense) = match &rule.condition {
+            Condition::Absent { .. } => (true, change.kind == Kind::Resolved, Sense::Value),
+            Condition::Measured(Measured { field, fire, increase_ms, .. }) => {
+                let sense = match increase_ms {
+                    Some(_) => Sense::Growth,
+                    None if fire.is_equality() => Sense::Equality,
+                    None => Sense::Value,
+                };
+                (false, field == VALUE && increase_ms.is_none(), sense)
+            }
         };
         let unit = if by_value {
             unit
@@ -54,7 +83,7 @@ impl Alert {
         Self {
             kind: change.kind,
             rule: rule.name.clone(),
-            topic: verdict.topic.to_string(),
+            topic: topic.to_string(),
             severity: rule.severity,
             value: change.value,
             unit: unit.to_owned(),
@@ -63,6 +92,9 @@ impl Alert {
             since_ms: change.since_ms,
             at_ms: change.at_ms,
             late: change.late,
+            sense,
+            reason: change.reason.unwrap_or_default().to_owned(),
+            context: String::new(),
         }
     }
 
@@ -74,17 +106,22 @@ impl Alert {
         Topic::new(&format!("alerts/{}/{}", self.rule, self.topic))
     }
 
-    /// The record of this change: a flat JSON object, as every payload under AKLight's topics.
+    /// How the alert stands after this, in the words of records.
     #[must_use]
-    pub fn record_payload(&self) -> Vec<u8> {
-        let state = match self.kind {
+    pub const fn state(&self) -> &'static str {
+        match self.kind {
             Kind::Pending => "pending",
             Kind::Fired | Kind::Reminder => "firing",
             Kind::Lapsed | Kind::Resolved => "ok",
-        };
-        json!({
+        }
+    }
+
+    /// The record of this change: a flat JSON object, as every payload under AKLight's topics.
+    #[must_use]
+    pub fn record_payload(&self, consumer: &str, people: &People) -> String {
+        let mut record = json!({
             "ts": self.at_ms,
-            "state": state,
+            "state": self.state(),
             "rule": self.rule,
             "topic": self.topic,
             "severity": self.severity,
@@ -93,8 +130,45 @@ impl Alert {
             "limit": self.limit,
             "since": self.since_ms,
             "late": self.late,
-        })
-        .to_string()
-        .into_bytes()
+            "consumer": consumer,
+            "text": what(self),
+        });
+        if let Some(by) = &people.acknowledged_by {
+            record["acknowledged_by"] = json!(by);
+        }
+        if let Some(until_ms) = people.muted_until_ms {
+            record["muted_until"] = json!(until_ms);
+        }
+        record.to_string()
     }
+
+    /// One that is made up: to try a template with.
+    #[must_use]
+    pub fn example() -> Self {
+        Self {
+            kind: Kind::Fired,
+            rule: "container-memory".to_owned(),
+            topic: "metrics/docker/producer1/web/memory".to_owned(),
+            severity: Severity::Critical,
+            value: 93.1,
+            unit: "percent".to_owned(),
+            limit: "> 90".to_owned(),
+            absence: false,
+            since_ms: Some(0),
+            at_ms: 0,
+            late: false,
+            sense: Sense::Value,
+            reason: String::new(),
+            context: String::new(),
+        }
+    }
+}
+
+/// What people did about an alert.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct People {
+    /// Who acknowledged it.
+    pub acknowledged_by: Option<String>,
+    /// Until when it is muted, Unix milliseconds.
+    pub muted_until_ms: Option<u64>,
 }

@@ -1,19 +1,22 @@
 //! The state file as text: one thing a line, fields separated by `|` (which no topic holds).
 //!
 //! ```text
-//! AKLIGHT-CONSUMER|1
+//! AKLIGHT-CONSUMER|2
 //! # …what the lines mean, for people…
 //! consumer|consumer1
 //! producer|consumer1.alerts.1795229527000|next sequence|next notice
 //! partition|number|next offset
 //! topic name|partition|last processed offset       (a name of four levels, as a rule)
-//! state|{JSON}      notice|{JSON}      announcement|{JSON}
+//! labels|{JSON}     state|{JSON}        mute|{JSON}      acknowledged|{JSON}
+//! notice|{JSON}     announcement|{JSON}
 //! end|CRC-32C of all bytes before this line, in hexadecimal digits
 //! ```
 //!
 //! The line of a topic begins with the topic itself, behind `topic|`: who looks for it with
 //! `grep` finds it. The checksum is there because a flipped digit in an offset would otherwise
 //! silently skip or repeat records.
+//!
+//! Version 1 had no labels, mutes and acknowledgements, and is read as one without any.
 
 use std::fmt::Write as _;
 
@@ -21,7 +24,8 @@ use aklight_common::{Offset, PartitionId, Topic};
 
 use super::Memory;
 
-const HEADER: &str = "AKLIGHT-CONSUMER|1";
+const HEADER: &str = "AKLIGHT-CONSUMER|2";
+const HEADER_OF_1: &str = "AKLIGHT-CONSUMER|1";
 const COMMENT: &str = "\
 # What this consumer has processed and whom it must still tell; written by aklight-consumer.
 # partition|number|next offset to process
@@ -64,7 +68,10 @@ pub(super) fn encode(memory: &Memory) -> Vec<u8> {
     for ((topic, partition), offset) in &memory.processed {
         let _ = writeln!(text, "topic|{topic}|{partition}|{offset}");
     }
+    json_lines(&mut text, "labels", &memory.labels);
     json_lines(&mut text, "state", &memory.standings);
+    json_lines(&mut text, "mute", &memory.mutes);
+    json_lines(&mut text, "acknowledged", &memory.acknowledged);
     json_lines(&mut text, "notice", &memory.notices);
     json_lines(&mut text, "announcement", &memory.announcements);
     let checksum = crc32c::crc32c(text.as_bytes());
@@ -83,7 +90,7 @@ fn json_lines<T: serde::Serialize>(text: &mut String, kind: &str, values: &[T]) 
 /// Reads a file's content.
 pub(super) fn decode(content: &[u8]) -> Result<Memory, DecodeError> {
     let text = std::str::from_utf8(content).map_err(|_| DecodeError::NotText)?;
-    if text.lines().next() != Some(HEADER) {
+    if !matches!(text.lines().next(), Some(HEADER | HEADER_OF_1)) {
         return Err(DecodeError::Header);
     }
     let body_end = text.trim_end().rfind('\n').ok_or(DecodeError::Checksum)? + 1;
@@ -123,6 +130,9 @@ fn read_line(memory: &mut Memory, line: &str) -> Option<()> {
             let offset = Offset(fields.next()?.parse().ok()?);
             memory.processed.insert((topic, partition), offset);
         }
+        "labels" => memory.labels.push(serde_json::from_str(rest).ok()?),
+        "mute" => memory.mutes.push(serde_json::from_str(rest).ok()?),
+        "acknowledged" => memory.acknowledged.push(serde_json::from_str(rest).ok()?),
         "state" => memory.standings.push(serde_json::from_str(rest).ok()?),
         "notice" => memory.notices.push(serde_json::from_str(rest).ok()?),
         "announcement" => memory.announcements.push(serde_json::from_str(rest).ok()?),
@@ -133,11 +143,23 @@ fn read_line(memory: &mut Memory, line: &str) -> Option<()> {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use aklight_common::Pattern;
+
     use super::*;
-    use crate::alerts::Alert;
-    use crate::alerts::memory::{Announcement, Destination, Standing};
+    use crate::alerts::actions::{Acknowledged, Mute};
+    use crate::alerts::memory::{Announcement, Destination, Notice, Standing};
+    use crate::alerts::{Alert, Sense};
+    use crate::rules::book::Labels;
+    use crate::rules::condition::Growth;
     use crate::rules::machine::{Phase, State};
-    use crate::rules::{Kind, Severity};
+    use crate::rules::{Channel, Container, Kind, Severity};
+
+    fn grown() -> Growth {
+        let mut growth = Growth::default();
+        growth.take(1, 1.0, 1000);
+        growth.take(2, 3.5, 1000);
+        growth
+    }
 
     pub(in crate::alerts) fn full() -> Memory {
         let mut memory = Memory::new("consumer1", 1_795_229_527_000);
@@ -152,6 +174,8 @@ pub(super) mod tests {
                 sample_ms: 8,
                 heard_ms: 9,
                 value: 0.1 + 0.2,
+                clear_since_ms: 11,
+                growth: grown(),
             },
         });
         let alert = Alert {
@@ -166,10 +190,35 @@ pub(super) mod tests {
             since_ms: Some(7),
             at_ms: 8,
             late: false,
+            sense: Sense::Growth,
+            reason: String::new(),
+            context: "exit code 137".to_owned(),
         };
-        memory.notify(Destination::Console, alert.clone());
-        memory.notify(Destination::WhatsApp { to: "whatsapp:+34600000089".to_owned() }, alert);
-        memory.notices[1].sid = Some("SM1".to_owned());
+        memory.notify(Notice::new(0, Destination::Console, alert.clone()));
+        let anna = Destination::WhatsApp { to: "whatsapp:+34600000089".to_owned() };
+        memory.notify(Notice {
+            more: vec![alert.clone()],
+            due_ms: 12,
+            fallback: vec![Channel::Email],
+            sid: Some("SM1".to_owned()),
+            ..Notice::new(0, anna, alert)
+        });
+        memory.labels.push(Labels {
+            container: Container { producer: "p".to_owned(), name: "web".to_owned() },
+            labels: [("aklight.alert.memory".to_owned(), "> 90 | \n".to_owned())].into(),
+        });
+        memory.mutes.push(Mute {
+            rule: "+".to_owned(),
+            pattern: Pattern::new("metrics/#").expect("a pattern"),
+            by: "anna".to_owned(),
+            until_ms: 13,
+            reason: String::new(),
+        });
+        memory.acknowledged.push(Acknowledged {
+            rule: "cpu-high".to_owned(),
+            topic: topic.clone(),
+            by: "anna".to_owned(),
+        });
         memory.announcements.push(Announcement {
             sequence: 1,
             topic: "alerts/cpu-high/x".to_owned(),
@@ -183,6 +232,19 @@ pub(super) mod tests {
     fn what_is_written_is_read_back() {
         let memory = full();
         assert_eq!(decode(&encode(&memory)), Ok(memory));
+    }
+
+    /// What the version before wrote, byte for byte.
+    #[test]
+    fn a_file_of_version_1_is_read() {
+        let memory = decode(include_bytes!("../../tests/fixtures/version1.offsets")).expect("read");
+        assert_eq!((memory.next_sequence, memory.next_notice), (2, 3));
+        assert_eq!(memory.next[&PartitionId(1)], Offset(42));
+        assert_eq!(memory.standings[0].state.phase, Phase::Firing { since_ms: 7, said_ms: 9 });
+        assert_eq!(memory.notices[0].destination, Destination::Console);
+        assert_eq!(memory.notices[1].sid.as_deref(), Some("SM1"));
+        assert_eq!((memory.notices[1].due_ms, memory.notices[1].alert.sense), (0, Sense::Value));
+        assert_eq!(memory.announcements.len(), 1);
     }
 
     #[test]

@@ -10,11 +10,18 @@ use aklight_common::{Offset, PartitionId, Topic};
 use serde::{Deserialize, Serialize};
 
 use super::Alert;
+use super::actions::{Acknowledged, Mute};
+use crate::notify::whatsapp::masked;
+use crate::rules::Channel;
+use crate::rules::book::Labels;
 use crate::rules::machine::State;
 
-/// Most notices by WhatsApp that wait at once: beyond it nobody would read them, and they go to
+/// Most notices that wait for people at once: beyond it nobody would read them, and they go to
 /// the dead letters instead.
 pub const NOTICES_MAX: usize = 256;
+
+/// Most alerts in one message: with the longest topics still a text that a telephone shows.
+pub const GROUP_MAX: usize = 50;
 
 /// Most announcements that wait for a broker at once; changes beyond it are not recorded.
 pub const ANNOUNCEMENTS_MAX: usize = 1_024;
@@ -33,6 +40,32 @@ pub enum Destination {
         /// As Twilio writes it: `whatsapp:+34600000000`.
         to: String,
     },
+    /// The webhook.
+    Webhook,
+    /// All recipients of mails.
+    Email,
+}
+
+impl Destination {
+    /// The channel that leads there.
+    #[must_use]
+    pub const fn channel(&self) -> Channel {
+        match self {
+            Self::Console => Channel::Console,
+            Self::WhatsApp { .. } => Channel::WhatsApp,
+            Self::Webhook => Channel::Webhook,
+            Self::Email => Channel::Email,
+        }
+    }
+
+    /// As logs may show it.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self {
+            Self::WhatsApp { to } => masked(to),
+            other => other.channel().as_str().to_owned(),
+        }
+    }
 }
 
 /// Something to be told to somebody, until it is.
@@ -44,9 +77,32 @@ pub struct Notice {
     pub destination: Destination,
     /// What.
     pub alert: Alert,
+    /// What else is told in the same message.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<Alert>,
+    /// Not before this moment, Unix milliseconds: until then more may join it.
+    #[serde(default)]
+    pub due_ms: u64,
+    /// The channels to be tried where this one fails for good, the first one first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fallback: Vec<Channel>,
     /// What Twilio called the message when it took it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
+}
+
+impl Notice {
+    /// One alert for one destination, to be told at once.
+    #[must_use]
+    pub fn new(id: u64, destination: Destination, alert: Alert) -> Self {
+        let (more, fallback) = (Vec::new(), Vec::new());
+        Self { id, destination, alert, more, due_ms: 0, fallback, sid: None }
+    }
+
+    /// All that it tells.
+    pub fn alerts(&self) -> impl Iterator<Item = &Alert> {
+        std::iter::once(&self.alert).chain(&self.more)
+    }
 }
 
 /// A record of an alert's change, until the broker has it.
@@ -88,8 +144,14 @@ pub struct Memory {
     pub next: BTreeMap<PartitionId, Offset>,
     /// The last offset that was processed, for each topic and partition.
     pub processed: BTreeMap<(Topic, PartitionId), Offset>,
+    /// The containers' labels that are rules.
+    pub labels: Vec<Labels>,
     /// The states of topics under rules.
     pub standings: Vec<Standing>,
+    /// What nobody is to be told of.
+    pub mutes: Vec<Mute>,
+    /// What somebody has seen to.
+    pub acknowledged: Vec<Acknowledged>,
     /// What must still be told.
     pub notices: Vec<Notice>,
     /// What must still be recorded.
@@ -109,7 +171,10 @@ impl Memory {
             next_notice: 1,
             next: BTreeMap::new(),
             processed: BTreeMap::new(),
+            labels: Vec::new(),
             standings: Vec::new(),
+            mutes: Vec::new(),
+            acknowledged: Vec::new(),
             notices: Vec::new(),
             announcements: Vec::new(),
         }
@@ -137,11 +202,11 @@ impl Memory {
         self.processed.retain(|(_, of), _| *of != partition);
     }
 
-    /// Adds a notice and gives back its id.
-    pub fn notify(&mut self, destination: Destination, alert: Alert) -> u64 {
+    /// Adds a notice, under an id of its own, which is given back.
+    pub fn notify(&mut self, notice: Notice) -> u64 {
         let id = self.next_notice;
         self.next_notice += 1;
-        self.notices.push(Notice { id, destination, alert, sid: None });
+        self.notices.push(Notice { id, ..notice });
         id
     }
 
@@ -151,11 +216,10 @@ impl Memory {
         Some(self.notices.remove(at))
     }
 
-    /// How many notices wait for a telephone.
+    /// How many notices wait for people, the console's aside.
     #[must_use]
-    pub fn telephone_notices(&self) -> usize {
-        let telephone = |n: &&Notice| matches!(n.destination, Destination::WhatsApp { .. });
-        self.notices.iter().filter(telephone).count()
+    pub fn waiting(&self) -> usize {
+        self.notices.iter().filter(|notice| notice.destination != Destination::Console).count()
     }
 }
 

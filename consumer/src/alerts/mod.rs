@@ -16,11 +16,13 @@
 //! again. A line on the console cannot be looked up: killed within the milliseconds between
 //! printing it and striking it, it is printed twice rather than never.
 
+pub mod actions;
 pub mod alert;
 pub mod dead;
 mod encoding;
 pub mod memory;
 pub mod store;
 
-pub use alert::Alert;
+pub use actions::{Acknowledged, Action, Mute};
+pub use alert::{Alert, People, Sense};
 pub use memory::{Announcement, Destination, Memory, Notice};

@@ -1,15 +1,18 @@
 //! The consumer's core: records, ticks and reports in; the memory, and what is told, out.
 //!
 //! One owner, no lock, and no waiting but for the disk and the console: the queues towards
-//! Twilio and the broker are filled without waiting. The shell around it (module `run`) brings
+//! carriers and the broker are filled without waiting. The shell around it (module `run`) brings
 //! the events and the time.
 //!
 //! What is told and when follows the order that module `alerts` lays down.
 
+pub(crate) mod context;
+mod people;
 mod telling;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
 
 use aklight_common::client::Message;
 use aklight_common::{Offset, PartitionId, Topic};
@@ -19,13 +22,15 @@ use tracing::{error, info, warn};
 use crate::alerts::dead::DeadLetters;
 use crate::alerts::memory::{Announcement, Standing};
 use crate::alerts::store::Store;
-use crate::alerts::{Destination, Memory, Notice};
+use crate::alerts::{Destination, Memory, actions};
 use crate::notify::console::Console;
 use crate::notify::message::moment;
-use crate::notify::whatsapp::{Event, Order, masked};
-use crate::rules::book::Judged;
-use crate::rules::{Book, Rule};
+use crate::notify::sender::{Event, Order};
+use crate::rules::book::{Judged, Labels};
+use crate::rules::machine::State;
+use crate::rules::{About, Book, Channel, Container, Quiet, Rule, Rules, Verdict, labels};
 use crate::sample::Sample;
+use context::Context;
 
 /// Broken payloads are reported once a topic, for so many topics: whoever sends made-up topics
 /// must not fill the memory with them.
@@ -43,17 +48,23 @@ pub struct Parts {
     pub dead: DeadLetters,
     /// The output.
     pub console: Console,
-    /// The telephones and the way to them, where WhatsApp is set up.
-    pub telephones: Option<Telephones>,
+    /// When alerts wait, where they do.
+    pub quiet: Option<Quiet>,
+    /// How long an alert waits for others that go the same way, in milliseconds.
+    pub group_wait_ms: u64,
+    /// The channels that are set up.
+    pub outlets: Vec<Outlet>,
     /// The way to the announcer: room for [`memory::ANNOUNCEMENTS_MAX`](crate::alerts::memory::ANNOUNCEMENTS_MAX).
     pub announcements: mpsc::Sender<Announcement>,
 }
 
-/// Who is written to by WhatsApp.
+/// A channel that is set up.
 #[derive(Debug)]
-pub struct Telephones {
-    /// The recipients.
-    pub to: Vec<String>,
+pub struct Outlet {
+    /// Which.
+    pub channel: Channel,
+    /// The recipients: a message each.
+    pub destinations: Vec<Destination>,
     /// The way to the sender: room for [`memory::NOTICES_MAX`](crate::alerts::memory::NOTICES_MAX).
     pub orders: mpsc::Sender<Order>,
 }
@@ -64,6 +75,7 @@ pub type Processed = (Topic, Offset, PartitionId);
 /// See the module.
 pub struct Engine {
     parts: Parts,
+    context: Context,
     units: HashMap<Topic, String>,
     broken: HashMap<Topic, u64>,
     /// Processed, but not yet in the file.
@@ -86,6 +98,10 @@ impl Engine {
     /// Starts with what was remembered, and hands on what was left untold.
     #[must_use]
     pub fn new(mut parts: Parts, now_ms: u64) -> Self {
+        for labels in std::mem::take(&mut parts.memory.labels) {
+            // Its mistakes were said when they were new.
+            parts.book.label(labels, now_ms);
+        }
         for Standing { rule, topic, state } in std::mem::take(&mut parts.memory.standings) {
             if let Ok(topic) = Topic::new(&topic) {
                 parts.book.restore(&rule, &topic, state);
@@ -95,6 +111,7 @@ impl Engine {
         let announced = parts.memory.announcements.first().map_or(0, |first| first.sequence - 1);
         let mut engine = Self {
             parts,
+            context: Context::default(),
             units: HashMap::new(),
             broken: HashMap::new(),
             unacknowledged: BTreeMap::new(),
@@ -126,10 +143,22 @@ impl Engine {
         let sample = Sample::parse(payload);
         let printed = self.parts.console.record(message, sample.as_ref().ok());
         self.printed(printed);
-        match sample {
-            Ok(sample) => self.judge(topic, &sample, now_ms),
-            Err(error) if self.expects_samples(topic) => self.report_broken(topic, &error),
-            Err(_) => {}
+        match (sample, About::of(topic)) {
+            _ if topic.as_str() == actions::TOPIC => self.act(payload, now_ms),
+            (Ok(sample), Some(About::Info(container))) => {
+                self.on_info(container, &sample, now_ms);
+            }
+            (Ok(sample), Some(About::Event(container))) => {
+                self.context.event(container, &sample, now_ms);
+            }
+            (Ok(sample), about) => {
+                if let Some(About::Sample(container, metric)) = about {
+                    self.context.sample(container, metric, &sample);
+                }
+                self.judge(topic, &sample, now_ms);
+            }
+            (Err(error), _) if self.expects_samples(topic) => self.report_broken(topic, &error),
+            (Err(_), _) => {}
         }
         self.parts.memory.process(topic, *partition, *offset);
         self.unacknowledged.insert(*partition, (topic.clone(), *offset));
@@ -138,11 +167,10 @@ impl Engine {
 
     /// Lets time pass. Silence is judged only while a broker is connected.
     pub fn on_tick(&mut self, now_ms: u64) {
+        self.end_mutes(now_ms);
         let Some(since_ms) = self.watching_since_ms else { return };
-        for verdict in self.parts.book.tick(now_ms, since_ms) {
-            self.dirty = true;
-            self.follow(&verdict, now_ms);
-        }
+        let verdicts = self.parts.book.tick(now_ms, since_ms);
+        self.follow_all(&verdicts, now_ms);
     }
 
     /// A broker is there, or is gone.
@@ -184,8 +212,9 @@ impl Engine {
     }
 
     /// Takes other rules.
-    pub fn replace_rules(&mut self, rules: Vec<Rule>) {
-        let forgotten = self.parts.book.replace(rules);
+    pub fn replace_rules(&mut self, rules: Rules) {
+        self.parts.quiet = rules.quiet;
+        let forgotten = self.parts.book.replace(rules.list);
         if forgotten > 0 {
             warn!(
                 forgotten,
@@ -197,7 +226,7 @@ impl Engine {
 
     /// The rules that are in force.
     #[must_use]
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[Arc<Rule>] {
         self.parts.book.rules()
     }
 
@@ -210,17 +239,23 @@ impl Engine {
                 if let Some(notice) = notices.find(|notice| notice.id == id) {
                     notice.sid = Some(sid);
                 }
+                self.report(id, "sent", None, now_ms);
             }
-            Event::Delivered { id } => {
+            Event::Delivered { id, arrived } => {
                 self.handed.remove(&id);
-                if let Some(Notice { alert, destination: Destination::WhatsApp { to }, .. }) =
-                    self.parts.memory.strike(id)
-                {
+                let known = self.parts.memory.notices.iter().find(|notice| notice.id == id);
+                // What was taken before and has not arrived since is no more than that.
+                if arrived || known.is_some_and(|notice| notice.sid.is_none()) {
+                    self.report(id, if arrived { "delivered" } else { "sent" }, None, now_ms);
+                }
+                if let Some(notice) = self.parts.memory.strike(id) {
                     info!(
-                        to = masked(&to),
-                        rule = alert.rule,
-                        topic = alert.topic,
-                        "told by WhatsApp"
+                        channel = notice.destination.channel().as_str(),
+                        to = notice.destination.shown(),
+                        alerts = notice.alerts().count(),
+                        rule = notice.alert.rule,
+                        topic = notice.alert.topic,
+                        "told"
                     );
                 }
             }
@@ -283,12 +318,13 @@ impl Engine {
         if !wanted(self) {
             return;
         }
-        let standing = |(rule, topic, state): (&Rule, &Topic, &_)| Standing {
+        let standing = |(rule, topic, state): (&Arc<Rule>, &Topic, &State)| Standing {
             rule: rule.name.clone(),
             topic: topic.to_string(),
-            state: *state,
+            state: state.clone(),
         };
         self.parts.memory.standings = self.parts.book.states().map(standing).collect();
+        self.parts.memory.labels = self.parts.book.labels().collect();
         let Some(store) = &self.parts.store else {
             (self.dirty, self.urgent) = (false, false);
             return;
@@ -323,11 +359,37 @@ impl Engine {
                 if self.units.get(topic).is_none_or(|unit| *unit != sample.unit) {
                     self.units.insert(topic.clone(), sample.unit.clone());
                 }
-                for verdict in verdicts {
-                    self.follow(&verdict, now_ms);
-                }
+                self.follow_all(&verdicts, now_ms);
             }
         }
+    }
+
+    /// What a container is: its labels, which may be rules; or that it is gone.
+    fn on_info(&mut self, container: Container, info: &Sample, now_ms: u64) {
+        if info.value == 0.0 {
+            let verdicts = self.parts.book.remove(&container, now_ms);
+            self.context.forget(&container);
+            self.units.retain(|topic, _| !container.owns(topic));
+            self.follow_all(&verdicts, now_ms);
+            return;
+        }
+        let words = info.words().filter(|(name, _)| name.starts_with(labels::PREFIX));
+        let labels = words.map(|(name, text)| (name.to_owned(), text.to_owned())).collect();
+        let (verdicts, mistakes) = self.parts.book.label(Labels { container, labels }, now_ms);
+        for mistake in mistakes {
+            warn!("{mistake}");
+        }
+        self.follow_all(&verdicts, now_ms);
+    }
+
+    fn follow_all(&mut self, verdicts: &[Verdict], now_ms: u64) {
+        for verdict in verdicts {
+            self.follow(verdict, now_ms);
+        }
+    }
+
+    fn unit(&self, topic: &Topic) -> &str {
+        self.units.get(topic).map_or("", String::as_str)
     }
 
     fn expects_samples(&self, topic: &Topic) -> bool {

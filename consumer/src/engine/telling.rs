@@ -1,92 +1,180 @@
 //! Telling: from a verdict to notices and announcements in the memory, and from the memory to
-//! console, telephones and the broker. Between the two stands the write: see module `alerts`.
+//! console, carriers and the broker. Between the two stands the write: see module `alerts`.
+//!
+//! Grouping: a notice for people waits for `group_wait` before it is handed on, and what fires
+//! meanwhile for the same destination joins it. The console waits for nothing.
 
 use std::collections::HashSet;
 
+use aklight_common::Topic;
+use serde_json::json;
 use tracing::{error, warn};
 
 use super::Engine;
 use crate::alerts::dead::DeadLetter;
-use crate::alerts::memory::{ANNOUNCEMENTS_MAX, Announcement, NOTICES_MAX};
-use crate::alerts::{Alert, Destination};
+use crate::alerts::memory::{ANNOUNCEMENTS_MAX, Announcement, GROUP_MAX, NOTICES_MAX};
+use crate::alerts::{Alert, Destination, Notice};
 use crate::notify::message::{mark, moment, what};
-use crate::notify::whatsapp::{Order, masked};
-use crate::rules::{Audience, Channel, Kind, Verdict};
+use crate::notify::sender::Order;
+use crate::rules::{About, Audience, Channel, Kind, Rule, Verdict};
 
 impl Engine {
     /// Puts into the memory what must be told of a verdict.
     pub(super) fn follow(&mut self, verdict: &Verdict, now_ms: u64) {
-        let rule = &self.parts.book.rules()[verdict.rule];
-        let unit = self.units.get(&verdict.topic).map_or("", String::as_str);
-        let alert = Alert::new(rule, verdict, unit);
-        let by = |channel| rule.notifies(channel);
-        let (console, telephone) = match verdict.change.audience {
-            Audience::Everyone => (by(Channel::Console), by(Channel::WhatsApp)),
-            Audience::Quiet => (by(Channel::Console), false),
-            Audience::Telephone => (false, by(Channel::WhatsApp)),
-        };
-        let told = mark(alert.kind).is_some();
-        if told && console {
-            self.parts.memory.notify(Destination::Console, alert.clone());
+        let Verdict { rule, topic, change } = verdict;
+        let mut alert = Alert::new(verdict, self.unit(topic));
+        if let Some(About::Sample(container, _)) = About::of(topic)
+            && alert.kind != Kind::Resolved
+        {
+            alert.context = self.context.of(&container, now_ms);
         }
-        let to = self.parts.telephones.as_ref().map_or(&[][..], |t| &t.to).to_vec();
-        if told && telephone {
-            for to in to {
-                let full = self.parts.memory.telephone_notices() >= NOTICES_MAX;
-                let id = self.parts.memory.notify(Destination::WhatsApp { to }, alert.clone());
-                if full {
-                    self.bury(id, "too many alerts wait for WhatsApp", now_ms);
-                }
-            }
-        }
-        let changed = !matches!(verdict.change.audience, Audience::Telephone);
-        if changed && alert.kind != Kind::Reminder {
-            self.announce(&alert);
-        }
-        self.urgent |= told;
-    }
-
-    fn announce(&mut self, alert: &Alert) {
-        let memory = &mut self.parts.memory;
-        if memory.announcements.len() >= ANNOUNCEMENTS_MAX {
-            warn!(rule = alert.rule, "too many alerts wait for a broker: this one is not recorded");
+        let people = self.people(&rule.name, topic.as_str(), now_ms);
+        if alert.kind == Kind::Reminder && people.acknowledged_by.is_some() {
             return;
         }
-        let topic = match alert.record_topic() {
-            Ok(topic) => topic.to_string(),
-            Err(error) => {
-                warn!(rule = alert.rule, topic = alert.topic, %error, "this alert cannot be recorded");
-                return;
+        let told = mark(alert.kind).is_some();
+        let mut loud = told && change.audience != Audience::Quiet;
+        if loud && self.is_withheld(&people, rule.severity, now_ms) {
+            loud = false;
+            if alert.kind != Kind::Reminder {
+                self.parts.book.withhold(&rule.name, topic);
             }
-        };
-        let payload = String::from_utf8_lossy(&alert.record_payload()).into_owned();
-        let sequence = memory.next_sequence;
-        memory.next_sequence += 1;
-        memory.announcements.push(Announcement { sequence, topic, payload });
+        }
+        let printed = told && change.audience != Audience::Telephone;
+        if printed && rule.notifies(Channel::Console) {
+            self.parts.memory.notify(Notice::new(0, Destination::Console, alert.clone()));
+        }
+        if loud {
+            self.notify_people(rule, &alert, now_ms);
+        }
+        if change.audience != Audience::Telephone && alert.kind != Kind::Reminder {
+            self.announce(&alert, now_ms);
+        }
+        if alert.kind == Kind::Resolved {
+            let is_it = |a: &crate::alerts::Acknowledged| a.rule == rule.name && a.topic == *topic;
+            self.parts.memory.acknowledged.retain(|a| !is_it(a));
+        }
+        self.urgent |= told && (printed || loud);
+        self.dirty = true;
     }
 
-    /// Hands on what is in the file and was not handed on; `restored` are notices of an earlier
-    /// run, which may have been told already.
+    fn notify_people(&mut self, rule: &Rule, alert: &Alert, now_ms: u64) {
+        let destinations: Vec<_> = self
+            .parts
+            .outlets
+            .iter()
+            .filter(|outlet| rule.notifies(outlet.channel))
+            .flat_map(|outlet| outlet.destinations.clone())
+            .collect();
+        let due_ms = now_ms + self.parts.group_wait_ms;
+        for destination in destinations {
+            self.enqueue(destination, alert, rule.fallback.clone(), due_ms, now_ms);
+        }
+    }
+
+    /// Lets an alert join a notice that still waits for more, or makes a new one.
+    fn enqueue(
+        &mut self,
+        destination: Destination,
+        alert: &Alert,
+        fallback: Vec<Channel>,
+        due_ms: u64,
+        now_ms: u64,
+    ) {
+        let handed = &self.handed;
+        let open = self.parts.memory.notices.iter_mut().find(|notice| {
+            notice.destination == destination
+                && notice.fallback == fallback
+                && notice.due_ms > now_ms
+                && !handed.contains(&notice.id)
+                && notice.more.len() + 1 < GROUP_MAX
+        });
+        if let Some(notice) = open {
+            notice.more.push(alert.clone());
+            return;
+        }
+        let full = self.parts.memory.waiting() >= NOTICES_MAX;
+        let notice = Notice { due_ms, fallback, ..Notice::new(0, destination, alert.clone()) };
+        let id = self.parts.memory.notify(notice);
+        self.report(id, "queued", None, now_ms);
+        if full {
+            self.bury(id, "too many alerts wait to be told", now_ms);
+        }
+    }
+
+    /// Records how an alert stands now.
+    pub(super) fn announce(&mut self, alert: &Alert, now_ms: u64) {
+        let people = self.people(&alert.rule, &alert.topic, now_ms);
+        let payload = alert.record_payload(&self.parts.memory.consumer, &people);
+        match alert.record_topic() {
+            Ok(topic) => self.record(&topic, payload),
+            Err(error) => {
+                warn!(rule = alert.rule, topic = alert.topic, %error, "this alert cannot be recorded");
+            }
+        }
+    }
+
+    /// Records what became of a message.
+    pub(super) fn report(&mut self, id: u64, status: &str, reason: Option<&str>, now_ms: u64) {
+        let memory = &self.parts.memory;
+        let Some(notice) = memory.notices.iter().find(|notice| notice.id == id) else { return };
+        let Notice { alert, destination, .. } = notice;
+        let mut record = json!({
+            "ts": now_ms,
+            "id": format!("{}-{id}", memory.consumer),
+            "status": status,
+            "rule": alert.rule,
+            "topic": alert.topic,
+            "state": alert.state(),
+            "alerts": notice.alerts().count(),
+        });
+        if let Some(reason) = reason {
+            record["reason"] = json!(reason);
+        }
+        let channel = destination.channel().as_str();
+        // An id is one level, so that this is a topic.
+        if let Ok(topic) = Topic::new(&format!("deliveries/{}/{channel}", memory.consumer)) {
+            self.record(&topic, record.to_string());
+        }
+    }
+
+    fn record(&mut self, topic: &Topic, payload: String) {
+        let memory = &mut self.parts.memory;
+        if memory.announcements.len() >= ANNOUNCEMENTS_MAX {
+            warn!(%topic, "too many records wait for a broker: this one is not kept");
+            return;
+        }
+        let sequence = memory.next_sequence;
+        memory.next_sequence += 1;
+        memory.announcements.push(Announcement { sequence, topic: topic.to_string(), payload });
+    }
+
+    /// Hands on what is in the file, is due and was not handed on; `restored` are notices of an
+    /// earlier run, which may have been told already.
     pub(super) fn tell(&mut self, restored: &HashSet<u64>, now_ms: u64) {
         for notice in self.parts.memory.notices.clone() {
             let (id, maybe_sent) = (notice.id, restored.contains(&notice.id));
-            match (&notice.destination, &self.parts.telephones) {
-                (Destination::Console, _) => {
-                    let printed = self.parts.console.alert(&notice.alert);
-                    self.printed(printed);
-                    self.parts.memory.strike(id);
-                    self.urgent = true;
-                    self.dirty = true;
-                }
-                (Destination::WhatsApp { .. }, _) if self.handed.contains(&id) => {}
-                (Destination::WhatsApp { .. }, Some(telephones)) => {
-                    // Full only where the sender is gone, which it is at the very end.
-                    if telephones.orders.try_send(Order { notice, maybe_sent }).is_ok() {
+            if notice.destination == Destination::Console {
+                let printed = self.parts.console.alert(&notice.alert);
+                self.printed(printed);
+                self.parts.memory.strike(id);
+                (self.urgent, self.dirty) = (true, true);
+                continue;
+            }
+            if self.handed.contains(&id) || notice.due_ms > now_ms {
+                continue;
+            }
+            let channel = notice.destination.channel();
+            match self.parts.outlets.iter().find(|outlet| outlet.channel == channel) {
+                // Full only where the sender is gone, which it is at the very end.
+                Some(outlet) => {
+                    if outlet.orders.try_send(Order { notice, maybe_sent }).is_ok() {
                         self.handed.insert(id);
                     }
                 }
-                (Destination::WhatsApp { .. }, None) => {
-                    self.bury(id, "WhatsApp is no longer set up", now_ms);
+                None => {
+                    let reason = format!("{} is no longer set up", channel.as_str());
+                    self.bury(id, &reason, now_ms);
                     self.dirty = true;
                 }
             }
@@ -100,33 +188,63 @@ impl Engine {
         }
     }
 
-    /// Gives a notice up: kept as a dead letter, said on the console.
+    /// Gives a notice up: kept as a dead letter, said on the console, told by the next channel.
     pub(super) fn bury(&mut self, id: u64, reason: &str, now_ms: u64) {
+        self.report(id, "failed", Some(reason), now_ms);
         let Some(notice) = self.parts.memory.strike(id) else { return };
-        let Destination::WhatsApp { to } = &notice.destination else { return };
-        let alert = notice.alert.clone();
         let explained = format!(
-            "WhatsApp to {} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
-            masked(to),
-            alert.rule,
-            what(&alert)
+            "{} to {} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
+            notice.destination.channel().as_str(),
+            notice.destination.shown(),
+            notice.alert.rule,
+            what(&notice.alert)
         );
         let letter = DeadLetter {
             at: moment(now_ms),
             consumer: self.parts.memory.consumer.clone(),
             reason: reason.to_owned(),
-            notice,
+            notice: notice.clone(),
         };
         if let Err(cause) = self.parts.dead.append(&letter) {
             error!(error = %cause, "a dead letter cannot be kept");
         }
         let printed = self.parts.console.explain(&explained);
         self.printed(printed);
-        // The next channel, for alerts that the console was not to show.
-        let by_rule = self.parts.book.rules().iter().find(|rule| rule.name == alert.rule);
-        if !by_rule.is_some_and(|rule| rule.notifies(Channel::Console)) {
-            let printed = self.parts.console.alert(&alert);
-            self.printed(printed);
+        self.fall_back(&notice, now_ms);
+    }
+
+    /// The first of the channels left that is set up; where there is none, the console, for alerts
+    /// that it was not to show.
+    fn fall_back(&mut self, notice: &Notice, now_ms: u64) {
+        let outlets = &self.parts.outlets;
+        let set_up = |channel: &Channel| outlets.iter().find(|outlet| outlet.channel == *channel);
+        let next = notice.fallback.iter().enumerate().find_map(|(n, channel)| {
+            Some((set_up(channel)?.destinations.clone(), notice.fallback[n + 1..].to_vec()))
+        });
+        let Some((destinations, rest)) = next else {
+            for alert in notice.alerts() {
+                let topic = Topic::new(&alert.topic).ok();
+                let rule = topic.and_then(|topic| self.parts.book.rule(&alert.rule, &topic));
+                if !rule.is_some_and(|rule| rule.notifies(Channel::Console)) {
+                    let printed = self.parts.console.alert(alert);
+                    self.printed(printed);
+                }
+            }
+            return;
+        };
+        for destination in destinations {
+            for alert in notice.alerts() {
+                let mut waiting = self.parts.memory.notices.iter();
+                // Each telephone that could not be reached falls back: once is enough.
+                let known = waiting.any(|other| {
+                    other.destination == destination && other.alerts().any(|a| a == alert)
+                });
+                if !known {
+                    let due_ms = now_ms + 1;
+                    self.enqueue(destination.clone(), alert, rest.clone(), due_ms, now_ms);
+                }
+            }
         }
+        self.urgent = true;
     }
 }

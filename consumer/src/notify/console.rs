@@ -12,7 +12,7 @@ use serde_json::json;
 
 use super::message::{mark, moment, number, what};
 use crate::alerts::Alert;
-use crate::rules::{Kind, Severity};
+use crate::rules::{About, Kind, Severity};
 use crate::sample::Sample;
 
 /// How the output is written.
@@ -48,15 +48,17 @@ impl Console {
         Self { out, output, quiet }
     }
 
-    /// The line of a record; `sample` is what it says, where it is one.
+    /// The line of a record; `sample` is what it says, where it is one. What containers are is
+    /// said once a minute of each and is not printed.
     ///
     /// # Errors
     /// When the stream takes no more.
     pub fn record(&mut self, message: &Message, sample: Option<&Sample>) -> io::Result<()> {
-        if self.quiet {
+        let Message { topic, offset, partition, payload, .. } = message;
+        let about = About::of(topic);
+        if self.quiet || matches!(about, Some(About::Info(_))) {
             return Ok(());
         }
-        let Message { topic, offset, partition, payload, .. } = message;
         let said = String::from_utf8_lossy(payload);
         if self.output == Output::Json {
             let line = json!({
@@ -72,6 +74,7 @@ impl Console {
             return writeln!(self.out, "{line}");
         }
         let said = match sample {
+            Some(sample) if matches!(about, Some(About::Event(_))) => harmless(&happened(sample)),
             Some(sample) => number(sample.value, &harmless(&sample.unit)),
             None => harmless(&said),
         };
@@ -119,6 +122,21 @@ impl Console {
         }
         self.out.flush()
     }
+}
+
+/// What an event says: `die, exit code 137, killed for memory`.
+fn happened(event: &Sample) -> String {
+    let mut said = event.word("event").unwrap_or("event").to_owned();
+    if let Some(health) = event.word("health") {
+        said = format!("{said} {health}");
+    }
+    if let Some(code) = event.number("exit_code") {
+        said = format!("{said}, exit code {code}");
+    }
+    if event.word("oom_killed") == Some("true") {
+        said.push_str(", killed for memory");
+    }
+    said
 }
 
 /// A text from outside, cut and without control characters.
@@ -182,6 +200,27 @@ mod tests {
         let line = printed(Output::Json, |c| c.record(&message, Some(&sample)).expect("printed"));
         let json: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         assert_eq!((json["offset"].as_u64(), json["value"].as_f64()), (Some(1234), Some(12.34)));
+    }
+
+    #[test]
+    fn an_event_is_a_short_line_and_what_a_container_is_none() {
+        let print = |topic: &str, payload: &'static [u8]| {
+            let message =
+                Message { topic: Topic::new(topic).expect("a topic"), ..message(payload) };
+            let sample = Sample::parse(payload).expect("a sample");
+            printed(Output::Text, |c| c.record(&message, Some(&sample)).expect("printed"))
+        };
+        let die = br#"{"ts":1,"value":1,"unit":"event","event":"die","exit_code":137,"oom_killed":true,"last_cpu":[1,2]}"#;
+        assert_eq!(
+            print("events/docker/p/web", die),
+            "events/docker/p/web die, exit code 137, killed for memory (p0@1234)\n"
+        );
+        let health = br#"{"ts":1,"value":1,"event":"health","health":"unhealthy"}"#;
+        assert_eq!(
+            print("events/docker/p/web", health),
+            "events/docker/p/web health unhealthy (p0@1234)\n"
+        );
+        assert_eq!(print("info/docker/p/web", br#"{"ts":1,"value":1}"#), "");
     }
 
     #[test]

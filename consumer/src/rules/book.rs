@@ -4,40 +4,75 @@
 //! one look-up and a step of each of its machines. Replacing the rules keeps the state of those
 //! that kept their names.
 //!
-//! Limit: [`TOPICS_MAX`] topics; the records of further ones are not judged, and that is said once.
+//! Containers bring rules of their own in their labels ([`super::labels`]). They come with the
+//! container's `info` record and go with it: what was firing under a rule that is gone, or on a
+//! container that is gone, ends with a reason.
+//!
+//! Limits: [`TOPICS_MAX`] topics; the records of further ones are not judged, and that is said
+//! once. [`CONTAINERS_MAX`] containers with labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use aklight_common::Topic;
+use serde::{Deserialize, Serialize};
 
-use super::machine::{Change, Phase, Reading, State, on_sample, on_tick};
-use super::{Condition, Rule};
+use super::labels::{self, Labelled};
+use super::machine::{Change, Phase, Reading, State, end, on_sample, on_tick};
+use super::{Condition, Container, Rule};
 use crate::sample::Sample;
 
 /// Most topics that are judged: a machine of a few hundred bytes for each rule of each, some
 /// tens of megabytes in all; a monitored fleet has thousands.
 pub const TOPICS_MAX: usize = 100_000;
 
-/// Topics below this one are what consumers write themselves: judging them would make alerts
-/// of alerts without end.
-const OWN_TOPICS: &str = "alerts/";
+/// Most containers whose labels are rules: each has nine topics.
+pub const CONTAINERS_MAX: usize = TOPICS_MAX / 9;
+
+/// Topics below these are what consumers and people write themselves: judging them would make
+/// alerts of alerts without end.
+const OWN_TOPICS: [&str; 3] = ["alerts/", "deliveries/", "actions/"];
+
+/// Why an alert ends whose container is gone.
+const REMOVED: &str = "the container was removed";
+/// Why an alert ends whose rule is gone.
+const RULE_GONE: &str = "its rule is gone";
 
 /// A change of one topic under one rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verdict {
-    /// The rule's place in [`Book::rules`].
-    pub rule: usize,
+    /// The rule.
+    pub rule: Arc<Rule>,
     /// The topic.
     pub topic: Topic,
     /// What happened.
     pub change: Change,
 }
 
+/// A container's labels that are rules, as they are remembered.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Labels {
+    /// Whose.
+    #[serde(flatten)]
+    pub container: Container,
+    /// By name.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// What is known of a container with labels.
+#[derive(Debug)]
+struct Known {
+    labels: BTreeMap<String, String>,
+    rules: Vec<Arc<Rule>>,
+    own: BTreeSet<String>,
+}
+
 /// The rules and the state of every topic under them.
 #[derive(Debug, Default)]
 pub struct Book {
-    rules: Vec<Rule>,
-    topics: BTreeMap<Topic, Vec<(usize, State)>>,
+    rules: Vec<Arc<Rule>>,
+    containers: BTreeMap<Container, Known>,
+    topics: BTreeMap<Topic, Vec<(Arc<Rule>, State)>>,
 }
 
 /// What a sample led to.
@@ -55,25 +90,26 @@ impl Book {
     /// A book without a topic.
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
-        Self { rules, topics: BTreeMap::new() }
+        let rules = rules.into_iter().map(Arc::new).collect();
+        Self { rules, containers: BTreeMap::new(), topics: BTreeMap::new() }
     }
 
-    /// The rules.
+    /// The rules of the file, or the defaults.
     #[must_use]
-    pub fn rules(&self) -> &[Rule] {
+    pub fn rules(&self) -> &[Arc<Rule>] {
         &self.rules
     }
 
     /// Whether a rule matches the topic.
     #[must_use]
     pub fn matches(&self, topic: &Topic) -> bool {
-        !matching(&self.rules, topic).is_empty()
+        !self.fresh(topic).is_empty()
     }
 
     /// Judges a sample.
     pub fn judge(&mut self, topic: &Topic, sample: &Sample, now_ms: u64) -> Judged {
         if !self.topics.contains_key(topic) {
-            let states = matching(&self.rules, topic);
+            let states = self.fresh(topic);
             if states.is_empty() {
                 return Judged::NoRule;
             }
@@ -84,20 +120,10 @@ impl Book {
         }
         let mut verdicts = Vec::new();
         for (rule, state) in self.topics.get_mut(topic).into_iter().flatten() {
-            let value = match &self.rules[*rule].condition {
-                Condition::Threshold { field, .. } => sample.number(field),
-                Condition::Absent { .. } => Some(sample.value),
-            };
-            // Not every sample has every field: a container's disk has no fill level.
-            let Some(value) = value else { continue };
-            let reading = Reading { at_ms: sample.at_ms.unwrap_or(now_ms), value };
-            let (after, change) = on_sample(&self.rules[*rule], *state, reading, now_ms);
+            let Some(reading) = Reading::of(rule, sample, now_ms) else { continue };
+            let (after, change) = on_sample(rule, state, reading, now_ms);
             *state = after;
-            verdicts.extend(change.map(|change| Verdict {
-                rule: *rule,
-                topic: topic.clone(),
-                change,
-            }));
+            verdicts.extend(change.map(|change| verdict(rule, topic, change)));
         }
         Judged::Changes(verdicts)
     }
@@ -107,17 +133,75 @@ impl Book {
         let mut verdicts = Vec::new();
         for (topic, states) in &mut self.topics {
             for (rule, state) in states {
-                let (after, change) =
-                    on_tick(&self.rules[*rule], *state, now_ms, watching_since_ms);
+                let (after, change) = on_tick(rule, state, now_ms, watching_since_ms);
                 *state = after;
-                verdicts.extend(change.map(|change| Verdict {
-                    rule: *rule,
-                    topic: topic.clone(),
-                    change,
-                }));
+                verdicts.extend(change.map(|change| verdict(rule, topic, change)));
             }
         }
         verdicts
+    }
+
+    /// A container is there, with these labels. Gives back what ended by it, and a sentence for
+    /// each mistake in labels that are new.
+    pub fn label(&mut self, labels: Labels, now_ms: u64) -> (Vec<Verdict>, Vec<String>) {
+        let Labels { container, labels } = labels;
+        let known = self.containers.get(&container);
+        let same = known.map_or(labels.is_empty(), |known| known.labels == labels);
+        if same || (known.is_none() && self.containers.len() >= CONTAINERS_MAX) {
+            return (Vec::new(), Vec::new());
+        }
+        let Labelled { rules, own, mistakes } = labels::read(&container, &labels);
+        let rules = rules.into_iter().map(Arc::new).collect();
+        if labels.is_empty() {
+            self.containers.remove(&container);
+        } else {
+            self.containers.insert(container.clone(), Known { labels, rules, own });
+        }
+        let topics = self.topics_of(&container);
+        let mut verdicts = Vec::new();
+        for topic in topics {
+            let fresh = self.fresh(&topic);
+            let Some(states) = self.topics.get_mut(&topic) else { continue };
+            let before = std::mem::replace(states, fresh);
+            for (rule, state) in before {
+                match states.iter_mut().find(|(kept, _)| kept.name == rule.name) {
+                    Some((_, kept)) => *kept = state,
+                    None => {
+                        let change = end(&state, RULE_GONE, now_ms);
+                        verdicts.extend(change.map(|change| verdict(&rule, &topic, change)));
+                    }
+                }
+            }
+        }
+        (verdicts, mistakes)
+    }
+
+    /// A container is gone: so are its labels and all its states. Gives back what ended by it.
+    pub fn remove(&mut self, container: &Container, now_ms: u64) -> Vec<Verdict> {
+        self.containers.remove(container);
+        let mut verdicts = Vec::new();
+        for topic in self.topics_of(container) {
+            for (rule, state) in self.topics.remove(&topic).into_iter().flatten() {
+                let change = end(&state, REMOVED, now_ms);
+                verdicts.extend(change.map(|change| verdict(&rule, &topic, change)));
+            }
+        }
+        verdicts
+    }
+
+    /// The telephone was not told of a change after all: it is told when it may be, if it is still
+    /// so.
+    pub fn withhold(&mut self, rule: &str, topic: &Topic) {
+        if let Some(state) = self.state_mut(rule, topic) {
+            state.told = !matches!(state.phase, Phase::Firing { .. });
+        }
+    }
+
+    /// The rule of that name which judges a topic.
+    #[must_use]
+    pub fn rule(&self, name: &str, topic: &Topic) -> Option<&Rule> {
+        let mut states = self.topics.get(topic)?.iter();
+        states.find(|(rule, _)| rule.name == name).map(|(rule, _)| &**rule)
     }
 
     /// Takes other rules. The state of a topic under a rule is kept where its name is. Gives back
@@ -125,58 +209,92 @@ impl Book {
     pub fn replace(&mut self, rules: Vec<Rule>) -> usize {
         let kept: Vec<_> = self
             .states()
-            .map(|(rule, topic, state)| (rule.name.clone(), topic.clone(), *state))
+            .map(|(rule, topic, state)| (rule.name.clone(), topic.clone(), state.clone()))
             .collect();
-        let before = self.firing();
-        *self = Self::new(rules);
+        let before = self.firing().count();
+        self.rules = rules.into_iter().map(Arc::new).collect();
+        self.topics.clear();
         for (rule, topic, state) in kept {
             self.restore(&rule, &topic, state);
         }
-        before - self.firing()
+        before - self.firing().count()
     }
 
-    fn firing(&self) -> usize {
-        let firing = |state: &State| matches!(state.phase, Phase::Firing { .. });
-        self.states().filter(|(_, _, state)| firing(state)).count()
+    /// Every topic that is firing, and under which rule.
+    pub fn firing(&self) -> impl Iterator<Item = (&Arc<Rule>, &Topic, &State)> {
+        self.states().filter(|(_, _, state)| matches!(state.phase, Phase::Firing { .. }))
     }
 
     /// Puts a state back; one whose rule is gone or no longer matches is dropped.
     pub fn restore(&mut self, rule: &str, topic: &Topic, state: State) {
-        let states =
-            self.topics.entry(topic.clone()).or_insert_with(|| matching(&self.rules, topic));
-        for (at, kept) in states.iter_mut() {
-            if self.rules[*at].name == rule {
-                *kept = state;
+        if !self.topics.contains_key(topic) {
+            let fresh = self.fresh(topic);
+            if !fresh.is_empty() {
+                self.topics.insert(topic.clone(), fresh);
             }
         }
-        if states.is_empty() {
-            self.topics.remove(topic);
+        if let Some(kept) = self.state_mut(rule, topic) {
+            *kept = state;
         }
     }
 
     /// The states that must outlive the process: all but those that a new topic would have.
-    pub fn states(&self) -> impl Iterator<Item = (&Rule, &Topic, &State)> {
+    pub fn states(&self) -> impl Iterator<Item = (&Arc<Rule>, &Topic, &State)> {
         self.topics.iter().flat_map(move |(topic, states)| {
-            states.iter().map(move |(rule, state)| (&self.rules[*rule], topic, state)).filter(
+            states.iter().map(move |(rule, state)| (rule, topic, state)).filter(
                 |(rule, _, state)| {
                     state.phase != Phase::Ok
                         || state.told
+                        || !state.growth.is_empty()
                         || (matches!(rule.condition, Condition::Absent { .. })
                             && state.heard_ms > 0)
                 },
             )
         })
     }
+
+    /// The labels that are rules.
+    pub fn labels(&self) -> impl Iterator<Item = Labels> {
+        self.containers.iter().map(|(container, known)| Labels {
+            container: container.clone(),
+            labels: known.labels.clone(),
+        })
+    }
+
+    fn state_mut(&mut self, rule: &str, topic: &Topic) -> Option<&mut State> {
+        let states = self.topics.get_mut(topic)?;
+        states.iter_mut().find(|(of, _)| of.name == rule).map(|(_, state)| state)
+    }
+
+    fn topics_of(&self, container: &Container) -> Vec<Topic> {
+        self.topics.keys().filter(|topic| container.owns(topic)).cloned().collect()
+    }
+
+    /// The rules of a topic, each with the state of one that is new: the general ones but for the
+    /// aspects that its container's labels speak of, and the labels' own.
+    fn fresh(&self, topic: &Topic) -> Vec<(Arc<Rule>, State)> {
+        if OWN_TOPICS.iter().any(|own| topic.as_str().starts_with(own)) {
+            return Vec::new();
+        }
+        let known = match super::About::of(topic) {
+            Some(super::About::Sample(container, _)) => self.containers.get(&container),
+            _ => None,
+        };
+        let general = self.rules.iter().filter(|rule| {
+            let own = known.is_some_and(|known| {
+                labels::aspect(rule, topic).is_some_and(|aspect| known.own.contains(aspect))
+            });
+            !own
+        });
+        let labelled = known.iter().flat_map(|known| &known.rules);
+        general
+            .chain(labelled)
+            .filter(|rule| rule.pattern.matches(topic.as_str()))
+            .map(|rule| (Arc::clone(rule), State::default()))
+            .collect()
+    }
 }
 
-fn matching(rules: &[Rule], topic: &Topic) -> Vec<(usize, State)> {
-    if topic.as_str().starts_with(OWN_TOPICS) {
-        return Vec::new();
-    }
-    rules
-        .iter()
-        .enumerate()
-        .filter(|(_, rule)| rule.pattern.matches(topic.as_str()))
-        .map(|(n, _)| (n, State::default()))
-        .collect()
+fn verdict(rule: &Arc<Rule>, topic: &Topic, change: Change) -> Verdict {
+    Verdict { rule: Arc::clone(rule), topic: topic.clone(), change }
 }

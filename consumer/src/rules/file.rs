@@ -1,4 +1,4 @@
-//! The rules file: a TOML text in, rules or every mistake in it out.
+//! The rules file: a TOML text in, rules and quiet hours or every mistake in it out.
 //!
 //! The text is read into TOML values that know where they stand, and each rule is then taken
 //! apart key by key: what is left over is an unknown key. A mistake never ends the reading; it
@@ -8,22 +8,41 @@
 use std::collections::HashMap;
 use std::ops::Range;
 use std::path::Path;
-use std::str::FromStr;
 
 use aklight_common::Pattern;
 use aklight_common::settings::nearest;
 use aklight_common::wire::command::check_client_id;
 use toml::de::{DeTable, DeValue};
 
+use super::condition::{Condition, Measured, VALUE};
 use super::mistake::{Gathered, instead};
-use super::{Channel, Condition, Mistakes, Rule, Severity, Threshold, VALUE};
+use super::quiet::{self, Quiet};
+use super::values::{at_once, by_name, milliseconds, test};
+use super::{Channel, Mistakes, Rule, Rules, Severity};
 
 /// The keys of a rule.
-pub const KEYS: [&str; 10] =
-    ["name", "match", "field", "fire", "clear", "for", "repeat", "absent", "severity", "notify"];
+pub const KEYS: [&str; 13] = [
+    "name",
+    "match",
+    "field",
+    "fire",
+    "clear",
+    "for",
+    "clear_for",
+    "increase",
+    "repeat",
+    "absent",
+    "severity",
+    "notify",
+    "fallback",
+];
+
+/// The keys of `[quiet]`.
+pub const QUIET_KEYS: [&str; 4] = ["from", "to", "zone", "except"];
 
 /// What people write who know other alarms, and what it is called here.
-const OTHER_NAMES: [(&str, &str); 10] = [
+const OTHER_NAMES: [(&str, &str); 11] = [
+    ("keep_firing_for", "clear_for"),
     ("threshold", "fire"),
     ("when", "fire"),
     ("above", "fire"),
@@ -47,7 +66,7 @@ const RULES_MAX: usize = 1_000;
 ///
 /// # Errors
 /// Every mistake, with its place and what to write instead.
-pub fn parse(file: &Path, text: &str) -> Result<Vec<Rule>, Mistakes> {
+pub fn parse(file: &Path, text: &str) -> Result<Rules, Mistakes> {
     let mut mistakes = Gathered::new(text);
     let (table, errors) = DeTable::parse_recoverable(text);
     for error in &errors {
@@ -55,36 +74,46 @@ pub fn parse(file: &Path, text: &str) -> Result<Vec<Rule>, Mistakes> {
         mistakes.add(at, format!("this is no TOML: {}", error.message().replace('\n', ", ")));
     }
     if !errors.is_empty() {
-        return mistakes.finish(file, Vec::new());
+        return mistakes.finish(file, Rules::default());
     }
     let mut rules = Vec::new();
+    let mut quiet = None;
     for (key, value) in table.get_ref() {
-        if key.get_ref() != "rule" {
-            let text = format!(
-                "unknown key '{}': a rules file holds [[rule]] tables only; put it below a [[rule]] line",
-                key.get_ref()
-            );
-            mistakes.add(key.span().start, text);
-            continue;
-        }
-        let Some(tables) = value.get_ref().as_array() else {
-            mistakes.add(key.span().start, "write [[rule]], with two brackets, before each rule");
-            continue;
-        };
-        for entry in tables.iter() {
-            match entry.get_ref().as_table() {
-                Some(table) => {
-                    let mut reader =
-                        RuleReader { table, at: entry.span(), mistakes: &mut mistakes };
-                    let rule = reader.read();
-                    rules.extend(rule.map(|rule| (rule, entry.span().start)));
+        match (key.get_ref().as_ref(), value.get_ref()) {
+            ("rule", DeValue::Array(tables)) => {
+                for entry in tables.iter() {
+                    match entry.get_ref().as_table() {
+                        Some(table) => {
+                            let rule = Reader::new(table, entry.span(), &mut mistakes).rule();
+                            rules.extend(rule.map(|rule| (rule, entry.span().start)));
+                        }
+                        None => {
+                            mistakes.add(entry.span().start, "a rule is a table: write [[rule]]");
+                        }
+                    }
                 }
-                None => mistakes.add(entry.span().start, "a rule is a table: write [[rule]]"),
+            }
+            ("quiet", DeValue::Table(table)) => {
+                quiet = Reader::new(table, key.span(), &mut mistakes).quiet();
+            }
+            ("rule", _) => {
+                mistakes
+                    .add(key.span().start, "write [[rule]], with two brackets, before each rule");
+            }
+            ("quiet", _) => {
+                mistakes.add(key.span().start, "write [quiet], and its keys below it");
+            }
+            (other, _) => {
+                let text = format!(
+                    "unknown key '{other}': a rules file holds [[rule]] tables and [quiet] only; put it below a [[rule]] line"
+                );
+                mistakes.add(key.span().start, text);
             }
         }
     }
     check_together(&rules, &mut mistakes);
-    mistakes.finish(file, rules.into_iter().map(|(rule, _)| rule).collect())
+    let list = rules.into_iter().map(|(rule, _)| rule).collect();
+    mistakes.finish(file, Rules { list, quiet })
 }
 
 /// What no rule can be wrong in alone.
@@ -105,31 +134,32 @@ fn check_together(rules: &[(Rule, usize)], mistakes: &mut Gathered<'_>) {
     }
 }
 
-/// Takes one `[[rule]]` table apart.
-struct RuleReader<'a, 'i, 'm> {
+/// Takes one table apart.
+struct Reader<'a, 'i, 'm> {
     table: &'a DeTable<'i>,
     at: Range<usize>,
     mistakes: &'a mut Gathered<'m>,
 }
 
-impl<'a, 'i> RuleReader<'a, 'i, '_> {
-    fn read(&mut self) -> Option<Rule> {
-        for key in self.table.keys() {
-            if !KEYS.contains(&key.get_ref().as_ref()) {
-                let text =
-                    format!("unknown key '{0}': {1}", key.get_ref(), right_key(key.get_ref()));
-                self.mistakes.add(key.span().start, text);
-            }
-        }
-        let name = self.required("name", "name = \"cpu-high\"", check_name);
-        let pattern = self.required("match", "match = \"metrics/docker/+/cpu\"", |text| {
-            Pattern::new(text).map_err(|error| format!("'{text}' is no pattern: {error}"))
-        });
+impl<'a, 'i, 'm> Reader<'a, 'i, 'm> {
+    fn new(table: &'a DeTable<'i>, at: Range<usize>, mistakes: &'a mut Gathered<'m>) -> Self {
+        Self { table, at, mistakes }
+    }
+
+    fn rule(&mut self) -> Option<Rule> {
+        self.check_keys(&KEYS, right_key);
+        let name = self.required("a rule", "name", "name = \"cpu-high\"", check_name);
+        let pattern =
+            self.required("a rule", "match", "match = \"metrics/docker/+/cpu\"", |text| {
+                Pattern::new(text).map_err(|error| format!("'{text}' is no pattern: {error}"))
+            });
         let condition = self.condition();
         let repeat_ms = self.optional("repeat", milliseconds);
         let severity =
             self.optional("severity", |text| by_name(&Severity::BY_NAME, "severity", text));
-        let notify = self.notify();
+        let channels = "[\"console\", \"whatsapp\"]";
+        let notify = self.names("notify", channels, "channel", &Channel::BY_NAME);
+        let fallback = self.names("fallback", "[\"email\"]", "channel", &Channel::BY_NAME);
         Some(Rule {
             name: name?,
             pattern: pattern?,
@@ -137,7 +167,27 @@ impl<'a, 'i> RuleReader<'a, 'i, '_> {
             repeat_ms,
             severity: severity.unwrap_or(Severity::Warning),
             notify,
+            fallback: fallback.unwrap_or_default(),
         })
+    }
+
+    fn quiet(&mut self) -> Option<Quiet> {
+        self.check_keys(&QUIET_KEYS, |given| instead(given, &QUIET_KEYS));
+        let from = self.required("[quiet]", "from", "from = \"22:00\"", quiet::time);
+        let to = self.required("[quiet]", "to", "to = \"07:00\"", quiet::time);
+        let zone = self.required("[quiet]", "zone", "zone = \"UTC\"", quiet::zone);
+        let except = self.names("except", "[\"critical\"]", "severity", &Severity::BY_NAME);
+        let except = except.unwrap_or_default();
+        Some(Quiet { from: from?, to: to?, zone: zone?, except })
+    }
+
+    fn check_keys(&mut self, known: &[&str], right: impl Fn(&str) -> String) {
+        for key in self.table.keys() {
+            if !known.contains(&key.get_ref().as_ref()) {
+                let text = format!("unknown key '{0}': {1}", key.get_ref(), right(key.get_ref()));
+                self.mistakes.add(key.span().start, text);
+            }
+        }
     }
 
     fn condition(&mut self) -> Option<Condition> {
@@ -153,7 +203,7 @@ impl<'a, 'i> RuleReader<'a, 'i, '_> {
                 None
             }
             (false, true) => {
-                for key in ["clear", "for", "field"] {
+                for key in ["clear", "for", "clear_for", "increase", "field"] {
                     if self.table.contains_key(key) {
                         let text = format!(
                             "'{key}' belongs to 'fire'; a rule with 'absent' has no use for it: leave it out"
@@ -164,14 +214,16 @@ impl<'a, 'i> RuleReader<'a, 'i, '_> {
                 let after_ms = self.optional("absent", milliseconds)?;
                 Some(Condition::Absent { after_ms })
             }
-            (true, false) => self.threshold(),
+            (true, false) => self.measured().map(Condition::Measured),
         }
     }
 
-    fn threshold(&mut self) -> Option<Condition> {
-        let fire = self.optional("fire", threshold);
-        let clear = self.optional("clear", threshold);
+    fn measured(&mut self) -> Option<Measured> {
+        let fire = self.optional("fire", test);
+        let clear = self.optional("clear", test);
         let for_ms = self.optional("for", milliseconds).unwrap_or(0);
+        let clear_for_ms = self.optional("clear_for", milliseconds).unwrap_or(0);
+        let increase_ms = self.optional("increase", milliseconds);
         let field = self.optional("field", |text| {
             if text.is_empty() {
                 Err("a field has a name: field = \"fs_used_percent\"".to_owned())
@@ -180,56 +232,59 @@ impl<'a, 'i> RuleReader<'a, 'i, '_> {
             }
         });
         let fire = fire?;
+        if increase_ms.is_some() && !matches!(fire, super::Test::Number(_)) {
+            self.mistake_at("increase", "only a number grows: write fire = \"> 2\" with it");
+        }
         let clear = clear.unwrap_or_else(|| fire.opposite());
-        if let Some(value) = fire.meets(&clear) {
-            let text = format!(
-                "at {value} the alert would fire (\"{fire}\") and clear (\"{clear}\") at once: clear on the other side, as in \"{}\"",
-                fire.opposite()
-            );
+        if let Some(text) = at_once(&fire, &clear) {
             self.mistake_at("clear", text);
         }
-        Some(Condition::Threshold {
-            field: field.unwrap_or_else(|| VALUE.to_owned()),
-            fire,
-            clear,
-            for_ms,
-        })
+        let field = field.unwrap_or_else(|| VALUE.to_owned());
+        Some(Measured { field, fire, clear, for_ms, clear_for_ms, increase_ms })
     }
 
-    fn notify(&mut self) -> Option<Vec<Channel>> {
-        let value = self.table.get("notify")?;
+    /// A list of names, as `notify` is one.
+    fn names<T: Copy>(
+        &mut self,
+        key: &str,
+        example: &str,
+        what: &str,
+        known: &[(&str, T)],
+    ) -> Option<Vec<T>> {
+        let value = self.table.get(key)?;
         let Some(entries) = value.get_ref().as_array() else {
             let text = format!(
-                "'notify' is a list of texts, not {}: write notify = [\"console\", \"whatsapp\"]",
+                "'{key}' is a list of texts, not {}: write {key} = {example}",
                 article(value.get_ref())
             );
             self.mistakes.add(value.span().start, text);
             return None;
         };
-        let mut channels = Vec::new();
+        let mut names = Vec::new();
         for entry in entries.iter() {
-            let channel = match entry.get_ref().as_str() {
-                Some(name) => by_name(&Channel::BY_NAME, "channel", name),
+            let name = match entry.get_ref().as_str() {
+                Some(name) => by_name(known, what, name),
                 None => {
-                    Err(format!("a channel is a text in quotes, not {}", article(entry.get_ref())))
+                    Err(format!("a {what} is a text in quotes, not {}", article(entry.get_ref())))
                 }
             };
-            match channel {
-                Ok(channel) => channels.push(channel),
+            match name {
+                Ok(name) => names.push(name),
                 Err(text) => self.mistakes.add(entry.span().start, text),
             }
         }
-        Some(channels)
+        Some(names)
     }
 
     fn required<T>(
         &mut self,
+        what: &str,
         key: &str,
         example: &str,
         read: impl FnOnce(&str) -> Result<T, String>,
     ) -> Option<T> {
         if !self.table.contains_key(key) {
-            self.mistakes.add(self.at.start, format!("a rule needs '{key}': write {example}"));
+            self.mistakes.add(self.at.start, format!("{what} needs '{key}': write {example}"));
         }
         self.optional(key, read)
     }
@@ -270,31 +325,6 @@ fn check_name(name: &str) -> Result<String, String> {
     }
     check_client_id(name.as_bytes()).map(str::to_owned).map_err(|_| {
         format!("'{name}' is no name for a rule: it is one level of the topic alerts/{{rule}}/…, so without '/', '+', '#' and '|'")
-    })
-}
-
-fn threshold(text: &str) -> Result<Threshold, String> {
-    Threshold::from_str(text).map_err(|error| error.to_string())
-}
-
-fn milliseconds(text: &str) -> Result<u64, String> {
-    let wrong = || {
-        format!(
-            "'{text}' is no duration: write a number and a unit, as in \"10s\", \"5m\" or \"1h 30m\""
-        )
-    };
-    let duration = humantime::parse_duration(text).map_err(|_| wrong())?;
-    let ms = u64::try_from(duration.as_millis()).map_err(|_| wrong())?;
-    if ms == 0 {
-        return Err(format!("'{text}' is no time at all: leave the key out instead"));
-    }
-    Ok(ms)
-}
-
-fn by_name<T: Copy>(known: &[(&str, T)], what: &str, given: &str) -> Result<T, String> {
-    known.iter().find(|(name, _)| *name == given).map(|(_, value)| *value).ok_or_else(|| {
-        let names: Vec<_> = known.iter().map(|(name, _)| *name).collect();
-        format!("unknown {what} '{given}': {}", instead(given, &names))
     })
 }
 

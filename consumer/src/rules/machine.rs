@@ -8,6 +8,7 @@
 //! ```
 //!
 //! Pure: a state, a sample or a tick, and the time in; a state and at most one [`Change`] out.
+//! Where a rule has `clear_for`, firing ends only when `clear` held for so long.
 //!
 //! How long a threshold held is told by the samples' own times, so that a backlog read in one
 //! second is judged as it would have been live. Silence is told by the consumer's clock.
@@ -19,7 +20,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::condition::{Growth, Measured, Seen};
 use super::{Condition, Rule};
+use crate::sample::Sample;
 
 /// A sample older than this rings no telephone. Source: monitoring.md.
 pub const LATE_MS: u64 = 120_000;
@@ -50,7 +53,7 @@ pub enum Phase {
 }
 
 /// All that is remembered of a topic under a rule. Times are Unix milliseconds.
-#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct State {
     /// Where it stands.
     #[serde(flatten)]
@@ -63,6 +66,17 @@ pub struct State {
     pub heard_ms: u64,
     /// The newest sample's number.
     pub value: f64,
+    /// The time of the first sample of the run that may end the firing; 0 where there is none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub clear_since_ms: u64,
+    /// How the counter grew, for rules that compare growth.
+    #[serde(default, skip_serializing_if = "Growth::is_empty")]
+    pub growth: Growth,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands on references")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// What happened.
@@ -107,58 +121,98 @@ pub struct Change {
     pub at_ms: u64,
     /// Whether the sample was late.
     pub late: bool,
+    /// Why, where the sample does not say it.
+    pub reason: Option<&'static str>,
 }
 
-/// A number that was measured, and when.
+/// A sample as a rule sees it.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reading {
+pub struct Reading<'a> {
     /// The sample's own time.
     pub at_ms: u64,
-    /// The number that the rule compares.
+    /// The sample's number, for people.
     pub value: f64,
+    /// What the rule compares; `None` for one that looks for silence.
+    pub seen: Option<Seen<'a>>,
+}
+
+impl<'a> Reading<'a> {
+    /// What `rule` sees of a sample; `None` where the sample lacks the field: a container's disk
+    /// has no fill level.
+    #[must_use]
+    pub fn of(rule: &Rule, sample: &'a Sample, now_ms: u64) -> Option<Self> {
+        let at_ms = sample.at_ms.unwrap_or(now_ms);
+        let (value, seen) = match &rule.condition {
+            Condition::Absent { .. } => (sample.value, None),
+            Condition::Measured(measured) => match measured.see(sample)? {
+                Seen::Number(number) => (number, Some(Seen::Number(number))),
+                word @ Seen::Word(_) => (sample.value, Some(word)),
+            },
+        };
+        Some(Self { at_ms, value, seen })
+    }
 }
 
 /// Judges a sample.
 #[must_use]
 pub fn on_sample(
     rule: &Rule,
-    before: State,
-    reading: Reading,
+    before: &State,
+    reading: Reading<'_>,
     now_ms: u64,
 ) -> (State, Option<Change>) {
     // A clock that runs ahead at the source must not make its later samples look old.
     let at_ms = reading.at_ms.min(now_ms);
-    let mut after = State { heard_ms: now_ms, ..before };
-    if at_ms < before.sample_ms && matches!(rule.condition, Condition::Threshold { .. }) {
+    let mut after = State { heard_ms: now_ms, ..before.clone() };
+    if at_ms < before.sample_ms && matches!(rule.condition, Condition::Measured(_)) {
         // Newer samples have spoken already.
         return (after, None);
     }
     after.sample_ms = before.sample_ms.max(at_ms);
     after.value = reading.value;
-    let moved = match &rule.condition {
-        Condition::Threshold { fire, clear, for_ms, .. } => {
+    let kind = match (&rule.condition, reading.seen) {
+        (Condition::Measured(measured), Some(mut seen)) => {
+            if let (Some(window_ms), Seen::Number(counter)) = (measured.increase_ms, seen) {
+                after.value = after.growth.take(at_ms, counter, window_ms);
+                seen = Seen::Number(after.value);
+            }
             let gap_ms = at_ms - before.sample_ms;
-            let run =
-                Run { at_ms, now_ms, for_ms: *for_ms, unbroken: gap_ms <= GAP_MS_MAX.max(*for_ms) };
-            run.step(before.phase, fire.holds(reading.value), clear.holds(reading.value))
+            let run = Run { at_ms, now_ms, measured, gap_ms };
+            run.step(&mut after, measured.fire.holds(seen), measured.clear.holds(seen))
         }
-        Condition::Absent { .. } => match before.phase {
-            Phase::Firing { .. } => (Phase::Ok, Some(Kind::Resolved)),
-            _ => (Phase::Ok, None),
+        _ => match std::mem::take(&mut after.phase) {
+            Phase::Firing { .. } => Some(Kind::Resolved),
+            _ => None,
         },
     };
-    after.phase = moved.0;
     let late = now_ms.saturating_sub(at_ms) > LATE_MS;
-    let heard = hear(before, &mut after, moved.1, late);
+    let heard = hear(before, &mut after, kind, late);
     let change = heard.map(|(kind, audience)| Change {
         kind,
         audience,
-        value: reading.value,
+        value: after.value,
         since_ms: since(after.phase).or_else(|| since(before.phase)),
         at_ms,
         late,
+        reason: None,
     });
     (after, change)
+}
+
+/// Ends a topic's standing under a rule, because there is nothing left to judge: the change that
+/// people are told of, where it was firing.
+#[must_use]
+pub fn end(state: &State, reason: &'static str, now_ms: u64) -> Option<Change> {
+    let Phase::Firing { since_ms, .. } = state.phase else { return None };
+    Some(Change {
+        kind: Kind::Resolved,
+        audience: if state.told { Audience::Everyone } else { Audience::Quiet },
+        value: state.value,
+        since_ms: Some(since_ms),
+        at_ms: now_ms,
+        late: false,
+        reason: Some(reason),
+    })
 }
 
 /// Judges that time has passed. `watching_since_ms` is when the consumer could last not have
@@ -166,19 +220,23 @@ pub fn on_sample(
 #[must_use]
 pub fn on_tick(
     rule: &Rule,
-    before: State,
+    before: &State,
     now_ms: u64,
     watching_since_ms: u64,
 ) -> (State, Option<Change>) {
     let silent_ms = now_ms.saturating_sub(before.heard_ms);
-    let mut after = before;
-    let (kind, since_ms) = match (&rule.condition, before.phase) {
+    let quiet = || (before.clone(), None);
+    let (kind, audience, since_ms) = match (&rule.condition, before.phase) {
         (Condition::Absent { after_ms }, Phase::Ok | Phase::Pending { .. }) => {
             let unheard_ms = now_ms.saturating_sub(before.heard_ms.max(watching_since_ms));
             if unheard_ms < *after_ms {
-                return (before, None);
+                return quiet();
             }
-            (Kind::Fired, before.heard_ms)
+            (Kind::Fired, Audience::Everyone, before.heard_ms)
+        }
+        // What was withheld from the telephone: no sample will come to make up for it.
+        (Condition::Absent { .. }, Phase::Firing { since_ms, .. }) if !before.told => {
+            (Kind::Fired, Audience::Telephone, since_ms)
         }
         (condition, Phase::Firing { since_ms, said_ms }) => {
             // A threshold whose topic is silent is not known to last: no reminder then.
@@ -186,60 +244,82 @@ pub fn on_tick(
                 || now_ms.saturating_sub(before.sample_ms) <= LATE_MS;
             let due = rule.repeat_ms.is_some_and(|repeat| now_ms.saturating_sub(said_ms) >= repeat);
             if !(known && due) {
-                return (before, None);
+                return quiet();
             }
-            (Kind::Reminder, since_ms)
+            (Kind::Reminder, Audience::Everyone, since_ms)
         }
-        (Condition::Threshold { .. }, _) => return (before, None),
+        (Condition::Measured(_), _) => return quiet(),
     };
+    let mut after = before.clone();
     after.phase = Phase::Firing { since_ms, said_ms: now_ms };
     after.told = true;
     let value = match rule.condition {
-        Condition::Threshold { .. } => before.value,
+        Condition::Measured(_) => before.value,
         Condition::Absent { .. } => (silent_ms / 1000) as f64,
     };
     let change = Change {
         kind,
-        audience: Audience::Everyone,
+        audience,
         value,
         since_ms: Some(since_ms),
         at_ms: now_ms,
         late: false,
+        reason: None,
     };
     (after, Some(change))
 }
 
-/// What a sample of a threshold's topic is judged by.
-struct Run {
+/// What a sample of a measured topic is judged by.
+struct Run<'a> {
     at_ms: u64,
     now_ms: u64,
-    for_ms: u64,
-    unbroken: bool,
+    measured: &'a Measured,
+    gap_ms: u64,
 }
 
-impl Run {
-    fn step(&self, phase: Phase, fires: bool, clears: bool) -> (Phase, Option<Kind>) {
+impl Run<'_> {
+    fn step(&self, state: &mut State, fires: bool, clears: bool) -> Option<Kind> {
+        let Measured { for_ms, clear_for_ms, .. } = *self.measured;
         let firing = |since_ms| Phase::Firing { since_ms, said_ms: self.now_ms };
-        match phase {
-            Phase::Ok if fires && self.for_ms == 0 => (firing(self.at_ms), Some(Kind::Fired)),
+        let before = state.phase;
+        let (phase, kind) = match before {
+            Phase::Ok if fires && for_ms == 0 => (firing(self.at_ms), Some(Kind::Fired)),
             Phase::Ok if fires => (Phase::Pending { since_ms: self.at_ms }, Some(Kind::Pending)),
-            Phase::Ok => (phase, None),
             Phase::Pending { .. } if !fires => (Phase::Ok, Some(Kind::Lapsed)),
-            Phase::Pending { .. } if !self.unbroken => {
+            Phase::Pending { .. } if !self.unbroken(for_ms) => {
                 (Phase::Pending { since_ms: self.at_ms }, None)
             }
-            Phase::Pending { since_ms } if self.at_ms - since_ms >= self.for_ms => {
+            Phase::Pending { since_ms } if self.at_ms - since_ms >= for_ms => {
                 (firing(since_ms), Some(Kind::Fired))
             }
-            Phase::Firing { .. } if clears => (Phase::Ok, Some(Kind::Resolved)),
-            Phase::Pending { .. } | Phase::Firing { .. } => (phase, None),
+            Phase::Firing { .. } if clears && self.is_clear_for_long(state, clear_for_ms) => {
+                (Phase::Ok, Some(Kind::Resolved))
+            }
+            phase => (phase, None),
+        };
+        if !clears || kind == Some(Kind::Resolved) {
+            state.clear_since_ms = 0;
         }
+        state.phase = phase;
+        kind
+    }
+
+    /// Notes that this sample is clear; whether all have been for long enough.
+    fn is_clear_for_long(&self, state: &mut State, clear_for_ms: u64) -> bool {
+        if state.clear_since_ms == 0 || !self.unbroken(clear_for_ms) {
+            state.clear_since_ms = self.at_ms;
+        }
+        self.at_ms - state.clear_since_ms >= clear_for_ms
+    }
+
+    fn unbroken(&self, duration_ms: u64) -> bool {
+        self.gap_ms <= GAP_MS_MAX.max(duration_ms)
     }
 }
 
 /// Who hears of what a sample did, and what the telephone then knows.
 fn hear(
-    before: State,
+    before: &State,
     after: &mut State,
     kind: Option<Kind>,
     late: bool,

@@ -1,31 +1,53 @@
 //! Rules: what is worth an alert. Pure, all of it: no file, no clock, no socket.
 //!
-//! A rule names topics by a pattern and says when one of them is in trouble: its value passes a
-//! [`Threshold`], or the topic falls silent. [`file`](mod@file) turns a TOML text into rules and reports
-//! every mistake at once; [`machine`] is what happens to one topic under one rule; [`book`]
-//! keeps the state of every such pair and feeds the machines.
+//! A rule names topics by a pattern and says when one of them is in trouble: a field of its
+//! samples meets a [`condition`], or the topic falls silent. [`file`](mod@file) turns a TOML text
+//! into rules and reports every mistake at once, [`labels`] does so with a container's labels,
+//! [`defaults`](mod@defaults) are there without either; [`machine`] is what happens to one topic
+//! under one rule; [`book`] keeps the state of every such pair and feeds the machines; [`quiet`]
+//! says when people sleep.
 //!
-//! Invariants: names of rules are unique and are one level of a topic; no value fires and clears
+//! Invariants: names of rules are unique and are one level of a topic; nothing fires and clears
 //! a rule at once.
 //!
 //! Left out: who is told (module `notify`), and how state outlives the process (`alerts`).
 
 pub mod book;
+pub mod condition;
+pub mod container;
+mod defaults;
 pub mod file;
+pub mod labels;
 pub mod machine;
 pub mod mistake;
+pub mod quiet;
+mod sentence;
 pub mod threshold;
+mod values;
 
 use aklight_common::Pattern;
 use serde::{Deserialize, Serialize};
 
 pub use book::{Book, Verdict};
+pub use condition::{Condition, Measured, Test, VALUE};
+pub use container::{About, Container};
+pub use defaults::defaults;
 pub use machine::{Audience, Change, Kind};
 pub use mistake::{Mistake, Mistakes};
+pub use quiet::Quiet;
 pub use threshold::{Comparison, Threshold};
 
-/// How bad it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// What a rules file says.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Rules {
+    /// The rules.
+    pub list: Vec<Rule>,
+    /// When alerts wait, where they do.
+    pub quiet: Option<Quiet>,
+}
+
+/// How bad it is, the least bad first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// Worth knowing.
@@ -53,39 +75,38 @@ impl Severity {
 }
 
 /// A way to tell people.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Channel {
     /// The consumer's own output.
     Console,
     /// WhatsApp, by Twilio.
     WhatsApp,
+    /// An HTTP POST.
+    Webhook,
+    /// E-mail, by SMTP.
+    Email,
 }
 
 impl Channel {
     /// Every channel, by name.
-    pub const BY_NAME: [(&'static str, Self); 2] =
-        [("console", Self::Console), ("whatsapp", Self::WhatsApp)];
-}
+    pub const BY_NAME: [(&'static str, Self); 4] = [
+        ("console", Self::Console),
+        ("whatsapp", Self::WhatsApp),
+        ("webhook", Self::Webhook),
+        ("email", Self::Email),
+    ];
 
-/// What is wrong with a topic.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Condition {
-    /// A number of the sample is beyond a limit.
-    Threshold {
-        /// Which number of the payload.
-        field: String,
-        /// Where it fires.
-        fire: Threshold,
-        /// Where it is over; never meets `fire`.
-        clear: Threshold,
-        /// How long `fire` must hold, in milliseconds.
-        for_ms: u64,
-    },
-    /// Nothing came.
-    Absent {
-        /// For so long, in milliseconds.
-        after_ms: u64,
-    },
+    /// The name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Console => "console",
+            Self::WhatsApp => "whatsapp",
+            Self::Webhook => "webhook",
+            Self::Email => "email",
+        }
+    }
 }
 
 /// A rule.
@@ -101,8 +122,11 @@ pub struct Rule {
     pub repeat_ms: Option<u64>,
     /// How bad it is.
     pub severity: Severity,
-    /// Who is told; `None` is the default: the console, and WhatsApp where it is configured.
+    /// Who is told; `None` is the default: the console, and all channels that are set up.
     pub notify: Option<Vec<Channel>>,
+    /// Who is told where a channel failed for good: the first of these that is set up and was not
+    /// told yet; where there is none, the console.
+    pub fallback: Vec<Channel>,
 }
 
 impl Rule {
@@ -112,47 +136,25 @@ impl Rule {
         self.notify.as_ref().is_none_or(|channels| channels.contains(&channel))
     }
 
-    /// The limit as people write it: `> 80`, `fs_used_percent > 90`, or `30s` of silence.
+    /// The limit as people write it: `> 80`, `fs_used_percent > 90`, `> 2 in 10m`, or `30s` of
+    /// silence.
     #[must_use]
     pub fn limit(&self) -> String {
-        match &self.condition {
-            Condition::Threshold { field, fire, .. } if field == VALUE => fire.to_string(),
-            Condition::Threshold { field, fire, .. } => format!("{field} {fire}"),
-            Condition::Absent { after_ms } => duration(*after_ms),
-        }
+        let measured = match &self.condition {
+            Condition::Measured(measured) => measured,
+            Condition::Absent { after_ms } => return duration(*after_ms),
+        };
+        let field = match measured.field.as_str() {
+            VALUE => String::new(),
+            field => format!("{field} "),
+        };
+        let within = measured.increase_ms.map(|ms| format!(" in {}", duration(ms)));
+        format!("{field}{}{}", measured.fire, within.unwrap_or_default())
     }
 }
-
-/// The field that a rule compares where it names none. Source: the payload's definition.
-pub const VALUE: &str = "value";
 
 /// A duration as people write it.
 #[must_use]
 pub fn duration(ms: u64) -> String {
     humantime::format_duration(std::time::Duration::from_millis(ms)).to_string()
-}
-
-/// The rules where no file gives any: each producer's own CPU and memory over 80, and its disk
-/// over 90 percent full, for five seconds; over when ten below.
-#[must_use]
-pub fn defaults() -> Vec<Rule> {
-    let rule = |name: &str, metric: &str, field: &str, fire: f64, clear: f64| Rule {
-        name: name.to_owned(),
-        pattern: Pattern::new(&format!("metrics/docker/+/{metric}"))
-            .unwrap_or_else(|error| unreachable!("a pattern written by hand: {error}")),
-        condition: Condition::Threshold {
-            field: field.to_owned(),
-            fire: Threshold { comparison: Comparison::Greater, limit: fire },
-            clear: Threshold { comparison: Comparison::Less, limit: clear },
-            for_ms: 5_000,
-        },
-        repeat_ms: None,
-        severity: Severity::Critical,
-        notify: None,
-    };
-    vec![
-        rule("cpu-high", "cpu", VALUE, 80.0, 70.0),
-        rule("memory-high", "memory", VALUE, 80.0, 70.0),
-        rule("disk-full", "disk", "fs_used_percent", 90.0, 80.0),
-    ]
 }

@@ -1,9 +1,8 @@
-//! What is needed to reach Twilio, and how patient to be with it.
+//! What is needed to reach Twilio.
 
-use std::fmt;
 use std::path::PathBuf;
-use std::str::FromStr;
-use std::time::Duration;
+
+use crate::notify::secret::{Secret, given, secret};
 
 /// Twilio as typed on the command line or in the environment. Empty values count as absent:
 /// compose files hand on variables that nobody has set.
@@ -42,32 +41,6 @@ pub struct TwilioArgs {
 const PER_MINUTE_DEFAULT: u32 = 20;
 
 const BASE_URL_DEFAULT: &str = "https://api.twilio.com";
-
-/// A text that is never shown.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// The text itself, to be sent and nothing else.
-    #[must_use]
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl FromStr for Secret {
-    type Err = std::convert::Infallible;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Ok(Self(text.to_owned()))
-    }
-}
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
 
 /// Twilio, checked.
 #[derive(Debug, Clone)]
@@ -126,11 +99,12 @@ impl TwilioArgs {
     /// # Errors
     /// [`SettingsError`].
     pub fn resolve(&self) -> Result<Option<Settings>, SettingsError> {
-        let given = |value: &Option<String>| value.clone().filter(|text| !text.trim().is_empty());
-        let token = self.token()?;
+        let file = given(&self.twilio_auth_token_file);
+        let token = secret(self.twilio_auth_token.as_ref(), file.as_deref())
+            .map_err(|(path, source)| SettingsError::TokenFile { path, source })?;
         let required = [
             ("TWILIO_ACCOUNT_SID", given(&self.twilio_account_sid)),
-            ("TWILIO_AUTH_TOKEN", token.map(|secret| secret.0)),
+            ("TWILIO_AUTH_TOKEN", token.map(|secret| secret.reveal().to_owned())),
             ("TWILIO_FROM_NUMBER", given(&self.twilio_from_number)),
             ("TWILIO_TO_NUMBER", given(&self.twilio_to_number)),
         ];
@@ -150,24 +124,13 @@ impl TwilioArgs {
         }
         Ok(Some(Settings {
             account_sid,
-            auth_token: Secret(token),
+            auth_token: Secret::new(token),
             from: address("TWILIO_FROM_NUMBER", &from)?,
             to: to.split(',').map(|n| address("TWILIO_TO_NUMBER", n)).collect::<Result<_, _>>()?,
             content_sid: given(&self.twilio_content_sid),
             base_url: base_url.trim_end_matches('/').to_owned(),
             per_minute: self.whatsapp_per_minute,
         }))
-    }
-
-    fn token(&self) -> Result<Option<Secret>, SettingsError> {
-        let token = match self.twilio_auth_token_file.as_deref().filter(|path| !path.is_empty()) {
-            Some(path) => {
-                let unreadable = |source| SettingsError::TokenFile { path: path.into(), source };
-                Some(Secret(crate::load::load_secret(path.as_ref()).map_err(unreadable)?))
-            }
-            None => self.twilio_auth_token.clone(),
-        };
-        Ok(token.filter(|secret| !secret.0.is_empty()))
     }
 }
 
@@ -198,50 +161,6 @@ pub fn masked(address: &str) -> String {
         if shown && length > SHOWN_AT_START + SHOWN_AT_END { c } else { '*' }
     };
     channel + &number.chars().enumerate().map(hide).collect::<String>()
-}
-
-/// How long to wait for what. Tests are less patient than users.
-#[derive(Debug, Clone)]
-pub struct Patience {
-    /// For a connection.
-    pub connect_timeout: Duration,
-    /// For an answer.
-    pub request_timeout: Duration,
-    /// Before the second attempt; doubles with each further one, with jitter.
-    pub backoff_first: Duration,
-    /// The longest wait between attempts.
-    pub backoff_max: Duration,
-    /// Attempts in all, before a notice becomes a dead letter.
-    pub attempts_max: usize,
-    /// Failures in a row that open the circuit.
-    pub breaker_failures: u32,
-    /// How long it stays open at first; doubles with each failed trial.
-    pub breaker_open: Duration,
-    /// The longest that it stays open.
-    pub breaker_open_max: Duration,
-    /// When to ask what became of a message that was taken, each after the one before.
-    pub follow_up: Vec<Duration>,
-    /// An alert older than this is no news any more and becomes a dead letter.
-    pub age_max: Duration,
-}
-
-impl Default for Patience {
-    /// Figures for people: an alert should ring within seconds where it can, and within the half
-    /// hour of a usual outage otherwise; Twilio itself holds messages for up to four hours.
-    fn default() -> Self {
-        Self {
-            connect_timeout: Duration::from_secs(5),
-            request_timeout: Duration::from_secs(10),
-            backoff_first: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(60),
-            attempts_max: 8,
-            breaker_failures: 5,
-            breaker_open: Duration::from_secs(15),
-            breaker_open_max: Duration::from_secs(300),
-            follow_up: [5, 25, 90].map(Duration::from_secs).to_vec(),
-            age_max: Duration::from_secs(1800),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -8,11 +8,13 @@
 use std::time::Duration;
 
 use aklight_common::clock::SharedClock;
-use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{Client, Response, StatusCode, Url};
 use serde::Deserialize;
 
-use super::{Patience, Settings, SettingsError};
+use super::{Settings, SettingsError};
+use crate::notify::carrier::{Failure, Found};
+use crate::notify::http::{client, retry_after, source_text};
+use crate::notify::sender::Patience;
 
 /// What a message says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,48 +30,6 @@ pub enum Content {
     },
 }
 
-/// A message that Twilio has.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Found {
-    /// What Twilio calls it; `None` where the answer did not say.
-    pub sid: Option<String>,
-    /// Whether it is known to have arrived.
-    pub arrived: bool,
-}
-
-/// Why a message is not with its recipient.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Failure {
-    /// It was not taken, but may be later.
-    #[error("{reason}")]
-    Passing {
-        /// Why.
-        reason: String,
-        /// How long Twilio asks to wait.
-        after: Option<Duration>,
-        /// Whether Twilio itself is in trouble, rather than asking for patience.
-        outage: bool,
-    },
-    /// It may have been taken or not.
-    #[error("{reason}")]
-    Unknown {
-        /// Why nobody knows.
-        reason: String,
-    },
-    /// The recipient has not written for 24 hours: only a template passes.
-    #[error("{reason}")]
-    OutsideWindow {
-        /// In Twilio's words.
-        reason: String,
-    },
-    /// It will never be taken.
-    #[error("{reason}")]
-    Permanent {
-        /// Why.
-        reason: String,
-    },
-}
-
 /// Twilio's codes that mean something of their own here.
 mod code {
     /// Free text outside the 24-hour window.
@@ -79,9 +39,6 @@ mod code {
     /// Too many requests.
     pub(super) const TOO_MANY: u32 = 20429;
 }
-
-/// The longest that a `Retry-After` is honoured: an alert of an hour ago is no alert.
-const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
 
 /// How far back a message is looked for: Twilio's newest come first, and a page of these holds
 /// all that was sent while one message was in doubt.
@@ -124,13 +81,8 @@ impl Twilio {
         patience: &Patience,
         clock: SharedClock,
     ) -> Result<Self, SettingsError> {
-        let http = Client::builder()
-            .connect_timeout(patience.connect_timeout)
-            .timeout(patience.request_timeout)
-            // Twilio does not redirect; the token must not follow somebody who does.
-            .redirect(reqwest::redirect::Policy::none())
-            .build()
-            .map_err(SettingsError::Http)?;
+        // Twilio does not redirect; the token must not follow somebody who does.
+        let http = client(patience).map_err(SettingsError::Http)?;
         Ok(Self { http, settings, clock })
     }
 
@@ -276,50 +228,9 @@ fn unreadable(error: &reqwest::Error) -> Failure {
     Failure::Unknown { reason: format!("Twilio's answer cannot be read ({})", source_text(error)) }
 }
 
-/// The innermost cause: "connection refused" says more than "error sending request".
-fn source_text(error: &reqwest::Error) -> String {
-    let mut cause: &dyn std::error::Error = error;
-    while let Some(source) = cause.source() {
-        cause = source;
-    }
-    if std::ptr::addr_eq(cause, error) { "no cause given".to_owned() } else { cause.to_string() }
-}
-
-/// `Retry-After` as a wait: seconds, or a date against the answer's own date (or our clock).
-fn retry_after(headers: &HeaderMap, now_ms: u64) -> Option<Duration> {
-    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let wait = match text.parse() {
-        Ok(seconds) => Duration::from_secs(seconds),
-        Err(_) => {
-            let moment =
-                |text: &str| jiff::fmt::rfc2822::parse(text).ok().map(|zoned| zoned.timestamp());
-            let until = moment(text)?.as_millisecond();
-            let sent = headers.get(DATE).and_then(|date| moment(date.to_str().ok()?));
-            let now = sent.map_or(i64::try_from(now_ms).ok()?, jiff::Timestamp::as_millisecond);
-            Duration::from_millis(u64::try_from(until - now).unwrap_or(0))
-        }
-    };
-    Some(wait.min(RETRY_AFTER_MAX))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn retry_after_is_seconds_or_a_date_and_has_a_limit() {
-        let check = |value: &str, expect: Option<u64>| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, value.parse().expect("a header"));
-            headers.insert(DATE, "Sat, 21 Nov 2026 02:52:07 GMT".parse().expect("a header"));
-            assert_eq!(retry_after(&headers, 0), expect.map(Duration::from_secs), "{value}");
-        };
-        check("3", Some(3));
-        check("Sat, 21 Nov 2026 02:52:37 GMT", Some(30));
-        check("Sat, 21 Nov 2026 02:52:00 GMT", Some(0));
-        check("86400", Some(600));
-        check("soon", None);
-    }
 
     #[test]
     fn a_message_that_was_taken_may_still_have_failed() {

@@ -1,8 +1,21 @@
-//! The one task that talks to Twilio: works on one job at a time, the earliest due first.
+//! The one task of a channel that talks to its carrier.
+//!
+//! ```text
+//! engine ──notice──▶ bounded queue ──▶ Sender ──(rate limit, circuit breaker)──▶ carrier
+//!    ▲                                   │  jobs: send, ask first, follow up
+//!    └── Accepted, Delivered, Dead ◀─────┘
+//! ```
+//!
+//! Each notice is a [`job`]: a small machine that says what to do after each answer. The task
+//! works on one job at a time, the earliest due first, and is never waited for by the consuming.
 //!
 //! Limits: 256 jobs at once, the rest waits in the queue in front; so many messages a
 //! minute as are set; nothing at all while the circuit breaker is open. The order of checks is
 //! age, breaker, rate limit, and the timeout of the single request.
+
+pub mod breaker;
+pub mod job;
+pub mod patience;
 
 use std::collections::HashSet;
 use std::num::NonZeroU32;
@@ -14,12 +27,13 @@ use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
 use tokio::sync::mpsc;
 use tracing::{info, warn};
 
-use super::breaker::Breaker;
-use super::job::{Job, Stage, Step, milliseconds};
-use super::{Content, Failure, Patience, Twilio, masked};
+use self::breaker::Breaker;
+use self::job::{Job, Stage, Step, milliseconds};
+pub use self::patience::Patience;
+use super::carrier::{Carrier, Failure, Letter};
+use super::message::reference;
+use crate::alerts::Notice;
 use crate::alerts::memory::NOTICES_MAX;
-use crate::alerts::{Destination, Notice};
-use crate::notify::message::{body, moment, reference, variables};
 
 /// Most jobs at once: as many as the memory keeps notices.
 const JOBS_MAX: usize = NOTICES_MAX;
@@ -39,17 +53,19 @@ pub struct Order {
 /// What became of a notice.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Twilio has it.
+    /// The carrier has it, and can be asked what became of it.
     Accepted {
         /// Which.
         id: u64,
-        /// Twilio's name for it.
+        /// The carrier's name for it.
         sid: String,
     },
-    /// It arrived, as far as can be known.
+    /// It is done, as far as can be known.
     Delivered {
         /// Which.
         id: u64,
+        /// Whether it is known to have arrived, and not only to have been taken.
+        arrived: bool,
     },
     /// It is given up.
     Dead {
@@ -63,23 +79,23 @@ pub enum Event {
 /// Works off orders.
 pub struct Sender {
     consumer: String,
-    twilio: Twilio,
+    carrier: Carrier,
     patience: Patience,
     clock: SharedClock,
     limiter: DefaultDirectRateLimiter,
     breaker: Breaker,
     jobs: Vec<Job>,
-    /// Nothing is sent before this moment: the rate limit, or Twilio's wish.
+    /// Nothing is sent before this moment: the rate limit, or the carrier's wish.
     paused_until_ms: u64,
-    /// Recipients to whom only templates pass; no more than there are recipients.
+    /// Recipients to whom only templates pass, as logs show them; no more than there are.
     outside_window: HashSet<String>,
 }
 
 impl Sender {
     /// For the consumer of that name, whose name is part of each message's reference.
     #[must_use]
-    pub fn new(consumer: &str, twilio: Twilio, patience: Patience, clock: SharedClock) -> Self {
-        let per_minute = NonZeroU32::new(twilio.settings().per_minute).unwrap_or(NonZeroU32::MIN);
+    pub fn new(consumer: &str, carrier: Carrier, patience: Patience, clock: SharedClock) -> Self {
+        let per_minute = NonZeroU32::new(carrier.per_minute()).unwrap_or(NonZeroU32::MIN);
         let burst = NonZeroU32::new(BURST).unwrap_or(NonZeroU32::MIN);
         Self {
             consumer: consumer.to_owned(),
@@ -89,7 +105,7 @@ impl Sender {
                 patience.breaker_open,
                 patience.breaker_open_max,
             ),
-            twilio,
+            carrier,
             patience,
             clock,
             jobs: Vec::new(),
@@ -138,7 +154,8 @@ impl Sender {
 
     fn take(&mut self, Order { notice, maybe_sent }: Order) {
         let now_ms = self.clock.monotonic_ms();
-        self.jobs.push(Job::new(notice, maybe_sent, now_ms, &self.patience));
+        let looks_up = self.carrier.looks_up();
+        self.jobs.push(Job::new(notice, maybe_sent, looks_up, now_ms, &self.patience));
     }
 
     /// The place of the job that is due first, and when that is.
@@ -182,42 +199,32 @@ impl Sender {
                 self.jobs.push(job);
                 Ok(())
             }
-            Step::Delivered => tell(events, Event::Delivered { id }).await,
+            Step::Delivered { arrived } => tell(events, Event::Delivered { id, arrived }).await,
             Step::Dead { reason } => tell(events, Event::Dead { id, reason }).await,
         }
     }
 
     async fn request(&mut self, job: &mut Job) -> Step {
-        let Destination::WhatsApp { to } = job.notice.destination.clone() else {
-            return Step::Dead { reason: "this notice is for no telephone".to_owned() };
-        };
-        let reference = reference(&self.consumer, job.notice.id, &job.notice.alert);
-        let template = self.twilio.settings().content_sid.clone();
-        let has_template = template.is_some();
+        let notice = job.notice.clone();
+        let to = notice.destination.shown();
+        let reference = reference(&self.consumer, notice.id, &notice.alert);
+        let letter = Letter { notice: &notice, consumer: &self.consumer, reference: &reference };
+        let has_template = self.carrier.has_template();
         job.template |= has_template && self.outside_window.contains(&to);
         let patience = &self.patience;
         let (step, failure) = match job.stage.clone() {
             Stage::Send => {
-                let content = match template.filter(|_| job.template) {
-                    Some(sid) => Content::Template {
-                        sid,
-                        variables: variables(&job.notice.alert, &reference),
-                    },
-                    None => Content::Body(body(&job.notice.alert, &reference)),
-                };
-                let answer = self.twilio.send(&to, &content).await;
+                let answer = self.carrier.send(letter, job.template).await;
                 let failure = answer.as_ref().err().cloned();
                 (job.sent(answer, has_template, self.clock.monotonic_ms(), patience), failure)
             }
             Stage::Ask => {
-                let sent_at = moment(job.notice.alert.at_ms);
-                let day = sent_at.split('T').next().unwrap_or_default();
-                let answer = self.twilio.find(&to, &reference, day).await;
+                let answer = self.carrier.find(letter).await;
                 let failure = answer.as_ref().err().cloned();
                 (job.looked_up(answer, has_template, self.clock.monotonic_ms(), patience), failure)
             }
             Stage::Follow { sid, .. } => {
-                let answer = self.twilio.status(&sid).await;
+                let answer = self.carrier.status(&sid).await;
                 let failure = match &answer {
                     Ok(fate) => fate.as_ref().err().cloned(),
                     Err(failure) => Some(failure.clone()),
@@ -235,26 +242,27 @@ impl Sender {
     /// Keeps breaker and log up to date.
     fn note(&mut self, to: &str, failure: Option<&Failure>, step: &Step) {
         let now_ms = self.clock.monotonic_ms();
-        let to = masked(to);
         let outage = matches!(
             failure,
             Some(Failure::Unknown { .. } | Failure::Passing { outage: true, .. })
         );
         if let Some(failure) = failure {
             let again = *step == Step::Again;
-            warn!(%to, reason = %failure, again, "a WhatsApp message did not go through");
+            let channel = self.carrier.channel().as_str();
+            warn!(channel, to, reason = %failure, again, "a message did not go through");
         }
         if let Some(Failure::Passing { after: Some(after), .. }) = failure {
             self.paused_until_ms = now_ms + milliseconds(*after);
         }
         if !outage {
             if self.breaker.success() {
-                info!("Twilio answers again");
+                info!("{} answers again", self.carrier.name());
             }
         } else if let Some(open) = self.breaker.failure(now_ms) {
             warn!(
                 seconds = open.as_secs_f64(),
-                "Twilio fails again and again: leaving it alone for a while"
+                "{} fails again and again: leaving it alone for a while",
+                self.carrier.name()
             );
         }
     }

@@ -1,4 +1,4 @@
-//! One notice on its way to one telephone. Pure: an answer and the time in, the next step out.
+//! One notice on its way. Pure: an answer and the time in, the next step out.
 //!
 //! ```text
 //!  new ──▶ Send ──taken──▶ Follow ──arrived, or asked often enough──▶ delivered
@@ -7,26 +7,30 @@
 //!   not      │ │   └─refused for good, or too often──▶ dead
 //!   found    │ └─nobody knows──▶ Ask ──found──▶ Follow
 //!            └─────────────────────┘
-//!  restored after a crash ──▶ Ask, or Follow where Twilio's id of it is known
+//!  restored after a crash ──▶ Ask, or Follow where the carrier's id of it is known
 //! ```
+//!
+//! With a carrier that cannot be asked, what is drawn as Ask is another Send, under the same
+//! reference.
 
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 
-use super::{Failure, Found, Patience};
+use super::Patience;
 use crate::alerts::Notice;
+use crate::notify::carrier::{Failure, Found};
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Stage {
-    /// Hand it to Twilio.
+    /// Hand it to the carrier.
     Send,
-    /// Ask whether Twilio has it.
+    /// Ask whether the carrier has it.
     Ask,
     /// Ask what became of it.
     Follow {
-        /// Twilio's id of it.
+        /// The carrier's id of it.
         sid: String,
         /// How often it was asked after already.
         asked: usize,
@@ -38,8 +42,11 @@ pub enum Stage {
 pub enum Step {
     /// To be worked on again when it is due.
     Again,
-    /// It arrived, as far as can be known.
-    Delivered,
+    /// It is done, as far as can be known.
+    Delivered {
+        /// Whether it is known to have arrived.
+        arrived: bool,
+    },
     /// It will not be tried again by itself.
     Dead {
         /// Why.
@@ -59,16 +66,24 @@ pub struct Job {
     /// Not before this moment, in milliseconds of a clock that never goes back.
     pub due_ms: u64,
     born_ms: u64,
+    looks_up: bool,
     backoff: ExponentialBackoff,
 }
 
 impl Job {
-    /// A job for `notice`, which may have been sent before where `maybe_sent`.
+    /// A job for `notice`, which may have been sent before where `maybe_sent`; `looks_up` where
+    /// the carrier can be asked.
     #[must_use]
-    pub fn new(notice: Notice, maybe_sent: bool, now_ms: u64, patience: &Patience) -> Self {
+    pub fn new(
+        notice: Notice,
+        maybe_sent: bool,
+        looks_up: bool,
+        now_ms: u64,
+        patience: &Patience,
+    ) -> Self {
         let stage = match &notice.sid {
             Some(sid) => Stage::Follow { sid: sid.clone(), asked: 0 },
-            None if maybe_sent => Stage::Ask,
+            None if maybe_sent && looks_up => Stage::Ask,
             None => Stage::Send,
         };
         let backoff = ExponentialBuilder::new()
@@ -77,7 +92,8 @@ impl Job {
             .with_max_times(patience.attempts_max.saturating_sub(1))
             .with_jitter()
             .build();
-        Self { notice, stage, template: false, due_ms: now_ms, born_ms: now_ms, backoff }
+        let (due_ms, born_ms) = (now_ms, now_ms);
+        Self { notice, stage, template: false, due_ms, born_ms, looks_up, backoff }
     }
 
     /// Whether it is too old to be news, and may be given up: what Twilio has, or may have, is
@@ -88,7 +104,7 @@ impl Job {
         self.stage == Stage::Send && age > patience.age_max
     }
 
-    /// After Twilio was handed the message.
+    /// After the carrier was handed the message.
     pub fn sent(
         &mut self,
         answer: Result<Found, Failure>,
@@ -97,7 +113,8 @@ impl Job {
         patience: &Patience,
     ) -> Step {
         match answer {
-            Ok(Found { arrived: true, .. } | Found { sid: None, .. }) => Step::Delivered,
+            Ok(Found { arrived: true, .. }) => Step::Delivered { arrived: true },
+            Ok(Found { sid: None, .. }) => Step::Delivered { arrived: false },
             Ok(Found { sid: Some(sid), .. }) => {
                 self.stage = Stage::Follow { sid, asked: 0 };
                 self.follow_later(now_ms, patience)
@@ -115,7 +132,7 @@ impl Job {
             },
             Err(Failure::Permanent { reason }) => Step::Dead { reason },
             Err(Failure::Unknown { reason }) => {
-                self.stage = Stage::Ask;
+                self.stage = if self.looks_up { Stage::Ask } else { Stage::Send };
                 self.retry(reason, None, now_ms)
             }
             Err(Failure::Passing { reason, after, .. }) => {
@@ -125,7 +142,7 @@ impl Job {
         }
     }
 
-    /// After Twilio was asked whether it has the message.
+    /// After the carrier was asked whether it has the message.
     pub fn looked_up(
         &mut self,
         answer: Result<Option<Result<Found, Failure>>, Failure>,
@@ -143,12 +160,12 @@ impl Job {
             Err(Failure::Passing { reason, after, .. }) => self.retry(reason, after, now_ms),
             Err(Failure::Unknown { reason }) => self.retry(reason, None, now_ms),
             Err(Failure::OutsideWindow { reason } | Failure::Permanent { reason }) => Step::Dead {
-                reason: format!("it may have been sent, and Twilio does not say whether: {reason}"),
+                reason: format!("it may have been sent, and nobody says whether: {reason}"),
             },
         }
     }
 
-    /// After Twilio was asked what became of the message.
+    /// After the carrier was asked what became of the message.
     pub fn followed(
         &mut self,
         answer: Result<Result<Found, Failure>, Failure>,
@@ -158,7 +175,7 @@ impl Job {
     ) -> Step {
         match answer {
             Ok(Err(failure)) => self.sent(Err(failure), has_template, now_ms, patience),
-            Ok(Ok(Found { arrived: true, .. })) => Step::Delivered,
+            Ok(Ok(Found { arrived: true, .. })) => Step::Delivered { arrived: true },
             // Not yet, or no answer: ask again, but not for ever.
             Ok(Ok(_)) | Err(Failure::Passing { .. } | Failure::Unknown { .. }) => {
                 if let Stage::Follow { asked, .. } = &mut self.stage {
@@ -166,8 +183,10 @@ impl Job {
                 }
                 self.follow_later(now_ms, patience)
             }
-            // Twilio took it and does not tell more.
-            Err(Failure::OutsideWindow { .. } | Failure::Permanent { .. }) => Step::Delivered,
+            // It was taken, and nobody tells more.
+            Err(Failure::OutsideWindow { .. } | Failure::Permanent { .. }) => {
+                Step::Delivered { arrived: false }
+            }
         }
     }
 
@@ -178,7 +197,7 @@ impl Job {
                 self.due_ms = now_ms + milliseconds(*wait);
                 Step::Again
             }
-            None => Step::Delivered,
+            None => Step::Delivered { arrived: false },
         }
     }
 

@@ -1,0 +1,126 @@
+//! What people do about alerts, and when they are left in peace: acknowledgements, mutes, quiet
+//! hours.
+//!
+//! A change that is withheld (muted, or in quiet hours) is recorded and printed as ever, but wakes
+//! nobody, and the machine is told that the telephone did not hear of it: with the next sample it
+//! offers the change again, as long as it still is so, and is heard when the mute or the night has
+//! ended.
+
+use tracing::{info, warn};
+
+use super::Engine;
+use crate::alerts::actions::MUTES_MAX;
+use crate::alerts::{Acknowledged, Action, Alert, People};
+use crate::rules::machine::Phase;
+use crate::rules::{Audience, Change, Kind, Severity, Verdict};
+
+impl Engine {
+    /// Takes what somebody did.
+    pub(super) fn act(&mut self, payload: &[u8], now_ms: u64) {
+        let action = match Action::parse(payload) {
+            Ok(action) => action,
+            Err(error) => {
+                warn!(%error, "a record of {} is passed over", crate::alerts::actions::TOPIC);
+                return;
+            }
+        };
+        let memory = &mut self.parts.memory;
+        let touched = match action {
+            Action::Acknowledge { rule, pattern, by } => {
+                let every = rule == crate::alerts::actions::EVERY_RULE;
+                let firing: Vec<_> = self
+                    .parts
+                    .book
+                    .firing()
+                    .filter(|(of, topic, _)| {
+                        (every || of.name == rule) && pattern.matches(topic.as_str())
+                    })
+                    .map(|(of, topic, _)| (of.name.clone(), topic.clone()))
+                    .collect();
+                for (rule, topic) in firing {
+                    memory.acknowledged.retain(|a| (&a.rule, &a.topic) != (&rule, &topic));
+                    memory.acknowledged.push(Acknowledged { rule, topic, by: by.clone() });
+                }
+                (rule, pattern)
+            }
+            Action::Mute(mute) => {
+                if mute.until_ms <= now_ms {
+                    return;
+                }
+                let touched = (mute.rule.clone(), mute.pattern.clone());
+                memory
+                    .mutes
+                    .retain(|known| (&known.rule, &known.pattern) != (&touched.0, &touched.1));
+                if memory.mutes.len() >= MUTES_MAX {
+                    warn!("more than {MUTES_MAX} mutes: this one is not taken; unmute some");
+                    return;
+                }
+                info!(rule = mute.rule, topics = %mute.pattern, by = mute.by, "muted");
+                memory.mutes.push(mute);
+                touched
+            }
+            Action::Unmute { rule, pattern } => {
+                memory.mutes.retain(|mute| (&mute.rule, &mute.pattern) != (&rule, &pattern));
+                (rule, pattern)
+            }
+        };
+        self.dirty = true;
+        self.restate(&touched.0, &touched.1, now_ms);
+    }
+
+    /// Records again how the alerts stand that somebody did something about.
+    fn restate(&mut self, rule: &str, pattern: &aklight_common::Pattern, now_ms: u64) {
+        let every = rule == crate::alerts::actions::EVERY_RULE;
+        let firing =
+            self.parts.book.firing().filter(|(of, topic, _)| {
+                (every || of.name == rule) && pattern.matches(topic.as_str())
+            });
+        let verdicts: Vec<_> = firing
+            .map(|(rule, topic, state)| Verdict {
+                rule: rule.clone(),
+                topic: topic.clone(),
+                change: Change {
+                    kind: Kind::Reminder,
+                    audience: Audience::Quiet,
+                    value: state.value,
+                    since_ms: match state.phase {
+                        Phase::Firing { since_ms, .. } => Some(since_ms),
+                        _ => None,
+                    },
+                    at_ms: now_ms,
+                    late: false,
+                    reason: None,
+                },
+            })
+            .collect();
+        for verdict in verdicts {
+            let alert = Alert::new(&verdict, self.unit(&verdict.topic));
+            self.announce(&alert, now_ms);
+        }
+    }
+
+    /// What people did about an alert.
+    pub(super) fn people(&self, rule: &str, topic: &str, now_ms: u64) -> People {
+        let memory = &self.parts.memory;
+        let acknowledged =
+            memory.acknowledged.iter().find(|a| a.rule == rule && a.topic.as_str() == topic);
+        let mutes = memory.mutes.iter().filter(|mute| mute.covers(rule, topic));
+        People {
+            acknowledged_by: acknowledged.map(|a| a.by.clone()),
+            muted_until_ms: mutes.map(|mute| mute.until_ms).filter(|until| *until > now_ms).max(),
+        }
+    }
+
+    /// Whether an alert waits: muted, or in quiet hours.
+    pub(super) fn is_withheld(&self, people: &People, severity: Severity, now_ms: u64) -> bool {
+        let quiet = self.parts.quiet.as_ref().is_some_and(|quiet| quiet.holds(severity, now_ms));
+        quiet || people.muted_until_ms.is_some()
+    }
+
+    /// Drops mutes that have ended.
+    pub(super) fn end_mutes(&mut self, now_ms: u64) {
+        let before = self.parts.memory.mutes.len();
+        self.parts.memory.mutes.retain(|mute| mute.until_ms > now_ms);
+        self.dirty |= self.parts.memory.mutes.len() < before;
+    }
+}
