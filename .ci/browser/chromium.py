@@ -82,12 +82,13 @@ class Tab:
         self.browser = browser
         target = browser.call("Target.createTarget", url="about:blank")["targetId"]
         attached = browser.call("Target.attachToTarget", targetId=target, flatten=True)
-        self.session = attached["sessionId"]
+        self.session, self.target = attached["sessionId"], target
         self.complaints = []
         for part in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{part}.enable")
         self.size(width, height)
         self.call("Page.navigate", url=url)
+        self.wait(f"{url} is there", "location.protocol != 'about:' && document.readyState == 'complete'")
 
     def call(self, method, **parameters):
         return self.browser.call(method, self.session, **parameters)
@@ -140,6 +141,9 @@ class Tab:
         got = self.call("Page.captureScreenshot", format="png")
         with open(path, "wb") as file:
             file.write(base64.b64decode(got["data"]))
+
+    def close(self):
+        self.browser.call("Target.closeTarget", targetId=self.target)
 
     def errors(self):
         """What scripts threw, what the page's policy forbade, and what failed otherwise."""

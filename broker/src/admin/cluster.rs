@@ -11,9 +11,9 @@ use axum::{Json, Router};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Started, parts};
 use super::guard::{BODY_BYTES_MAX, Body, read_json};
 use super::problem::Problem;
+use super::{Started, parts};
 use crate::cluster::{self, control};
 
 #[derive(Debug, Deserialize)]

@@ -110,11 +110,7 @@ impl Live {
     ///
     /// # Errors
     /// When the log cannot be read at all.
-    pub fn push(
-        &mut self,
-        partitions: &Partitions,
-        sink: Sink<'_>,
-    ) -> Result<Pushed, WireError> {
+    pub fn push(&mut self, partitions: &Partitions, sink: Sink<'_>) -> Result<Pushed, WireError> {
         let mut pushed = Pushed::default();
         for (at, partition) in partitions.iter().enumerate() {
             let from = self.walk[at];

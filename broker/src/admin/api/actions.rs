@@ -55,7 +55,8 @@ fn somebody() -> String {
 
 impl Action {
     fn check(&self) -> Result<(), Problem> {
-        if self.rule != "+" && (self.rule.contains('/') || check_topic(self.rule.as_bytes()).is_err())
+        if self.rule != "+"
+            && (self.rule.contains('/') || check_topic(self.rule.as_bytes()).is_err())
         {
             return Err(Problem::nonsense("rule is a rule's name, or + for all"));
         }
@@ -110,7 +111,8 @@ async fn store(services: &Services, payload: &[u8]) -> Result<Offset, Problem> {
     let (batch, told) = RoutedBatch::new(body, 0, permit);
     let partition = services.partitions.partitioner.route(KEY);
     let partition = services.partitions.get(partition).ok_or_else(Problem::starting)?;
-    let refused = |why: &str| Problem::passing(format!("{why}: look whether it shows, or try again"));
+    let refused =
+        |why: &str| Problem::passing(format!("{why}: look whether it shows, or try again"));
     if partition.take(batch).await.is_err() {
         return Err(refused("this broker is shutting down"));
     }
@@ -138,7 +140,10 @@ mod tests {
 
     #[test]
     fn only_what_makes_sense_is_stored() {
-        assert_eq!(check(r#"{"action":"acknowledge","rule":"cpu-high","match":"metrics/#"}"#), Ok(()));
+        assert_eq!(
+            check(r#"{"action":"acknowledge","rule":"cpu-high","match":"metrics/#"}"#),
+            Ok(())
+        );
         assert_eq!(check(r#"{"action":"mute","rule":"+","match":"a/b","until":1001}"#), Ok(()));
         for (wrong, said) in [
             (r#"{"action":"shout","rule":"a","match":"a"}"#, "unknown variant"),

@@ -15,8 +15,8 @@ mod history;
 mod last;
 mod live;
 mod records;
-mod shown;
 mod series;
+mod shown;
 
 use std::sync::Arc;
 
@@ -31,9 +31,9 @@ use axum::routing::{get, post};
 use serde::Deserialize;
 use tokio::sync::Semaphore;
 
-use super::{Started, parts};
 use super::guard::BODY_BYTES_MAX;
 use super::problem::Problem;
+use super::{Started, parts};
 use crate::services::Services;
 
 /// Questions that read the log at once: with more, people who reload a page would slow down those

@@ -145,7 +145,11 @@ mod tests {
     fn a_minute_weighs_as_much_as_its_samples() {
         let mut series = Series::new(Grid::new(0, 120_000, 1), vec!["value".into()], "rollup/1m");
         series.add_minute("t", 0, &json!({"value": 10.0, "min": 1.0, "max": 90.0, "count": 30}));
-        series.add_minute("t", 60_000, &json!({"value": 40.0, "min": 20.0, "max": 50.0, "count": 10}));
+        series.add_minute(
+            "t",
+            60_000,
+            &json!({"value": 40.0, "min": 20.0, "max": 50.0, "count": 10}),
+        );
         assert_eq!(points(&series), json!([[0, 17.5, 1.0, 90.0]]));
     }
 

@@ -173,8 +173,14 @@ impl Container {
             .with("name", name)
             .with("image", self.text("image"))
             .with("host", producer)
-            .with("container_label_com_docker_compose_project", self.text("com.docker.compose.project"))
-            .with("container_label_com_docker_compose_service", self.text("com.docker.compose.service"));
+            .with(
+                "container_label_com_docker_compose_project",
+                self.text("com.docker.compose.project"),
+            )
+            .with(
+                "container_label_com_docker_compose_service",
+                self.text("com.docker.compose.service"),
+            );
         let number = |metric, field| self.number(metric, field);
         let memory = number("memory", "bytes");
         let quota = self.info["limit_cpus"].as_f64().filter(|cpus| *cpus > 0.0);
@@ -206,43 +212,156 @@ impl Container {
 /// The kernel's period of CPU quotas unless it is told another, in microseconds.
 const CFS_PERIOD_US: f64 = 100_000.0;
 
-const RUNNING: Family = ("aklight_container_running", Kind::Gauge, "1 while the container runs, 0 while it does not.");
-const FAILED: Family = ("aklight_container_failed", Kind::Gauge, "1 for a container that is dead, restarting, ended with an error or was killed for memory.");
-const HEALTHY: Family = ("aklight_container_healthy", Kind::Gauge, "1 healthy, 0 unhealthy, by the container's own check.");
-const RESTARTS: Family = ("aklight_container_restarts_total", Kind::Counter, "Restarts by the engine since the container was created.");
+const RUNNING: Family =
+    ("aklight_container_running", Kind::Gauge, "1 while the container runs, 0 while it does not.");
+const FAILED: Family = (
+    "aklight_container_failed",
+    Kind::Gauge,
+    "1 for a container that is dead, restarting, ended with an error or was killed for memory.",
+);
+const HEALTHY: Family = (
+    "aklight_container_healthy",
+    Kind::Gauge,
+    "1 healthy, 0 unhealthy, by the container's own check.",
+);
+const RESTARTS: Family = (
+    "aklight_container_restarts_total",
+    Kind::Counter,
+    "Restarts by the engine since the container was created.",
+);
 const PROCESSES: Family = ("aklight_container_processes", Kind::Gauge, "Processes and threads.");
-const MEMORY_RATIO: Family = ("aklight_container_memory_used_ratio", Kind::Gauge, "Memory used of the limit, or of the machine's memory where there is none.");
-const PRESSURE: Family = ("aklight_container_pressure_ratio", Kind::Gauge, "Time in which something waited for CPU, memory or disk, of the last 10 seconds.");
-const THROTTLED: Family = ("aklight_container_throttled_seconds_total", Kind::Counter, "Time for which the container was throttled.");
+const MEMORY_RATIO: Family = (
+    "aklight_container_memory_used_ratio",
+    Kind::Gauge,
+    "Memory used of the limit, or of the machine's memory where there is none.",
+);
+const PRESSURE: Family = (
+    "aklight_container_pressure_ratio",
+    Kind::Gauge,
+    "Time in which something waited for CPU, memory or disk, of the last 10 seconds.",
+);
+const THROTTLED: Family = (
+    "aklight_container_throttled_seconds_total",
+    Kind::Counter,
+    "Time for which the container was throttled.",
+);
 
 const OTEL_CPU: Family = ("container_cpu_usage", Kind::Gauge, "CPU usage, in CPUs.");
-const OTEL_CPU_TIME: Family = ("container_cpu_time_seconds_total", Kind::Counter, "CPU time consumed.");
-const OTEL_MEMORY: Family = ("container_memory_usage_bytes", Kind::Gauge, "Memory usage, without file pages that are not in use.");
-const OTEL_NETWORK: Family = ("container_network_io_bytes_total", Kind::Counter, "Bytes received and transmitted.");
-const OTEL_DISK: Family = ("container_disk_io_bytes_total", Kind::Counter, "Bytes read from and written to disks.");
-const OTEL_UPTIME: Family = ("container_uptime_seconds", Kind::Gauge, "Time since the container was started.");
+const OTEL_CPU_TIME: Family =
+    ("container_cpu_time_seconds_total", Kind::Counter, "CPU time consumed.");
+const OTEL_MEMORY: Family = (
+    "container_memory_usage_bytes",
+    Kind::Gauge,
+    "Memory usage, without file pages that are not in use.",
+);
+const OTEL_NETWORK: Family =
+    ("container_network_io_bytes_total", Kind::Counter, "Bytes received and transmitted.");
+const OTEL_DISK: Family =
+    ("container_disk_io_bytes_total", Kind::Counter, "Bytes read from and written to disks.");
+const OTEL_UPTIME: Family =
+    ("container_uptime_seconds", Kind::Gauge, "Time since the container was started.");
 
-const CADVISOR_CPU: Family = ("container_cpu_usage_seconds_total", Kind::Counter, "Cumulative cpu time consumed in seconds.");
-const CADVISOR_THROTTLED: Family = ("container_cpu_cfs_throttled_seconds_total", Kind::Counter, "Total time duration the container has been throttled.");
-const CADVISOR_MEMORY: Family = ("container_memory_usage_bytes", Kind::Gauge, "Current memory usage in bytes; here the working set.");
-const CADVISOR_WORKING_SET: Family = ("container_memory_working_set_bytes", Kind::Gauge, "Current working set in bytes.");
+const CADVISOR_CPU: Family = (
+    "container_cpu_usage_seconds_total",
+    Kind::Counter,
+    "Cumulative cpu time consumed in seconds.",
+);
+const CADVISOR_THROTTLED: Family = (
+    "container_cpu_cfs_throttled_seconds_total",
+    Kind::Counter,
+    "Total time duration the container has been throttled.",
+);
+const CADVISOR_MEMORY: Family = (
+    "container_memory_usage_bytes",
+    Kind::Gauge,
+    "Current memory usage in bytes; here the working set.",
+);
+const CADVISOR_WORKING_SET: Family =
+    ("container_memory_working_set_bytes", Kind::Gauge, "Current working set in bytes.");
 const CADVISOR_RSS: Family = ("container_memory_rss", Kind::Gauge, "Size of RSS in bytes.");
-const CADVISOR_SEEN: Family = ("container_last_seen", Kind::Gauge, "Last time a container was seen by the exporter.");
-const CADVISOR_START: Family = ("container_start_time_seconds", Kind::Gauge, "Start time of the container since unix epoch in seconds.");
-const CADVISOR_MEMORY_LIMIT: Family = ("container_spec_memory_limit_bytes", Kind::Gauge, "Memory limit for the container; 0 without one.");
-const CADVISOR_QUOTA: Family = ("container_spec_cpu_quota", Kind::Gauge, "CPU quota of the container.");
-const CADVISOR_PERIOD: Family = ("container_spec_cpu_period", Kind::Gauge, "CPU period of the container.");
+const CADVISOR_SEEN: Family =
+    ("container_last_seen", Kind::Gauge, "Last time a container was seen by the exporter.");
+const CADVISOR_START: Family = (
+    "container_start_time_seconds",
+    Kind::Gauge,
+    "Start time of the container since unix epoch in seconds.",
+);
+const CADVISOR_MEMORY_LIMIT: Family = (
+    "container_spec_memory_limit_bytes",
+    Kind::Gauge,
+    "Memory limit for the container; 0 without one.",
+);
+const CADVISOR_QUOTA: Family =
+    ("container_spec_cpu_quota", Kind::Gauge, "CPU quota of the container.");
+const CADVISOR_PERIOD: Family =
+    ("container_spec_cpu_period", Kind::Gauge, "CPU period of the container.");
 
 /// Counters that are a field of a sample, one to one.
 const CADVISOR_COUNTERS: [(Family, &str, &str); 8] = [
-    (("container_network_receive_bytes_total", Kind::Counter, "Cumulative count of bytes received."), "network", "rx_bytes"),
-    (("container_network_transmit_bytes_total", Kind::Counter, "Cumulative count of bytes transmitted."), "network", "tx_bytes"),
-    (("container_network_receive_errors_total", Kind::Counter, "Cumulative count of errors encountered while receiving."), "network", "rx_errors"),
-    (("container_network_transmit_errors_total", Kind::Counter, "Cumulative count of errors encountered while transmitting."), "network", "tx_errors"),
-    (("container_network_receive_packets_dropped_total", Kind::Counter, "Cumulative count of packets dropped while receiving."), "network", "rx_dropped"),
-    (("container_network_transmit_packets_dropped_total", Kind::Counter, "Cumulative count of packets dropped while transmitting."), "network", "tx_dropped"),
-    (("container_fs_reads_bytes_total", Kind::Counter, "Cumulative count of bytes read."), "disk", "read_bytes"),
-    (("container_fs_writes_bytes_total", Kind::Counter, "Cumulative count of bytes written."), "disk", "written_bytes"),
+    (
+        (
+            "container_network_receive_bytes_total",
+            Kind::Counter,
+            "Cumulative count of bytes received.",
+        ),
+        "network",
+        "rx_bytes",
+    ),
+    (
+        (
+            "container_network_transmit_bytes_total",
+            Kind::Counter,
+            "Cumulative count of bytes transmitted.",
+        ),
+        "network",
+        "tx_bytes",
+    ),
+    (
+        (
+            "container_network_receive_errors_total",
+            Kind::Counter,
+            "Cumulative count of errors encountered while receiving.",
+        ),
+        "network",
+        "rx_errors",
+    ),
+    (
+        (
+            "container_network_transmit_errors_total",
+            Kind::Counter,
+            "Cumulative count of errors encountered while transmitting.",
+        ),
+        "network",
+        "tx_errors",
+    ),
+    (
+        (
+            "container_network_receive_packets_dropped_total",
+            Kind::Counter,
+            "Cumulative count of packets dropped while receiving.",
+        ),
+        "network",
+        "rx_dropped",
+    ),
+    (
+        (
+            "container_network_transmit_packets_dropped_total",
+            Kind::Counter,
+            "Cumulative count of packets dropped while transmitting.",
+        ),
+        "network",
+        "tx_dropped",
+    ),
+    (
+        ("container_fs_reads_bytes_total", Kind::Counter, "Cumulative count of bytes read."),
+        "disk",
+        "read_bytes",
+    ),
+    (
+        ("container_fs_writes_bytes_total", Kind::Counter, "Cumulative count of bytes written."),
+        "disk",
+        "written_bytes",
+    ),
 ];
 
 #[cfg(test)]

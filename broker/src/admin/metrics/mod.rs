@@ -11,11 +11,11 @@ mod exposition;
 use std::sync::Arc;
 use std::sync::atomic::AtomicI64;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::Router;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::family::Family;
@@ -139,8 +139,7 @@ mod tests {
 
     #[test]
     fn names_are_those_of_their_values() {
-        let metrics =
-            Metrics::new(Started::default(), &Stats::default(), MetricNames::default());
+        let metrics = Metrics::new(Started::default(), &Stats::default(), MetricNames::default());
         metrics.bytes.get_or_create(&PartitionLabel { partition: 0 }).set(7);
         let mut open = String::new();
         encode(&mut open, &metrics.registry).expect("encodes");

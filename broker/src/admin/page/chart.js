@@ -8,7 +8,7 @@ import { moment } from './format.js';
 import { heights, moments } from './scale.js';
 
 const HEIGHT = 170;
-const SIDE = { left: 62, right: 10, top: 8, bottom: 22 };
+const SIDE = { left: 64, right: 10, top: 8, bottom: 22 };
 
 // What a limit must be of the highest value to be worth its room.
 const LIMIT_IN_SIGHT = 2.5;
@@ -75,15 +75,16 @@ export class Chart {
     const foot = HEIGHT - SIDE.bottom;
     const grid = ticks.flatMap((value) => [
       svg('line', { class: 'grid', x1: SIDE.left, x2: right, y1: this.y(value), y2: this.y(value) }),
-      svg('text', { class: 'tick', x: SIDE.left - 8, y: this.y(value) + 4, 'text-anchor': 'end' }, this.show(value)),
+      svg('text', { class: 'tick', x: SIDE.left - 8, y: this.y(value) + 4, 'text-anchor': 'end' }, this.show(value).replace(/(\.\d*?)0+(?= )/, '$1').replace(/\.(?= )/, '')),
     ]);
     const times = moments(from, to, Math.max(2, Math.floor((right - SIDE.left) / 90)));
-    const along = times.map(([at, text]) => svg('text', { class: 'tick', x: this.x(at), y: HEIGHT - 5, 'text-anchor': 'middle' }, text));
+    const along = times.filter(([at]) => this.x(at) < right - 14).map(([at, text]) => svg('text', { class: 'tick', x: this.x(at), y: HEIGHT - 5, 'text-anchor': 'middle' }, text));
     const limited = inSight.flatMap(([value, name]) => [
       svg('line', { class: 'limit', x1: SIDE.left, x2: right, y1: this.y(value), y2: this.y(value) }),
-      svg('text', { class: 'limit-name', x: right - 4, y: Math.max(this.y(value) - 4, 12), 'text-anchor': 'end' }, name),
+      svg('text', { class: 'limit-name', x: right - 4, y: this.y(value) + (this.y(value) < 24 ? 13 : -5), 'text-anchor': 'end' }, name),
     ]);
-    const drawn = lines.flatMap((points, n) => this.line(points, n));
+    const isEmpty = lines.every((points) => points.length === 0);
+    const drawn = isEmpty ? [svg('text', { class: 'nothing', x: (SIDE.left + right) / 2, y: (SIDE.top + foot) / 2, 'text-anchor': 'middle' }, 'no samples in this time')] : lines.flatMap((points, n) => this.line(points, n));
     this.pointer = svg('g', { class: 'pointer' });
     this.plot.setAttribute('width', this.width);
     this.plot.replaceChildren(...grid, ...along, svg('line', { class: 'foot', x1: SIDE.left, x2: right, y1: foot, y2: foot }), ...drawn, ...limited, this.pointer);

@@ -63,7 +63,7 @@ export class Cluster {
     const lag = replicas.map(({ broker, behind }) => el('span', { class: 'badge' }, dot(behind > 100 ? 'warn' : 'good'), `${broker}: ${count(behind)}`));
     return el('tr', {}, el('th', { scope: 'row' }, group),
       el('td', {}, leader === null ? el('span', { class: 'badge' }, dot('bad'), 'nobody') : `broker ${leader}`),
-      el('td', { class: 'num' }, isMetadata ? '–' : el('div', { class: 'pair' }, line, el('b', {}, points.length ? short(points.at(-1)[1]) : '–'))),
+      el('td', { class: 'num' }, isMetadata ? '–' : el('div', { class: 'pair' }, line, el('b', {}, points.length ? count(points.at(-1)[1]) : '–'))),
       el('td', { class: 'num' }, isMetadata ? '–' : `${count(start)} to ${count(end)}`),
       el('td', {}, lag.length ? el('span', { class: 'badges' }, lag) : '–'));
   }
@@ -73,7 +73,7 @@ export class Cluster {
     const said = JSON.stringify(newest);
     if (said === this.said) return;
     this.said = said;
-    this.events.replaceChildren(...newest.map(({ at, level, text }) => el('li', {}, el('time', { datetime: at }, moment(Date.parse(at))), el('span', { class: 'badge' }, dot(LEVELS[level] ?? 'off'), text))));
+    this.events.replaceChildren(...newest.map(({ at, level, text }) => el('li', {}, el('time', { datetime: at }, moment(Date.parse(at))), el('span', { class: 'badge' }, dot(LEVELS[String(level).toUpperCase()] ?? 'off'), text))));
   }
 
   update() {}

@@ -47,8 +47,10 @@ function twoLines(name, upper, lower) {
   return {
     cell: el('td', { class: `num ${name}` }, el('span', { class: 'stack even' }, big, small)),
     update(thing) {
-      setText(big, upper(thing));
-      setText(small, lower(thing));
+      for (const [place, text] of [[big, upper(thing)], [small, lower(thing)]]) {
+        setText(place, text);
+        setAttribute(place, 'data-zero', / 0 B/.test(text) ? '' : null);
+      }
     },
   };
 }
@@ -70,29 +72,41 @@ const arrow = (sign, number) => (number === undefined ? NONE : `${sign} ${rate(n
 function nameCell() {
   const link = el('a', { class: 'name' });
   const image = el('small');
+  // Where there is no room for its own column the state stands here.
+  const state = badge();
   return {
-    cell: el('th', { scope: 'row', class: 'name' }, el('span', { class: 'stack' }, link, image)),
-    update(thing) {
+    cell: el('th', { scope: 'row', class: 'name' }, el('span', { class: 'stack' }, link, image, el('span', { class: 'aside' }, state.root))),
+    update(thing, store) {
+      state.show(stateOf(thing, store));
       setText(link, thing.name);
       setAttribute(link, 'href', `#/c/${encodeURIComponent(thing.producer)}/${encodeURIComponent(thing.container)}`);
-      setText(image, [thing.info?.image, thing.host].filter(Boolean).join(' · '));
+      const host = store.hosts.size > 1 ? thing.host : '';
+      setText(image, [thing.info?.image, host].filter(Boolean).join(' · '));
     },
   };
 }
 
 function stateCell() {
-  const dot = el('i', { class: 'dot', 'aria-hidden': 'true' });
-  const text = el('span');
+  const state = badge();
   const small = el('small');
   return {
-    cell: el('td', { class: 'state' }, el('span', { class: 'stack' }, el('span', { class: 'badge' }, dot, text), small)),
+    cell: el('td', { class: 'state' }, el('span', { class: 'stack' }, state.root, small)),
     update(thing, store) {
-      const { kind, text: word, detail } = stateOf(thing, store);
-      setAttribute(dot, 'data-kind', kind);
-      setText(text, word);
-      setText(small, detail);
+      const said = stateOf(thing, store);
+      state.show(said);
+      setText(small, said.detail);
     },
   };
+}
+
+function badge() {
+  const dot = el('i', { class: 'dot', 'aria-hidden': 'true' });
+  const text = el('span');
+  const show = (said) => {
+    setAttribute(dot, 'data-kind', said.kind);
+    setText(text, said.text);
+  };
+  return { root: el('span', { class: 'badge' }, dot, text), show };
 }
 
 const uptime = (thing, store) => (runs(thing) && thing.info?.started ? store.now() - thing.info.started : undefined);

@@ -15,6 +15,7 @@ const DETAILED = 15;
 const POINTS = 300;
 const FIELDS = 'value,rx_bytes_s,tx_bytes_s,read_bytes_s,written_bytes_s';
 const EVENTS = 100;
+const LABELS = { 'com.docker.compose.project': 'Project', 'com.docker.compose.service': 'Service' };
 
 // The range stays while other containers are looked at.
 let minutes = 5;
@@ -150,7 +151,7 @@ export class ContainerView {
     const { kind, text, detail } = stateOf(thing, this.store);
     const info = thing.info ?? {};
     this.state.replaceChildren(el('i', { class: 'dot', 'data-kind': kind, 'aria-hidden': 'true' }), [text, detail].filter(Boolean).join(' · '));
-    const labels = Object.entries(info).filter(([name]) => name.includes('.'));
+    const labels = Object.entries(info).filter(([name]) => name.includes('.')).map(([name, value]) => [LABELS[name] ?? name, value]);
     const facts = [
       ['Image', info.image], ['Host', thing.host], ['Id', info.id],
       ['CPU limit', info.limit_cpus > 0 ? `${info.limit_cpus} CPU` : 'none'],

@@ -19,7 +19,7 @@ export class Overview {
     this.hosts = new Hosts(store);
     this.table = new Table(store);
     this.box = el('input', {
-      type: 'search', id: 'filter', placeholder: 'Filter: a word, or a topic as metrics/docker/+/web-#', autocomplete: 'off', spellcheck: 'false', 'aria-label': 'Filter containers', 'aria-keyshortcuts': '/',
+      type: 'search', id: 'filter', placeholder: 'Filter by a word, or by a topic: metrics/docker/+/web-#', autocomplete: 'off', spellcheck: 'false', 'aria-label': 'Filter containers', 'aria-keyshortcuts': '/',
       oninput: () => { typed = this.box.value; this.update(); },
       onkeydown: (event) => { if (event.key === 'Escape') this.clear(); },
     });

@@ -2,6 +2,9 @@
 
 import { duration } from './format.js';
 
+// Percent of its periods from which on it is worth a word.
+const THROTTLED = 10;
+
 /** What is to be said of a container first. */
 export function stateOf(thing, store) {
   const { state, health, exit_code: code, oom_killed: oom, failed } = thing.metrics.state ?? {};
@@ -12,7 +15,9 @@ export function stateOf(thing, store) {
   if (state === 'running') {
     if (health === 'unhealthy') return { kind: 'bad', text: 'unhealthy', detail: 'running' };
     if (health === 'starting') return { kind: 'busy', text: 'starting', detail: 'running' };
-    return { kind: 'good', text: health === 'healthy' ? 'healthy' : 'running', detail: '' };
+    const throttled = thing.number('throttling');
+    const detail = throttled >= THROTTLED ? `throttled ${Math.round(throttled)} %` : '';
+    return { kind: 'good', text: health === 'healthy' ? 'healthy' : 'running', detail };
   }
   if (state === 'restarting') return { kind: 'warn', text: 'restarting', detail: ended(code, oom) };
   if (state === 'paused' || state === 'created') return { kind: 'off', text: state, detail: '' };

@@ -2,6 +2,9 @@
 // anew, with growing pauses, and the state is asked for anew each time, so that nothing which came
 // in between is missing.
 
+// A browser opens six connections to a broker, all its tabs together: one that nobody looks at for
+// so long gives its own back.
+const HIDDEN = 30000;
 const SILENCE = 12000;
 const PAUSES = [500, 1000, 2000, 4000];
 
@@ -11,9 +14,27 @@ export class Stream {
   constructor(match, { begin, take, tell }) {
     Object.assign(this, { match, begin, take, tell, failures: 0, source: null, timer: 0 });
     this.open();
+    document.addEventListener('visibilitychange', () => this.rest());
+  }
+
+  rest() {
+    clearTimeout(this.resting);
+    if (document.visibilityState === 'visible') {
+      if (this.isAsleep) this.open();
+    } else {
+      this.resting = setTimeout(() => this.sleep(), HIDDEN);
+    }
+  }
+
+  sleep() {
+    clearTimeout(this.timer);
+    this.source?.close();
+    this.source = null;
+    this.isAsleep = true;
   }
 
   open() {
+    this.isAsleep = false;
     const source = new EventSource(`/api/live?match=${encodeURIComponent(this.match)}`);
     this.source = source;
     const on = (name, act) => source.addEventListener(name, (event) => {
@@ -48,7 +69,7 @@ export class Stream {
 
   again(why) {
     clearTimeout(this.timer);
-    this.source.close();
+    this.source?.close();
     this.source = null;
     const pause = PAUSES[Math.min(this.failures, PAUSES.length - 1)];
     this.failures += 1;
