@@ -96,6 +96,7 @@ impl Broker {
             http_listener,
             services.clone(),
             telemetry.clone(),
+            config.http.clone(),
             stopping.clone(),
         ));
         let faults = Arc::new(Faults::new(config.allow_faults));

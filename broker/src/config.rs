@@ -34,6 +34,16 @@ pub enum FsyncArg {
     Never,
 }
 
+/// Whose names `/metrics` gives to containers' values.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum)]
+pub enum MetricNames {
+    /// OpenTelemetry's: container_cpu_usage, container_memory_usage_bytes, …
+    #[default]
+    Otel,
+    /// cAdvisor's: container_cpu_usage_seconds_total, …, for dashboards made for it
+    Cadvisor,
+}
+
 /// Settings of the broker. A flag goes over its environment variable, that over --config FILE.
 #[derive(Debug, Clone, Args)]
 pub struct BrokerArgs {
@@ -49,9 +59,17 @@ pub struct BrokerArgs {
     #[arg(long, env = "AKLIGHT_LISTEN", default_value = "0.0.0.0:7000", value_name = "ADDR")]
     pub listen: String,
 
-    /// Where /livez, /readyz, /metrics and /debug/events are served [default: the host of --listen, and its port + 70]
+    /// Where the page, /metrics, /livez, /readyz and all else of HTTP is served [default: the host of --listen, and its port + 70]
     #[arg(long, env = "AKLIGHT_LISTEN_HTTP", value_name = "ADDR")]
     pub listen_http: Option<String>,
+
+    /// Further names that browsers may use for this broker, as in mon.example.com; addresses, names without a dot and private ones (.local, .lan, .internal) need none
+    #[arg(long, env = "AKLIGHT_HTTP_HOSTS", value_name = "NAME,…")]
+    pub http_hosts: Option<String>,
+
+    /// Whose names /metrics gives to containers' values
+    #[arg(long, env = "AKLIGHT_METRIC_NAMES", value_enum, default_value_t, value_name = "NAMES")]
+    pub metric_names: MetricNames,
 
     /// The host or host:port that clients are told to reach this broker at [default: the host of --listen, or this machine's name]
     #[arg(long, env = "AKLIGHT_ADVERTISE", value_name = "HOST")]
@@ -121,6 +139,8 @@ pub struct BrokerConfig {
     pub listen: SocketAddr,
     /// Where HTTP is served; port 0 when it is to be derived and `listen` has none yet.
     pub listen_http: SocketAddr,
+    /// How HTTP answers.
+    pub http: HttpConfig,
     /// Where other brokers connect; none in a cluster of one.
     pub listen_peer: Option<SocketAddr>,
     /// All brokers, this one included; empty in a cluster of one.
@@ -137,6 +157,15 @@ pub struct BrokerConfig {
     pub retention: Retention,
     /// What clients may use.
     pub limits: Limits,
+}
+
+/// How HTTP answers.
+#[derive(Debug, Clone, Default)]
+pub struct HttpConfig {
+    /// Further names of this broker.
+    pub hosts: Vec<String>,
+    /// Whose names containers' values have.
+    pub metric_names: MetricNames,
 }
 
 /// What clients may use.
@@ -226,6 +255,7 @@ impl BrokerArgs {
             data_dir: self.data_dir.clone(),
             listen,
             listen_http,
+            http: HttpConfig { hosts: self.hosts(), metric_names: self.metric_names },
             listen_peer: None,
             peers: Vec::new(),
             allow_faults: self.allow_faults,
@@ -244,6 +274,13 @@ impl BrokerArgs {
                 stalled_max: Duration::from_secs(self.slow_client_seconds),
             },
         }
+    }
+}
+
+impl BrokerArgs {
+    fn hosts(&self) -> Vec<String> {
+        let names = self.http_hosts.iter().flat_map(|names| names.split(','));
+        names.map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()
     }
 }
 

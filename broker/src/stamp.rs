@@ -28,6 +28,11 @@ impl Stamp {
         self.last_us.fetch_max(stored_us, Ordering::Relaxed);
     }
 
+    /// What the clock says now, in microseconds since the Unix epoch: to reckon spans from.
+    pub fn now_us(&self) -> u64 {
+        self.clock.wall_us()
+    }
+
     /// The next moment.
     pub fn next_us(&self) -> u64 {
         let now = self.clock.wall_us();

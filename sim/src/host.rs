@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aklight_broker::cluster::{Door, Faults, Opened};
-use aklight_broker::config::Limits;
+use aklight_broker::config::{HttpConfig, Limits};
 use aklight_broker::replication::{Peer, PeerHandler};
 use aklight_broker::services::{Ending, Services};
 use aklight_broker::{Addresses, BrokerConfig, Environment, Node, Telemetry};
@@ -220,6 +220,7 @@ impl Host {
             data_dir: PathBuf::from("/data"),
             listen: nowhere,
             listen_http: nowhere,
+            http: HttpConfig::default(),
             listen_peer: Some(nowhere),
             peers: self.peers.clone(),
             allow_faults: false,

@@ -1,16 +1,19 @@
 //! HTTP connections, as many as there is room for, each for as long as it may last.
 //!
 //! Whoever only holds connections open must take neither the file handles that the log needs nor
-//! the places of those who ask something.
+//! the places of those who ask something. A stream of events may last on, as long as its reader takes
+//! bytes: its time begins anew with each that is written.
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,7 +23,8 @@ use tokio::time::{Sleep, sleep};
 /// another ends.
 pub const CONNECTIONS_MAX: usize = 64;
 
-/// How long a connection may last. A scrape takes milliseconds and can connect anew.
+/// How long a connection may last, a stream without a byte taken. A scrape takes milliseconds and can
+/// connect anew.
 const CONNECTION_MAX: Duration = Duration::from_secs(60);
 
 /// Lets so many connections in at once.
@@ -33,7 +37,25 @@ pub(super) struct Limited {
 pub(super) struct Placed {
     socket: TcpStream,
     time_is_up: Pin<Box<Sleep>>,
+    lease: Lease,
     _place: OwnedSemaphorePermit,
+}
+
+/// For how long a connection has its place.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Lease(Arc<AtomicBool>);
+
+impl Lease {
+    /// The connection is a stream from here on.
+    pub(super) fn extend(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Connected<IncomingStream<'_, Limited>> for Lease {
+    fn connect_info(stream: IncomingStream<'_, Limited>) -> Self {
+        stream.io().lease.clone()
+    }
 }
 
 impl Limited {
@@ -52,7 +74,8 @@ impl Listener for Limited {
         };
         // axum's own accept waits a little after an error, and tries again.
         let (socket, peer) = Listener::accept(&mut self.listener).await;
-        (Placed { socket, time_is_up: Box::pin(sleep(CONNECTION_MAX)), _place: place }, peer)
+        let (time_is_up, lease) = (Box::pin(sleep(CONNECTION_MAX)), Lease::default());
+        (Placed { socket, time_is_up, lease, _place: place }, peer)
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -88,7 +111,11 @@ impl AsyncWrite for Placed {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check_time(context)?;
-        Pin::new(&mut self.socket).poll_write(context, bytes)
+        let written = Pin::new(&mut self.socket).poll_write(context, bytes);
+        if written.is_ready() && self.lease.0.load(Ordering::Relaxed) {
+            self.time_is_up.set(sleep(CONNECTION_MAX));
+        }
+        written
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -89,6 +89,9 @@ pub struct GroupStatus {
     /// The high watermark.
     #[serde(default)]
     pub end: u64,
+    /// Bytes that its log takes on the disk.
+    #[serde(default)]
+    pub bytes: u64,
     /// Why it takes no more writes, if so.
     #[serde(default)]
     pub failed: Option<String>,
@@ -131,10 +134,12 @@ impl Pulse {
     /// How this broker is.
     #[must_use]
     pub fn own(&self) -> BrokerStatus {
-        let metadata = group_status(self.sessions.group(), 0, 0, self.peers.me());
-        let partitions = self.partitions.iter().map(|partition| {
-            let (start, end) = (partition.start().0, partition.end().0);
-            group_status(partition.group(), start, end, self.peers.me())
+        let metadata = group_status(self.sessions.group(), self.peers.me());
+        let partitions = self.partitions.iter().map(|partition| GroupStatus {
+            start: partition.start().0,
+            end: partition.end().0,
+            bytes: partition.log.bounds().bytes,
+            ..group_status(partition.group(), self.peers.me())
         });
         BrokerStatus {
             fault: self.faults.now(),
@@ -254,7 +259,7 @@ pub(super) fn newest_leader(
     }
 }
 
-fn group_status(group: &Group, start: u64, end: u64, me: BrokerId) -> GroupStatus {
+fn group_status(group: &Group, me: BrokerId) -> GroupStatus {
     let view = group.view();
     let role = group.role();
     let numbers = |ids: &std::collections::BTreeSet<BrokerId>| ids.iter().map(|id| id.0).collect();
@@ -270,9 +275,8 @@ fn group_status(group: &Group, start: u64, end: u64, me: BrokerId) -> GroupStatu
         changing: view.members.changing,
         settled: view.members.committed && !view.members.changing,
         copies: view.copies.iter().map(|(id, last)| (id.0, last.map(|index| index.0))).collect(),
-        start,
-        end,
         failed: group.status().failed,
+        ..GroupStatus::default()
     }
 }
 

@@ -41,6 +41,8 @@ pub struct BrokerView {
     pub state: BrokerState,
     /// Whether its word counts in the metadata's group.
     pub voter: bool,
+    /// Bytes that the records take on its disk, as far as it has said.
+    pub disk_bytes: Option<u64>,
     /// What is broken on purpose, as far as it can be asked.
     pub fault: Option<String>,
 }
@@ -119,16 +121,18 @@ fn brokers(services: &Services, voters: &[u64]) -> Vec<BrokerView> {
     let seen = services.pulse.seen();
     let of = |id: BrokerId| {
         if id == services.broker {
-            return (BrokerState::Alive, services.faults.now());
+            return (BrokerState::Alive, Some(services.pulse.own()));
         }
         match seen.get(&id) {
-            Some((seen, true)) => (BrokerState::Alive, seen.status.fault),
+            Some((seen, true)) => (BrokerState::Alive, Some(seen.status.clone())),
             _ => (BrokerState::Dead, None),
         }
     };
     let brokers = services.sessions.metadata().brokers().into_iter();
     let view = brokers.map(|(id, info)| {
-        let (state, fault) = of(id);
+        let (state, said) = of(id);
+        let fault = said.as_ref().and_then(|said| said.fault);
+        let bytes = said.map(|said| said.groups.iter().map(|group| group.bytes).sum());
         let has_come = !info.incarnation.is_empty();
         BrokerView {
             id: id.0,
@@ -137,6 +141,7 @@ fn brokers(services: &Services, voters: &[u64]) -> Vec<BrokerView> {
             http: info.http,
             state: if has_come { state } else { BrokerState::Expected },
             voter: voters.contains(&id.0),
+            disk_bytes: bytes,
             fault: fault.map(|fault| fault.to_string()),
         }
     });

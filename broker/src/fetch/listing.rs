@@ -15,8 +15,7 @@ use aklight_common::{Offset, PartitionId, Pattern};
 use tokio_util::sync::CancellationToken;
 
 use super::outbox::Outbox;
-use super::reader;
-use crate::partition::topics::TopicStats;
+use super::{newest, reader};
 use crate::partition::{Partition, Partitions};
 
 /// A FETCH, decoded.
@@ -185,31 +184,12 @@ pub async fn last(
     pattern: &Pattern,
     out: &mut Outbox,
 ) -> Result<(), ListingError> {
-    let mut newest: HashMap<String, (usize, TopicStats)> = HashMap::new();
-    for (place, partition) in partitions.iter().enumerate() {
-        for (topic, stats) in partition.topics.matching(pattern) {
-            let known = newest.entry(topic).or_insert((place, stats));
-            if stats.last_time_us > known.1.last_time_us {
-                *known = (place, stats);
-            }
-        }
-    }
-    let mut newest: Vec<_> = newest.into_iter().collect();
-    newest.sort_unstable_by(|a, b| a.0.cmp(&b.0));
     let mut count = 0;
-    let all: Vec<_> = partitions.iter().collect();
-    for (_, (place, stats)) in newest {
-        let partition = all[place];
-        let offset = Offset(stats.last);
-        // Retention, or damage, may have taken it since: then the topic has no newest record.
-        if let Ok(batches) = reader::read_one(partition, offset)?
-            && let Some(batch) = batches.first()
-            && let Some(found) = reader::records(batch, offset).next()
-        {
-            let (offset, record) = found?;
-            out.push(&message(partition.id, offset, &record));
-            count += 1;
-        }
+    for newest in newest::newest(partitions, std::slice::from_ref(pattern)) {
+        let mut send = |partition, offset, record: &Record<'_>| {
+            out.push(&message(partition, offset, record));
+        };
+        count += u64::from(newest.show(partitions, &mut send)?);
         out.flush_when_large().await?;
         tokio::task::yield_now().await;
     }

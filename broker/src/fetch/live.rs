@@ -15,9 +15,7 @@ use aklight_common::tree::PatternTree;
 use aklight_common::wire::WireError;
 use aklight_common::{Offset, PartitionId, Pattern};
 
-use super::listing::message;
-use super::outbox::Outbox;
-use super::reader::{self, Gap};
+use super::reader::{self, Gap, Sink};
 use crate::partition::{Partition, Partitions};
 
 /// Most patterns of one connection: each costs some bytes a partition and a branch of a tree.
@@ -101,17 +99,24 @@ impl Live {
         self.patterns.retain(|kept| kept != pattern);
     }
 
-    /// Sends what is due, about one read of each partition.
+    /// How many records lie before the high watermarks that were not looked at yet.
+    #[must_use]
+    pub fn behind(&self, partitions: &Partitions) -> u64 {
+        let ends = partitions.iter().map(Partition::end);
+        ends.zip(&self.walk).map(|(end, walk)| end.0.saturating_sub(walk.0)).sum()
+    }
+
+    /// Hands what is due to `sink`, about one read of each partition.
     ///
     /// # Errors
     /// When the log cannot be read at all.
-    pub fn push(&mut self, partitions: &Partitions, out: &mut Outbox) -> Result<Pushed, WireError> {
+    pub fn push(&mut self, partitions: &Partitions, sink: Sink<'_>) -> Result<Pushed, WireError> {
         let mut pushed = Pushed::default();
         for (at, partition) in partitions.iter().enumerate() {
             let from = self.walk[at];
             let end = partition.end();
             if from < end {
-                let reached = self.push_partition(at, partition, from, end, out, &mut pushed)?;
+                let reached = self.push_partition(at, partition, from, end, sink, &mut pushed)?;
                 self.reach(at, reached);
                 pushed.more |= reached < end;
             }
@@ -125,7 +130,7 @@ impl Live {
         partition: &Partition,
         from: Offset,
         end: Offset,
-        out: &mut Outbox,
+        sink: Sink<'_>,
         pushed: &mut Pushed,
     ) -> Result<Offset, WireError> {
         let wanted = |topic: &str| {
@@ -151,7 +156,7 @@ impl Live {
                 }
                 reached = offset.next();
                 if self.is_due(at, offset, record.topic) {
-                    out.push(&message(partition.id, offset, &record));
+                    sink(partition.id, offset, &record);
                     pushed.records += 1;
                 }
             }

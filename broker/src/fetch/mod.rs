@@ -1,14 +1,18 @@
-//! Reading: stored records on request ([`listing`]), new ones as they come ([`live`]).
+//! Reading: stored records on request ([`listing`]), new ones as they come ([`live`]), the newest
+//! of each topic ([`newest`]), those of a stretch of time ([`span`]).
 //!
-//! Both read the same log through `reader`, up to the high watermark and never beyond, and both
-//! write MESSAGE lines into a buffer of their connection. A reader keeps nothing but its place in
-//! the log: a slow one lags behind there, and costs the broker no memory.
+//! All read the same log through `reader`, up to the high watermark and never beyond. Listings write
+//! MESSAGE lines into a buffer of their connection; the others hand records to whoever asked. A
+//! reader keeps nothing but its place in the log: a slow one lags behind there, and costs the broker
+//! no memory.
 
 pub mod barrier;
 pub mod listing;
 pub mod live;
+pub mod newest;
 pub mod outbox;
 mod reader;
+pub mod span;
 
 pub use outbox::{Outbox, Writing};
-pub use reader::Gap;
+pub use reader::{Gap, Sink};

@@ -1,8 +1,8 @@
 //! Records of one partition, from an offset on.
 
-use aklight_common::Offset;
 use aklight_common::record::Record;
 use aklight_common::wire::{ErrorCode, WireError};
+use aklight_common::{Offset, PartitionId};
 use aklight_log::{Batch, ReadError};
 
 use crate::partition::Partition;
@@ -10,6 +10,9 @@ use crate::partition::Partition;
 /// Bytes of the log read at once: enough that the system call costs little, little enough to be
 /// held for each reader of a full house.
 const READ_BYTES: usize = 256 << 10;
+
+/// Where records go that were read.
+pub type Sink<'a> = &'a mut dyn FnMut(PartitionId, Offset, &Record<'_>);
 
 /// Why a reader cannot go on where it stands, and where it can.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -53,7 +56,11 @@ pub fn read_one(
     read_up_to(partition, offset, partition.end(), 1)
 }
 
-fn read_up_to(
+/// As [`read`], about so many bytes.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_up_to(
     partition: &Partition,
     from: Offset,
     to: Offset,

@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aklight_common::record::Record;
 use aklight_common::wire::{Command, ErrorCode, ProducerMode, Reply, WireError};
 use aklight_common::{BrokerId, Offset, PartitionId, Pattern};
 use bytes::Bytes;
@@ -133,7 +134,11 @@ impl Answers {
 
     /// Pushes one round of records; says whether more are due at once.
     fn push(&mut self) -> bool {
-        match self.live.push(&self.services.partitions, &mut self.out) {
+        let out = &mut self.out;
+        let mut send = |partition, offset, record: &Record<'_>| {
+            out.push(&listing::message(partition, offset, record));
+        };
+        match self.live.push(&self.services.partitions, &mut send) {
             Ok(pushed) => {
                 self.services.stats.records_pushed.inc_by(pushed.records);
                 for gap in pushed.gaps {

@@ -237,6 +237,13 @@ pub fn get(address: SocketAddr, path: &str) -> (u16, String) {
     try_http(address, &format!("GET {path} HTTP/1.1\r\n"), "").expect("HTTP is served")
 }
 
+/// GET over HTTP: JSON.
+pub fn json(address: SocketAddr, path: &str) -> serde_json::Value {
+    let (status, body) = get(address, path);
+    assert_eq!(status, 200, "{path}: {body}");
+    serde_json::from_str(&body).unwrap_or_else(|error| panic!("{path}: {error}: {body}"))
+}
+
 /// POST over HTTP with a body of JSON.
 pub fn post(address: SocketAddr, path: &str, body: &str) -> (u16, String) {
     let head = format!("POST {path} HTTP/1.1\r\nContent-Type: application/json\r\n");
@@ -248,7 +255,8 @@ pub fn try_http(address: SocketAddr, head: &str, body: &str) -> io::Result<(u16,
     let mut socket = TcpStream::connect(address)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let length = body.len();
-    write!(socket, "{head}Host: x\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
+    let host = if head.contains("\r\nHost: ") { "" } else { "Host: x\r\n" };
+    write!(socket, "{head}{host}Content-Length: {length}\r\nConnection: close\r\n\r\n{body}")?;
     let mut answer = String::new();
     socket.read_to_string(&mut answer)?;
     let status = answer.split(' ').nth(1).and_then(|code| code.parse().ok());

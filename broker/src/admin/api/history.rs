@@ -1,0 +1,205 @@
+//! `GET /api/history?match=PATTERN&from=MS&to=MS&points=N&fields=value,…`: values of the matching
+//! topics over a stretch of time, thinned out to `points` steps.
+//!
+//! Up to a quarter of an hour is read from the samples; longer from the minutes' records
+//! (`rollup/1m/…`), which have `value` only, and from the samples of the last minutes, which have no
+//! record yet. A topic without such records is read from its samples all the same: all of them where
+//! that is no more than [`READ_BYTES_MAX`], else from the beginning of each step as much as its share
+//! allows (`"source": "sampled"`): then something short may be missing.
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+use aklight_common::Pattern;
+use aklight_common::record::Record;
+use axum::extract::State;
+use axum::response::Response;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::series::{Grid, Series};
+use super::{Api, Asked, Patterns, parameters};
+use crate::admin::problem::Problem;
+use crate::fetch::span;
+use crate::services::Services;
+
+/// Where the minutes' records are.
+const MINUTES: &str = "rollup/1m/";
+const MINUTE_MS: u64 = 60_000;
+
+/// The longest stretch that is read from samples.
+const SAMPLES_MS_MAX: u64 = 15 * MINUTE_MS;
+
+/// How long after its end a minute's record may come in: until then its samples are read.
+const TAIL_MS: u64 = 3 * MINUTE_MS;
+
+/// How late values may come in: a producer keeps them while no broker answers.
+const LATE_MS: u64 = 10 * MINUTE_MS;
+
+/// Steps that an answer has unless it is asked for others: pixels of a chart, about.
+const POINTS_DEFAULT: u64 = 300;
+const POINTS_MAX: u64 = 1000;
+
+/// Most lines of an answer, and most fields of a topic.
+const LINES_MAX: usize = 2000;
+const FIELDS_MAX: usize = 16;
+
+/// Bytes of the log that one question may read in each partition, of samples and of minutes each.
+const READ_BYTES_MAX: usize = 64 << 20;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Question {
+    r#match: Patterns,
+    from: Option<u64>,
+    to: Option<u64>,
+    points: Option<u64>,
+    fields: Option<String>,
+}
+
+pub(super) async fn answer(
+    State(api): State<Api>,
+    asked: Asked<Question>,
+) -> Result<Response, Problem> {
+    let question = parameters(asked)?;
+    let now_ms = api.services()?.stamp.now_us() / 1000;
+    let to = question.to.unwrap_or(now_ms);
+    let from = question.from.unwrap_or(to.saturating_sub(5 * MINUTE_MS));
+    if from >= to {
+        return Err(Problem::nonsense(format!("from ({from}) is before to ({to})")));
+    }
+    let points = question.points.unwrap_or(POINTS_DEFAULT);
+    if !(1..=POINTS_MAX).contains(&points) {
+        return Err(Problem::nonsense(format!("points is a number from 1 to {POINTS_MAX}")));
+    }
+    let fields = question.fields.as_deref().unwrap_or("value");
+    let fields: Vec<_> = fields.split(',').map(str::to_owned).collect();
+    if fields.len() > FIELDS_MAX {
+        return Err(Problem::nonsense(format!("at most {FIELDS_MAX} fields at once")));
+    }
+    let (grid, patterns) = (Grid::new(from, to, points), question.r#match);
+    let read = api.read(move |services| {
+        let reading = Reading { services, grid, patterns: &patterns, fields: &fields };
+        reading.answer(now_ms)
+    });
+    read.await
+}
+
+/// A question that is being answered.
+struct Reading<'a> {
+    services: &'a Services,
+    grid: Grid,
+    patterns: &'a Patterns,
+    fields: &'a [String],
+}
+
+/// Until when a topic has minutes' records.
+type Covered = HashMap<String, u64>;
+
+impl Reading<'_> {
+    fn answer(&self, now_ms: u64) -> Result<Vec<u8>, Problem> {
+        let Grid { from_ms, to_ms, step_ms } = self.grid;
+        let partitions = self.services.partitions.iter();
+        let matching = partitions.flat_map(|partition| {
+            let patterns = self.patterns.0.iter();
+            patterns.map(|pattern| partition.topics.matching(pattern).len())
+        });
+        let lines = matching.sum::<usize>() * self.fields.len();
+        if lines > LINES_MAX {
+            return Err(Problem::nonsense(format!(
+                "this asks for {lines} lines, and an answer has {LINES_MAX} at the most: write a narrower pattern, or fewer fields"
+            )));
+        }
+        let mut all = Vec::new();
+        let mut covered = Covered::new();
+        if to_ms - from_ms > SAMPLES_MS_MAX {
+            let mut minutes = self.series("rollup/1m");
+            self.read_minutes(&mut minutes, &mut covered)?;
+            self.read_tail(&mut minutes, &covered)?;
+            all.append(&mut minutes.to_json());
+        }
+        let wanted = |topic: &str| self.patterns.matches(topic) && !covered.contains_key(topic);
+        all.append(&mut self.read_samples(&wanted)?.to_json());
+        let answer = json!({
+            "now": now_ms, "from": from_ms, "to": to_ms, "step": step_ms, "series": all,
+        });
+        Ok(answer.to_string().into_bytes())
+    }
+
+    fn series(&self, source: &'static str) -> Series {
+        Series::new(self.grid, self.fields.to_vec(), source)
+    }
+
+    /// Reads what came in within a stretch, in milliseconds; says whether all of it was read.
+    fn walk(
+        &self,
+        wanted: &dyn Fn(&str) -> bool,
+        span: Range<u64>,
+        budget: usize,
+        add: &mut dyn FnMut(&str, u64, &Value),
+    ) -> Result<bool, Problem> {
+        let span = span.start.saturating_mul(1000)..span.end.saturating_mul(1000);
+        let mut whole = true;
+        for partition in self.services.partitions.iter() {
+            let mut look = |_, _, record: &Record<'_>| {
+                if let Ok(payload) = serde_json::from_slice::<Value>(record.payload) {
+                    let ts = payload.get("ts").and_then(Value::as_u64);
+                    add(record.topic, ts.unwrap_or(record.time_us / 1000), &payload);
+                }
+            };
+            let mut budget = budget;
+            whole &= span::walk(partition, wanted, span.clone(), &mut budget, &mut look)?;
+        }
+        Ok(whole)
+    }
+
+    fn read_minutes(&self, minutes: &mut Series, covered: &mut Covered) -> Result<(), Problem> {
+        let patterns = self.patterns.0.iter();
+        // A pattern that is too long with the prefix matches no topic that exists.
+        let patterns =
+            patterns.filter_map(|pattern| Pattern::new(&format!("{MINUTES}{pattern}")).ok());
+        let patterns = Patterns(patterns.collect());
+        let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
+        let mut add = |topic: &str, ts: u64, minute: &Value| {
+            let topic = topic.strip_prefix(MINUTES).unwrap_or(topic);
+            minutes.add_minute(topic, ts, minute);
+            let end = covered.entry(topic.to_owned()).or_default();
+            *end = (*end).max(ts + MINUTE_MS);
+        };
+        self.walk(&|topic| patterns.matches(topic), span, READ_BYTES_MAX, &mut add)?;
+        Ok(())
+    }
+
+    /// Adds the samples of minutes that have no record yet.
+    fn read_tail(&self, minutes: &mut Series, covered: &Covered) -> Result<(), Problem> {
+        let Grid { from_ms, to_ms, .. } = self.grid;
+        let span = to_ms.saturating_sub(TAIL_MS).max(from_ms)..to_ms.saturating_add(LATE_MS);
+        let wanted = |topic: &str| covered.contains_key(topic);
+        let mut add = |topic: &str, ts: u64, sample: &Value| {
+            if covered.get(topic).is_some_and(|end| ts >= *end)
+                && let Some(value) = sample.get("value")
+            {
+                minutes.add_minute(topic, ts, &json!({ "value": value }));
+            }
+        };
+        self.walk(&wanted, span, READ_BYTES_MAX, &mut add)?;
+        Ok(())
+    }
+
+    fn read_samples(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Series, Problem> {
+        let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
+        let mut samples = self.series("samples");
+        let mut add = |topic: &str, ts: u64, sample: &Value| samples.add(topic, ts, sample);
+        if self.walk(wanted, span, READ_BYTES_MAX, &mut add)? {
+            return Ok(samples);
+        }
+        let mut sampled = self.series("sampled");
+        let starts: Vec<_> = self.grid.starts().collect();
+        let share = READ_BYTES_MAX / starts.len().max(1);
+        for start in starts {
+            let mut add = |topic: &str, ts: u64, sample: &Value| sampled.add(topic, ts, sample);
+            self.walk(wanted, start..start + self.grid.step_ms, share, &mut add)?;
+        }
+        Ok(sampled)
+    }
+}

@@ -1,0 +1,161 @@
+//! Values over time, thinned out: the stretch is cut into steps of one length, and of each step are
+//! kept the mean, the least, the greatest, and how many values they stand for.
+//!
+//! A minute's record of `rollup/1m` counts as the samples that it was made of, so that steps may
+//! hold both. Values belong to the step in which they were measured (`ts`), whenever they came in.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+/// The steps of a stretch of time.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Grid {
+    pub(super) from_ms: u64,
+    pub(super) to_ms: u64,
+    pub(super) step_ms: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Step {
+    sum: f64,
+    min: f64,
+    max: f64,
+    count: f64,
+}
+
+/// The values of one field of one topic.
+#[derive(Debug, Default)]
+struct Line {
+    unit: Option<String>,
+    steps: BTreeMap<u64, Step>,
+}
+
+/// Lines by topic and field.
+pub(super) struct Series {
+    grid: Grid,
+    fields: Vec<String>,
+    source: &'static str,
+    lines: BTreeMap<(String, usize), Line>,
+}
+
+impl Grid {
+    /// As many steps as wanted, or fewer: none is shorter than a millisecond.
+    pub(super) fn new(from_ms: u64, to_ms: u64, points: u64) -> Self {
+        Self { from_ms, to_ms, step_ms: (to_ms - from_ms).div_ceil(points).max(1) }
+    }
+
+    fn step_of(&self, ts: u64) -> Option<u64> {
+        (ts < self.to_ms).then_some(ts.checked_sub(self.from_ms)? / self.step_ms)
+    }
+
+    /// Where each step begins.
+    pub(super) fn starts(&self) -> impl Iterator<Item = u64> + use<> {
+        (self.from_ms..self.to_ms).step_by(usize::try_from(self.step_ms).unwrap_or(usize::MAX))
+    }
+}
+
+impl Series {
+    /// No values yet; `source` says what they will be made of.
+    pub(super) fn new(grid: Grid, fields: Vec<String>, source: &'static str) -> Self {
+        Self { grid, fields, source, lines: BTreeMap::new() }
+    }
+
+    /// Adds a sample's values.
+    pub(super) fn add(&mut self, topic: &str, ts: u64, sample: &Value) {
+        for place in 0..self.fields.len() {
+            if let Some(value) = sample.get(&self.fields[place]).and_then(Value::as_f64) {
+                let step = Step { sum: value, min: value, max: value, count: 1.0 };
+                self.put(topic, place, ts, step, sample);
+            }
+        }
+    }
+
+    /// Adds a minute's record.
+    pub(super) fn add_minute(&mut self, topic: &str, ts: u64, minute: &Value) {
+        let number = |name: &str| minute.get(name).and_then(Value::as_f64);
+        let place = self.fields.iter().position(|field| field == "value");
+        if let (Some(place), Some(mean)) = (place, number("value")) {
+            let (min, max) = (number("min").unwrap_or(mean), number("max").unwrap_or(mean));
+            let count = number("count").unwrap_or(1.0).max(1.0);
+            let step = Step { sum: mean * count, min, max, count };
+            self.put(topic, place, ts, step, minute);
+        }
+    }
+
+    fn put(&mut self, topic: &str, place: usize, ts: u64, more: Step, from: &Value) {
+        let Some(at) = self.grid.step_of(ts) else { return };
+        let line = self.lines.entry((topic.to_owned(), place)).or_default();
+        // The unit is the value's; other fields have theirs in their names.
+        if line.unit.is_none() && self.fields[place] == "value" {
+            line.unit = from.get("unit").and_then(Value::as_str).map(str::to_owned);
+        }
+        let step = line.steps.entry(at).or_insert(Step { sum: 0.0, count: 0.0, ..more });
+        step.sum += more.sum;
+        step.count += more.count;
+        step.min = step.min.min(more.min);
+        step.max = step.max.max(more.max);
+    }
+
+    /// As JSON; a step is `[where it begins, mean, least, greatest]`.
+    pub(super) fn to_json(&self) -> Vec<Value> {
+        let lines = self.lines.iter().map(|((topic, place), line)| {
+            let points = line.steps.iter().map(|(at, step)| {
+                let begins = self.grid.from_ms + at * self.grid.step_ms;
+                let mean = step.sum / step.count;
+                json!([begins, rounded(mean), rounded(step.min), rounded(step.max)])
+            });
+            json!({
+                "topic": topic,
+                "field": self.fields[*place],
+                "unit": line.unit,
+                "source": self.source,
+                "points": points.collect::<Vec<_>>(),
+            })
+        });
+        lines.collect()
+    }
+}
+
+/// A chart shows no more, and an answer gets shorter.
+fn rounded(value: f64) -> f64 {
+    (value * 1000.0).round() / 1000.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn points(series: &Series) -> Value {
+        series.to_json()[0]["points"].clone()
+    }
+
+    #[test]
+    fn a_step_keeps_the_mean_and_both_ends() {
+        let grid = Grid::new(1000, 3000, 2);
+        let mut series = Series::new(grid, vec!["value".into()], "samples");
+        for (ts, value) in [(999, 50.0), (1000, 1.0), (1500, 3.0), (2999, 8.0), (3000, 50.0)] {
+            series.add("t", ts, &json!({"value": value, "unit": "percent"}));
+        }
+        assert_eq!(points(&series), json!([[1000, 2.0, 1.0, 3.0], [2000, 8.0, 8.0, 8.0]]));
+        assert_eq!(series.to_json()[0]["unit"], "percent");
+    }
+
+    #[test]
+    fn a_minute_weighs_as_much_as_its_samples() {
+        let mut series = Series::new(Grid::new(0, 120_000, 1), vec!["value".into()], "rollup/1m");
+        series.add_minute("t", 0, &json!({"value": 10.0, "min": 1.0, "max": 90.0, "count": 30}));
+        series.add_minute(
+            "t",
+            60_000,
+            &json!({"value": 40.0, "min": 20.0, "max": 50.0, "count": 10}),
+        );
+        assert_eq!(points(&series), json!([[0, 17.5, 1.0, 90.0]]));
+    }
+
+    #[test]
+    fn no_step_is_missing() {
+        assert_eq!(Grid::new(0, 10, 3).starts().collect::<Vec<_>>(), [0, 4, 8]);
+        assert_eq!(Grid::new(5, 7, 100).starts().collect::<Vec<_>>(), [5, 6]);
+    }
+}
