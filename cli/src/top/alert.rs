@@ -78,6 +78,11 @@ impl Alert {
         !matches!(self.state.as_str(), "firing" | "pending")
     }
 
+    /// For how long nobody will be told of it, if it is muted.
+    pub fn muted_ms(&self, now_ms: u64) -> Option<u64> {
+        self.muted_until_ms.checked_sub(now_ms).filter(|ms| *ms > 0)
+    }
+
     /// Whether it is worth a line.
     pub fn is_shown(&self, now_ms: u64) -> bool {
         !self.is_over() || now_ms.saturating_sub(self.ts_ms) < RECENT_MS
@@ -110,10 +115,7 @@ fn measured(value: f64, unit: &str) -> String {
         "percent" => format!("{}%", super::figures::percent(value)),
         "bytes/s" => format!("{}/s", super::figures::bytes(value)),
         "bytes" => super::figures::bytes(value),
-        _ => {
-            let number = format!("{value:.1}");
-            number.strip_suffix(".0").unwrap_or(&number).to_owned()
-        }
+        _ => super::figures::whole(value),
     }
 }
 

@@ -333,8 +333,10 @@ impl App {
     fn step(&mut self, steps: isize) {
         match (self.page, &mut self.detail) {
             (Page::Containers, Some(detail)) => {
-                let events = self.model.containers.get(&detail.key).map_or(0, |c| c.events.len());
-                detail.event = moved(Some(detail.event), events, steps).unwrap_or(0);
+                let container = self.model.containers.get(&detail.key);
+                let events = container.map_or(&[][..], |container| &container.events);
+                let chosen = detail.chosen_event(events);
+                detail.choose_event(moved(Some(chosen), events.len(), steps));
             }
             (Page::Containers, None) => {
                 let rows = self.rows();

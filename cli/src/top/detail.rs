@@ -6,6 +6,7 @@
 use aklight_common::client::Message;
 use ratatui::crossterm::event::KeyCode;
 
+use super::container::Event;
 use super::record::{Key, Payload, ROLLUP, Subject};
 use super::series::{ROLLUPS_MAX, Series};
 
@@ -84,8 +85,8 @@ pub struct Detail {
     pub key: Key,
     /// How far its charts go back.
     pub span: Span,
-    /// Which event is looked at, from the newest on.
-    pub event: usize,
+    /// Which event is looked at, from the newest on; `None` as long as nobody has chosen.
+    event: Option<usize>,
     /// Whether what is stored has been read.
     pub loaded: bool,
     /// Percent of one CPU.
@@ -105,7 +106,7 @@ impl Detail {
         Self {
             key,
             span: Span::Minutes5,
-            event: 0,
+            event: None,
             loaded: false,
             cpu: new(),
             memory: new(),
@@ -127,6 +128,18 @@ impl Detail {
             _ => return,
         };
         minutes.take(payload.ts(), payload.amount("value"), payload.amount("count"));
+    }
+
+    /// The event that is looked at: by itself the newest that tells of a last minute.
+    pub fn chosen_event(&self, events: &[Event]) -> usize {
+        let telling = || events.iter().rev().position(|event| !event.last_cpu.is_empty());
+        let chosen = self.event.or_else(telling).unwrap_or(0);
+        chosen.min(events.len().saturating_sub(1))
+    }
+
+    /// Looks at another event.
+    pub fn choose_event(&mut self, at: Option<usize>) {
+        self.event = at;
     }
 
     /// A key was pressed that means nothing to the whole.

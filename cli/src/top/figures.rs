@@ -8,6 +8,12 @@ pub fn percent(value: f64) -> String {
     if value < 99.95 { format!("{value:.1}") } else { format!("{value:.0}") }
 }
 
+/// `0`, `2.5`, `100`: a number without what says nothing.
+pub fn whole(value: f64) -> String {
+    let text = format!("{value:.1}");
+    text.strip_suffix(".0").unwrap_or(&text).to_owned()
+}
+
 /// `512B`, `1.5K`, `384M`, `15.6G`: binary units, as `docker stats` counts memory.
 pub fn bytes(value: f64) -> String {
     let mut value = value.max(0.0);

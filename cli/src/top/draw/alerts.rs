@@ -2,6 +2,7 @@
 
 use ratatui::Frame;
 use ratatui::layout::{Constraint, Layout, Rect};
+use ratatui::style::Modifier;
 use ratatui::text::{Line, Span};
 use ratatui::widgets::{Paragraph, Row, Table, Wrap};
 
@@ -15,6 +16,9 @@ use crate::top::rows::Tone;
 
 /// How many lines the selected alert has, with the line above it.
 const TEXT_LINES: u16 = 4;
+
+/// The longest name of a rule that has room.
+const RULE_WIDTH_MAX: usize = 24;
 
 /// Draws them.
 pub fn draw(app: &mut App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
@@ -42,49 +46,70 @@ pub fn draw(app: &mut App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let chosen = app.selected_alert.as_ref();
     let chosen = alerts.iter().position(|(topic, _)| Some(*topic) == chosen).unwrap_or(0);
     scroll.select(Some(chosen));
-    let header = ["STATE", "SEVERITY", "RULE", "ABOUT", "VALUE / LIMIT", "SINCE", ""];
-    let heading = Row::new(header.map(|name| Span::styled(name, theme.quiet())));
-    let widths = [9, 9, 18, 0, 15, 7, 22].map(|width| match width {
-        0 => Constraint::Fill(1),
-        width => Constraint::Length(width),
+    let longest = |text: &dyn Fn(&Alert) -> String, least: usize, most: usize| {
+        let widths = alerts.iter().map(|(_, alert)| Span::raw(text(alert)).width());
+        let width = widths.max().unwrap_or(0).clamp(least, most);
+        Constraint::Length(u16::try_from(width).unwrap_or(u16::MAX))
+    };
+    let widths = [
+        Constraint::Length(9),
+        Constraint::Length(8),
+        longest(&|alert| alert.rule.clone(), 12, RULE_WIDTH_MAX),
+        longest(&Alert::about, 20, 40),
+        longest(&|alert| alert.value.clone(), 10, 24),
+        Constraint::Length(6),
+        Constraint::Fill(1),
+    ];
+    let header = ["STATE", "SEVERITY", "RULE", "ABOUT", "VALUE", " SINCE", "TEXT"];
+    let heading = theme.quiet().add_modifier(Modifier::BOLD);
+    let heading = Row::new(header.map(|name| Span::styled(name, heading)));
+    let rows = alerts.iter().enumerate().map(|(at, (_, alert))| {
+        let row = row(app, theme, alert);
+        if at == chosen { row.style(theme.selected()) } else { row }
     });
-    let rows: Vec<Row<'_>> = alerts.iter().map(|(_, alert)| row(app, theme, alert)).collect();
+    let rows: Vec<Row<'_>> = rows.collect();
     let table =
-        Table::new(rows, widths).header(heading).row_highlight_style(theme.selected());
+        Table::new(rows, widths).header(heading).row_highlight_style(theme.under_selected());
     frame.render_stateful_widget(table, list, &mut scroll);
     let [line, below] = Layout::vertical([Constraint::Length(1), Constraint::Min(1)]).areas(text);
     let (_, alert) = alerts[chosen];
-    let title = vec![Span::styled(fit(&alert.about(), usize::from(area.width) - 8), theme.accent())];
+    let mut title =
+        vec![Span::styled(fit(&alert.about(), usize::from(area.width) / 2), theme.accent())];
+    if !alert.acknowledged_by.is_empty() {
+        let text = format!(" · acknowledged by {}", alert.acknowledged_by);
+        title.push(Span::styled(text, theme.quiet()));
+    }
+    if let Some(ms) = alert.muted_ms(app.now_ms) {
+        let text = format!(" · muted for {}", duration(ms));
+        title.push(Span::styled(text, theme.tone(Tone::Warn)));
+    }
     frame.render_widget(rule(theme, title, area.width), line);
     frame.render_widget(Paragraph::new(alert.text.clone()).wrap(Wrap { trim: true }), below);
     app.scroll = scroll;
 }
 
 fn row(app: &App, theme: Theme, alert: &Alert) -> Row<'static> {
-    let (glyph, tone) = match (alert.state.as_str(), alert.severity.as_str()) {
-        ("firing", "info") => ("●", Tone::Warn),
-        ("firing", _) => ("●", Tone::Bad),
-        ("pending", _) => ("◐", Tone::Warn),
-        _ => ("○", Tone::Quiet),
+    let muted = alert.muted_ms(app.now_ms).is_some();
+    let seen = !alert.acknowledged_by.is_empty();
+    let (glyph, word, tone) = match (alert.state.as_str(), alert.severity.as_str()) {
+        ("firing" | "pending", _) if muted => ("●", "muted", Tone::Quiet),
+        ("firing", _) if seen => ("●", "seen", Tone::Warn),
+        ("firing", "info") => ("●", "firing", Tone::Warn),
+        ("firing", _) => ("●", "firing", Tone::Bad),
+        ("pending", _) => ("◐", "pending", Tone::Warn),
+        _ => ("○", alert.state.as_str(), Tone::Quiet),
     };
     let over = alert.is_over();
     let quiet = theme.quiet();
-    let note = if alert.muted_until_ms > app.now_ms {
-        format!("muted for {}", duration(alert.muted_until_ms - app.now_ms))
-    } else if alert.acknowledged_by.is_empty() {
-        String::new()
-    } else {
-        format!("seen by {}", alert.acknowledged_by)
-    };
     let since = if over { alert.ts_ms } else { alert.since_ms };
-    let line = Row::new([
-        Line::styled(format!("{glyph} {}", alert.state), theme.tone(tone)),
-        Line::styled(alert.severity.clone(), if over { quiet } else { theme.tone(tone) }),
-        Line::raw(fit(&alert.rule, 18)),
+    let row = Row::new([
+        Line::styled(format!("{glyph} {word}"), theme.tone(tone)),
+        Line::styled(alert.severity.clone(), theme.tone(tone)),
+        Line::raw(fit(&alert.rule, RULE_WIDTH_MAX)),
         Line::raw(alert.about()),
         Line::raw(alert.value.clone()),
         Line::styled(duration(app.now_ms.saturating_sub(since)), quiet).right_aligned(),
-        Line::styled(note, quiet),
+        Line::styled(alert.text.clone(), quiet),
     ]);
-    if over { line.style(quiet) } else { line }
+    if over { row.style(quiet) } else { row }
 }

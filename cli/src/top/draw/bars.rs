@@ -5,8 +5,8 @@ use ratatui::text::Span;
 
 use super::theme::Theme;
 
-/// From nothing to all, an eighth a step.
-const EIGHTHS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+/// From nothing to all.
+const STEPS: [char; 7] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇'];
 
 /// How much is used of what there is: a line, thick as far as it is used.
 pub fn bar(theme: Theme, share: f64, width: u16) -> Vec<Span<'static>> {
@@ -21,14 +21,16 @@ pub fn bar(theme: Theme, share: f64, width: u16) -> Vec<Span<'static>> {
     vec![Span::styled(used, theme.share(share)), Span::styled(free, theme.track())]
 }
 
-/// A curve of one line: the highest value, but at least `least`, is as high as it gets.
+/// A curve of one line: the highest value, but at least `least`, is as high as it gets. That is an
+/// eighth less than the line, so that curves below each other do not run into one another.
 pub fn sparkline(peaks: &[Option<f64>], least: f64, style: Style) -> Span<'static> {
     let top = peaks.iter().flatten().copied().fold(least, f64::max);
     let glyph = |peak: &Option<f64>| match peak {
         None => ' ',
         Some(value) => {
-            let step = (value / top * EIGHTHS.len() as f64).ceil().max(1.0) as usize - 1;
-            EIGHTHS[step.min(EIGHTHS.len() - 1)]
+            let steps = STEPS.len();
+            let step = (value / top * steps as f64).ceil().max(1.0) as usize - 1;
+            STEPS[step.min(steps - 1)]
         }
     };
     Span::styled(peaks.iter().map(glyph).collect::<String>(), style)
@@ -74,7 +76,7 @@ mod tests {
     #[test]
     fn a_curve_has_gaps_where_nothing_was_measured() {
         let curve = sparkline(&[None, Some(0.0), Some(50.0), Some(100.0)], 1.0, Style::new());
-        assert_eq!(curve.content, " ▁▄█");
+        assert_eq!(curve.content, " ▁▄▇");
         let idle = sparkline(&[Some(0.1), Some(0.2)], 5.0, Style::new());
         assert_eq!(idle.content, "▁▁");
     }

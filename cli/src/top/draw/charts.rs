@@ -8,7 +8,43 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::{Axis, Block, Borders, Chart, Dataset, GraphType};
 
 use super::theme::Theme;
+use crate::top::figures;
 use crate::top::series::Series;
+
+/// What is less than that stays low, so that idling does not look like work.
+const PERCENT_LEAST: f64 = 5.0;
+const BYTES_LEAST: f64 = 1024.0;
+
+/// What the numbers of a chart are.
+#[derive(Debug, Clone, Copy)]
+pub enum Scale {
+    /// Of one CPU, or of all memory.
+    Percent,
+    /// A second.
+    Bytes,
+}
+
+impl Scale {
+    /// As it stands beside the axis.
+    fn figure(self, value: f64) -> String {
+        match self {
+            Self::Percent => format!("{:>5}", format!("{}%", figures::whole(value))),
+            Self::Bytes => format!("{:>5}", figures::bytes(value)),
+        }
+    }
+
+    /// The top of the axis: what is there has room below it, and it reads well.
+    fn top(self, highest: f64) -> f64 {
+        match self {
+            Self::Percent => round_up(highest.max(PERCENT_LEAST)),
+            Self::Bytes => {
+                let highest = highest.max(BYTES_LEAST);
+                let unit = 1024_f64.powf(highest.log(1024.0).floor());
+                unit * round_up(highest / unit)
+            }
+        }
+    }
+}
 
 /// What is drawn.
 pub struct Picture<'a> {
@@ -16,10 +52,8 @@ pub struct Picture<'a> {
     pub title: Vec<Span<'a>>,
     /// The curves.
     pub curves: Vec<(&'a Series, Style)>,
-    /// How the numbers beside it are written.
-    pub figure: fn(f64) -> String,
-    /// The top is at least here.
-    pub least: f64,
+    /// What its numbers are.
+    pub scale: Scale,
     /// The top is at most here, where there is such a thing as all.
     pub most: Option<f64>,
     /// How far back it goes.
@@ -42,7 +76,7 @@ pub fn draw(theme: Theme, picture: Picture<'_>, now_ms: u64, frame: &mut Frame<'
         })
         .collect();
     let highest = pieces.iter().flat_map(|(points, _)| points).map(|(_, y)| *y).fold(0.0, f64::max);
-    let top = round_up(highest.max(picture.least));
+    let top = picture.scale.top(highest);
     // Percent of all is never more than all, but for a sample that caught a moment's more.
     let top = picture.most.filter(|most| highest <= *most).map_or(top, |most| top.min(most));
     let datasets = pieces
@@ -56,7 +90,7 @@ pub fn draw(theme: Theme, picture: Picture<'_>, now_ms: u64, frame: &mut Frame<'
         })
         .collect();
     let quiet = theme.quiet();
-    let label = |value: f64| Span::styled(format!("{:>5}", (picture.figure)(value)), quiet);
+    let label = |value: f64| Span::styled(picture.scale.figure(value), quiet);
     let x = Axis::default()
         .bounds([0.0, picture.span_ms as f64])
         .style(theme.track())
@@ -94,7 +128,7 @@ fn pieces(series: &Series, from_ms: u64, now_ms: u64, gap_ms: u64) -> Vec<Vec<(f
     pieces
 }
 
-/// The next number that reads well: 1, 2, 4 or 6 and zeros, in tens; of bytes, people forgive it.
+/// The next number that reads well: 1, 2, 4 or 6 and zeros.
 fn round_up(value: f64) -> f64 {
     let unit = 10_f64.powf(value.max(f64::MIN_POSITIVE).log10().floor());
     let steps = [1.0, 2.0, 4.0, 6.0, 10.0];
@@ -109,6 +143,8 @@ mod tests {
     fn axes_end_with_round_numbers() {
         let round = [0.3, 1.0, 13.0, 55.0, 61.0, 4_100.0].map(round_up);
         assert_eq!(round, [0.4, 1.0, 20.0, 60.0, 100.0, 6_000.0]);
+        let bytes = [0.0, 1_500.0, 700_000.0, 5e6].map(|value| Scale::Bytes.top(value) / 1024.0);
+        assert_eq!(bytes, [1.0, 2.0, 1_000.0, 6.0 * 1024.0]);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use ratatui::text::{Line, Span, Text};
 use ratatui::widgets::{Row, Table, TableState};
 
 use super::bars::{bar, fit, sparkline};
-use super::charts::{self, Picture};
+use super::charts::{self, Picture, Scale};
 use super::theme::Theme;
 use super::{ago, instead, rule};
 use crate::top::app::App;
@@ -14,10 +14,20 @@ use crate::top::container::{Container, Event, Info};
 use crate::top::detail::{Detail, SPANS, Span as Reach};
 use crate::top::figures::{bytes, cpus, duration, percent};
 use crate::top::rows::{self, Tone};
+use crate::top::series::Series;
 
 /// How many lines what is told of it takes, and what happened to it.
 const FACT_LINES: u16 = 3;
 const EVENT_LINES: u16 = 6;
+
+/// The last minute has a glyph for each second, or for every two where there is less room.
+const GLYPHS: [usize; 2] = [60, 30];
+
+/// From this width on there is room for the longer one.
+const WIDTH_LONG: u16 = 120;
+
+/// What stands beside the glyphs: a name and the peak.
+const BESIDE_GLYPHS: usize = 11;
 
 /// So far apart two samples, and two rollups, are still of one curve.
 const SAMPLE_GAP_MS: u64 = 15_000;
@@ -115,11 +125,10 @@ fn pictures<'a>(theme: Theme, detail: &'a Detail, container: &'a Container) -> [
     let usage = &container.usage;
     let (curve, second, quiet) = (theme.curve(), theme.second(), theme.quiet());
     let live = detail.span == Reach::Minutes5;
-    let picture = |title, curves, figure, least, most| Picture {
+    let picture = |title, curves, scale, most| Picture {
         title,
         curves,
-        figure,
-        least,
+        scale,
         most,
         span_ms: detail.span.ms(),
         gap_ms: if live { SAMPLE_GAP_MS } else { ROLLUP_GAP_MS },
@@ -161,22 +170,20 @@ fn pictures<'a>(theme: Theme, detail: &'a Detail, container: &'a Container) -> [
     if live {
         let pair = |(into, out): &'a (Series, Series)| vec![(into, curve), (out, second)];
         [
-            picture(cpu, vec![(&usage.cpu_series, curve)], percent, 5.0, None),
-            picture(memory, vec![(&usage.memory_series, curve)], percent, 5.0, Some(100.0)),
-            picture(network, pair(&usage.network_series), bytes, 1_000.0, None),
-            picture(disk, pair(&usage.disk_series), bytes, 1_000.0, None),
+            picture(cpu, vec![(&usage.cpu_series, curve)], Scale::Percent, None),
+            picture(memory, vec![(&usage.memory_series, curve)], Scale::Percent, Some(100.0)),
+            picture(network, pair(&usage.network_series), Scale::Bytes, None),
+            picture(disk, pair(&usage.disk_series), Scale::Bytes, None),
         ]
     } else {
         [
-            picture(cpu, vec![(&detail.cpu.series, curve)], percent, 5.0, None),
-            picture(memory, vec![(&detail.memory.series, curve)], percent, 5.0, Some(100.0)),
-            picture(network, vec![(&detail.network.series, curve)], bytes, 1_000.0, None),
-            picture(disk, vec![(&detail.disk.series, curve)], bytes, 1_000.0, None),
+            picture(cpu, vec![(&detail.cpu.series, curve)], Scale::Percent, None),
+            picture(memory, vec![(&detail.memory.series, curve)], Scale::Percent, Some(100.0)),
+            picture(network, vec![(&detail.network.series, curve)], Scale::Bytes, None),
+            picture(disk, vec![(&detail.disk.series, curve)], Scale::Bytes, None),
         ]
     }
 }
-
-use crate::top::series::Series;
 
 fn events(
     app: &App,
@@ -196,43 +203,47 @@ fn events(
         let text = if detail.loaded { " Nothing happened to it in the last day." } else { "" };
         return frame.render_widget(Span::styled(text, theme.quiet()), below);
     }
-    let halves = [Constraint::Fill(1), Constraint::Length(69)];
+    let glyphs = GLYPHS[usize::from(area.width < WIDTH_LONG)];
+    let width = u16::try_from(glyphs + BESIDE_GLYPHS).unwrap_or(u16::MAX);
+    let halves = [Constraint::Fill(1), Constraint::Length(width)];
     let [list, last] = Layout::horizontal(halves).spacing(1).areas(below);
     let newest_first: Vec<&Event> = container.events.iter().rev().collect();
-    let chosen = detail.event.min(newest_first.len() - 1);
-    let rows = newest_first.iter().map(|event| {
+    let chosen = detail.chosen_event(&container.events);
+    let rows = newest_first.iter().enumerate().map(|(at, event)| {
         let tone = if event.bad { Tone::Bad } else { Tone::Quiet };
-        Row::new([
+        let row = Row::new([
             Line::styled(ago(app.now_ms, event.ts_ms), theme.quiet()).right_aligned(),
             Line::styled(event.what.clone(), theme.tone(tone)),
             Line::raw(event.details.clone()),
-        ])
+        ]);
+        if at == chosen { row.style(theme.selected()) } else { row }
     });
     let widths = [Constraint::Length(10), Constraint::Length(8), Constraint::Fill(1)];
-    let table = Table::new(rows, widths).row_highlight_style(theme.selected());
+    let table = Table::new(rows, widths).row_highlight_style(theme.under_selected());
     let mut scroll = TableState::new().with_selected(chosen);
-    // With little room the last minute counts for more than the list that it belongs to.
-    frame.render_stateful_widget(table, if last.width < 69 { below } else { list }, &mut scroll);
-    frame.render_widget(last_minute(theme, newest_first[chosen]), last);
+    frame.render_stateful_widget(table, list, &mut scroll);
+    frame.render_widget(last_minute(theme, newest_first[chosen], glyphs), last);
 }
 
 /// The last minute before an event.
-fn last_minute(theme: Theme, event: &Event) -> Text<'static> {
+fn last_minute(theme: Theme, event: &Event, glyphs: usize) -> Text<'static> {
     if event.last_cpu.is_empty() && event.last_memory.is_empty() {
         return Text::default();
     }
     let quiet = theme.quiet();
     let line = |name: &str, samples: &[f64], least: f64| {
-        let peaks: Vec<Option<f64>> = samples.iter().copied().map(Some).collect();
+        let together = samples.len().div_ceil(glyphs).max(1);
+        let peak = |samples: &[f64]| samples.iter().copied().reduce(f64::max);
+        let peaks: Vec<Option<f64>> = samples.chunks(together).map(peak).collect();
         let highest = samples.iter().copied().fold(0.0, f64::max);
         Line::from(vec![
             Span::styled(format!("{name} "), quiet),
-            sparkline(&peaks, least, theme.curve()),
+            sparkline(&peaks, least, theme.blocks()),
             Span::styled(format!(" {}%", percent(highest)), quiet),
         ])
     };
     Text::from(vec![
-        Line::styled(format!("the last minute before: {}, {}", event.what, event.details), quiet),
+        Line::styled(format!("the last minute before {}", event.what), quiet),
         line("CPU", &event.last_cpu, 5.0),
         line("MEM", &event.last_memory, 100.0),
     ])

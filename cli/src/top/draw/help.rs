@@ -30,7 +30,7 @@ const KEYS: [(&str, &str); 19] = [
     ("grey", "nothing came for 10 s; after an hour it is gone"),
 ];
 
-const WIDTH: u16 = 66;
+const WIDTH: u16 = 72;
 
 /// Draws them.
 pub fn draw(theme: Theme, frame: &mut Frame<'_>, area: Rect) {

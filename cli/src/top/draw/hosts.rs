@@ -15,9 +15,11 @@ use crate::top::rows::Tone;
 /// Most lines; of more hosts the last line tells how many.
 pub const LINES_MAX: usize = 4;
 
-/// The width of bars, and of the curve beside the CPU's.
+/// The width of bars, and of the curve beside the CPU's; on a narrow screen bars are short, and
+/// there is no curve.
 const BAR: u16 = 10;
-const CURVE: usize = 12;
+const BAR_NARROW: u16 = 6;
+const CURVE: u16 = 12;
 
 /// How long a glyph of the curve is.
 const SPAN_MS: u64 = 5_000;
@@ -25,7 +27,8 @@ const SPAN_MS: u64 = 5_000;
 /// Below this a curve stays flat, in percent.
 const PERCENT_LEAST: f64 = 10.0;
 
-/// From these widths on, disk and the producer's cost have room.
+/// From these widths on, the curve, disk and the producer's cost have room.
+const WIDTH_CURVE: u16 = 100;
 const WIDTH_DISK: u16 = 118;
 const WIDTH_COST: u16 = 136;
 
@@ -47,8 +50,9 @@ pub fn draw(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
         let more = format!("… and {} more", hosts.len() - shown);
         rows.push(Row::new([Span::raw(""), Span::styled(more, theme.quiet())]));
     }
+    let (bar, curve) = bar_and_curve(area.width);
     let mut widths = vec![Constraint::Length(1), Constraint::Fill(1)];
-    widths.extend([3, BAR, 11, CURVE as u16, 3, BAR, 11, 15].map(Constraint::Length));
+    widths.extend([3, bar, 11, curve, 3, bar, 11, 18].map(Constraint::Length));
     if area.width >= WIDTH_DISK {
         widths.push(Constraint::Length(26));
     }
@@ -58,8 +62,13 @@ pub fn draw(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(Table::new(rows, widths), area);
 }
 
+fn bar_and_curve(width: u16) -> (u16, u16) {
+    if width >= WIDTH_CURVE { (BAR, CURVE) } else { (BAR_NARROW, 0) }
+}
+
 fn row<'a>(app: &App, theme: Theme, name: &str, host: &Host, width: u16) -> Row<'a> {
     let usage = &host.usage;
+    let (bar_width, curve) = bar_and_curve(width);
     let silent = usage.silent_ms(app.now_ms);
     let name = fit(&crate::top::record::unescape(name), 30);
     let quiet = theme.quiet();
@@ -70,12 +79,12 @@ fn row<'a>(app: &App, theme: Theme, name: &str, host: &Host, width: u16) -> Row<
     ];
     match usage.cpu.get() {
         Some(cpu) => {
-            let curve = usage.cpu_series.peaks(app.now_ms, SPAN_MS, CURVE);
+            let curve = usage.cpu_series.peaks(app.now_ms, SPAN_MS, usize::from(curve));
             cells.extend([
                 Cell::from(Span::styled("CPU", quiet)),
-                Line::from(bar(theme, cpu.share(), BAR)).into(),
-                right(format!("{}%/{}", percent(cpu.percent), cpus(cpu.cpus))),
-                sparkline(&curve, PERCENT_LEAST, theme.curve()).into(),
+                Line::from(bar(theme, cpu.share(), bar_width)).into(),
+                right(format!("{}% of {}", percent(cpu.percent), cpus(cpu.cpus))),
+                sparkline(&curve, PERCENT_LEAST, theme.blocks()).into(),
             ]);
         }
         None => cells.extend([const { "" }; 4].map(Cell::from)),
@@ -83,12 +92,12 @@ fn row<'a>(app: &App, theme: Theme, name: &str, host: &Host, width: u16) -> Row<
     match usage.memory.get() {
         Some(memory) => cells.extend([
             Cell::from(Span::styled("MEM", quiet)),
-            Line::from(bar(theme, memory.percent / 100.0, BAR)).into(),
+            Line::from(bar(theme, memory.percent / 100.0, bar_width)).into(),
             right(format!("{}/{}", bytes(memory.bytes), bytes(memory.limit_bytes))),
         ]),
         None => cells.extend([const { "" }; 3].map(Cell::from)),
     }
-    cells.push(flow(theme, "", usage.network.get(), ["↓", "↑"]));
+    cells.push(flow(theme, "NET", usage.network.get(), ["↓", "↑"]));
     if width >= WIDTH_DISK {
         let full = host.fs_percent.get().map(|full| format!("DISK {full:.0}%"));
         cells.push(flow(theme, &full.unwrap_or_default(), usage.disk.get(), ["r", "w"]));

@@ -23,7 +23,7 @@ const PERCENT_LEAST: f64 = 5.0;
 /// The longest name that the column of names grows for.
 const NAME_WIDTH_MAX: usize = 40;
 
-/// The widest curve: a glyph for each second of the minute.
+/// The widest curve: a glyph for two seconds of the minute.
 const CURVE_WIDTH_MAX: u16 = 30;
 
 /// What a column shows.
@@ -103,6 +103,7 @@ pub fn draw(app: &mut App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     }
     let selected = app.selected.as_ref();
     let selected = rows.iter().position(|row| Some(row.key) == selected).unwrap_or(0);
+    let selected_key = rows.get(selected).map(|row| row.key);
     scroll.select(Some(selected));
     let shapes = shapes(app, &rows, below.width);
     let header = shapes.iter().map(|(shape, width)| heading(app, theme, shape, *width));
@@ -112,12 +113,16 @@ pub fn draw(app: &mut App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
         .map(|row| {
             let cells = shapes.iter().map(|(shape, width)| cell(app, theme, row, shape.0, *width));
             let line = Row::new(cells.collect::<Vec<_>>());
-            if row.stale { line.style(theme.quiet()) } else { line }
+            match (row.stale, Some(row.key) == selected_key) {
+                (true, _) => line.style(theme.quiet()),
+                (_, true) => line.style(theme.selected()),
+                _ => line,
+            }
         })
         .collect();
     let table = Table::new(lines, widths)
         .header(Row::new(header.collect::<Vec<_>>()))
-        .row_highlight_style(theme.selected());
+        .row_highlight_style(theme.under_selected());
     frame.render_stateful_widget(table, below, &mut scroll);
     app.scroll = scroll;
 }
@@ -179,15 +184,17 @@ fn shapes(app: &App, rows: &[rows::Row<'_>], width: u16) -> Vec<(&'static Shape,
     };
     let wanted = [
         (Show::Name, longest(&|row| Span::raw(row.name.as_str()).width(), NAME_WIDTH_MAX)),
+        (Show::Curve, 15),
         (Show::Image, longest(&|row| Span::raw(row.image()).width(), NAME_WIDTH_MAX)),
         (Show::Host, longest(&|row| row.key.producer.len(), 20)),
         (Show::Curve, CURVE_WIDTH_MAX),
         (Show::MemoryBar, 12),
+        (Show::CpuBar, 12),
     ];
     let mut shapes: Vec<(&Shape, u16)> = shown.into_iter().map(|shape| (shape, shape.2)).collect();
     for (show, wish) in wanted {
-        if let Some((shape, width)) = shapes.iter_mut().find(|(shape, _)| shape.0 == show) {
-            let more = wish.saturating_sub(shape.2).min(left);
+        if let Some((_, width)) = shapes.iter_mut().find(|(shape, _)| shape.0 == show) {
+            let more = wish.saturating_sub(*width).min(left);
             *width += more;
             left -= more;
         }
@@ -241,7 +248,7 @@ fn cell<'a>(app: &App, theme: Theme, row: &rows::Row<'_>, show: Show, width: u16
         Show::Curve => {
             let span_ms = (CURVE_MS / u64::from(width)).max(1_000);
             let peaks = usage.cpu_series.peaks(app.now_ms, span_ms, room);
-            let style = if row.stale { theme.track() } else { theme.curve() };
+            let style = if row.stale { theme.track() } else { theme.blocks() };
             sparkline(&peaks, PERCENT_LEAST, style).into()
         }
         Show::Cpu => usage.cpu.get().map_or_else(blank, |cpu| {

@@ -20,13 +20,16 @@ use ratatui::widgets::Paragraph;
 
 use super::app::{App, Link, PAGES, Page};
 use super::figures;
-use super::rows::Tone;
+use super::rows::{Row, Tone};
 
 pub use theme::Theme;
 
 /// The smallest screen on which everything has its place.
 const COLUMNS_MIN: u16 = 80;
 const LINES_MIN: u16 = 24;
+
+/// From this width on, how many run has room.
+const WIDTH_RUNNING: u16 = 100;
 
 /// Draws all of it.
 pub fn draw(app: &mut App, theme: Theme, frame: &mut Frame<'_>) {
@@ -59,13 +62,16 @@ fn too_small(frame: &mut Frame<'_>) {
 }
 
 fn header(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
+    let firing = app.model.alerts.values().filter(|alert| alert.is_firing()).count();
     let mut left = vec![Span::styled(" aklight ", theme.accent())];
     for (page, name) in PAGES.iter().zip(["1 Containers", "2 Alerts", "3 Cluster"]) {
         let style = if *page == app.page { theme.selected() } else { theme.quiet() };
         left.push(Span::styled(format!(" {name} "), style));
+        if *page == Page::Alerts && firing > 0 {
+            left.push(Span::styled(format!("▲{firing} "), style.patch(theme.tone(Tone::Bad))));
+        }
     }
-    left.push(Span::raw(" "));
-    left.extend(counts(app, theme));
+    left.extend(counts(app, theme, area.width));
     let right = link(app, theme, usize::from(area.width) / 2);
     let right_width = u16::try_from(right.width()).unwrap_or(area.width);
     let halves = [Constraint::Min(1), Constraint::Length(right_width)];
@@ -74,21 +80,20 @@ fn header(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     frame.render_widget(right, at_right);
 }
 
-/// How many run, and how many are not as they should be.
-fn counts(app: &App, theme: Theme) -> Vec<Span<'static>> {
+/// How many are not as they should be, and how many run, where there is room for it.
+fn counts(app: &App, theme: Theme, width: u16) -> Vec<Span<'static>> {
     let (mut running, mut bad) = (0, 0);
-    for row in super::rows::rows(&app.model, &Default::default(), app.sort, app.now_ms) {
+    for (key, container) in app.model.shown(app.now_ms) {
+        let row = Row::of(&app.model, key, container, app.now_ms);
         running += usize::from(row.is_running() && !row.stale);
         bad += usize::from(row.tone == Tone::Bad);
     }
-    let firing = app.model.alerts.values().filter(|alert| alert.is_firing()).count();
-    let mut spans = vec![Span::styled(format!("{running} running"), theme.quiet())];
+    let mut spans = Vec::new();
     if bad > 0 {
-        spans.push(Span::styled(format!(" · {bad} not well"), theme.tone(Tone::Warn)));
+        spans.push(Span::styled(format!("  {bad} not well"), theme.tone(Tone::Warn)));
     }
-    if firing > 0 {
-        let text = format!(" · ▲ {firing} firing");
-        spans.push(Span::styled(text, theme.tone(Tone::Bad)));
+    if width >= WIDTH_RUNNING {
+        spans.push(Span::styled(format!("  {running} running"), theme.quiet()));
     }
     spans
 }

@@ -13,8 +13,9 @@ const WARN: Color = Color::Indexed(179);
 const BAD: Color = Color::Indexed(203);
 const QUIET: Color = Color::Indexed(245);
 const TRACK: Color = Color::Indexed(239);
-const SECOND: Color = Color::Indexed(140);
+const SECOND: Color = Color::Indexed(139);
 const CURVE: Color = Color::Indexed(73);
+const BLOCKS: Color = Color::Indexed(67);
 const SELECTED: (Color, Color) = (Color::Indexed(255), Color::Indexed(237));
 
 /// From which share on something is drawn as getting tight, and as tight.
@@ -57,6 +58,11 @@ impl Theme {
         self.fg(CURVE)
     }
 
+    /// Curves of one line, which are filled: too much of a bright colour is loud.
+    pub fn blocks(self) -> Style {
+        self.fg(BLOCKS)
+    }
+
     /// Curves: what goes out, what is written.
     pub fn second(self) -> Style {
         self.fg(SECOND)
@@ -81,7 +87,12 @@ impl Theme {
         }
     }
 
-    /// The line that is selected.
+    /// What is under the line that is selected: colours of what stands there show through.
+    pub fn under_selected(self) -> Style {
+        if self.colours { Style::new().bg(SELECTED.1) } else { self.selected() }
+    }
+
+    /// What is selected, where it has no colour of its own.
     pub fn selected(self) -> Style {
         if self.colours {
             Style::new().fg(SELECTED.0).bg(SELECTED.1)
