@@ -21,6 +21,7 @@ mod output;
 mod produce;
 mod rules;
 mod tail;
+mod top;
 mod topics;
 mod up;
 mod verify;
@@ -61,6 +62,8 @@ enum Command {
     Consumer(Box<ConsumerArgs>),
     /// Load this machine, to see alerts ring
     Stress(StressArgs),
+    /// Watch hosts and containers, live, in a terminal
+    Top(top::TopArgs),
     /// Show records as they come
     Tail(tail::TailArgs),
     /// Append records, from the command line or standard input
@@ -122,6 +125,7 @@ fn run(command: Command, log: &LogArgs) -> anyhow::Result<ExitCode> {
         Command::Producer(args) => aklight_producer::run(args),
         Command::Consumer(args) => aklight_consumer::run(*args),
         Command::Stress(args) => aklight_stress::run(args),
+        Command::Top(args) => top::run(&args),
         Command::Tail(args) => tail::run(&args),
         Command::Produce(args) => produce::run(&args),
         Command::Fetch(args) => fetch::run(&args),

@@ -16,6 +16,8 @@ use crate::http::HttpArgs;
 
 use status::StatusArgs;
 
+pub use view::View;
+
 /// What to do; without a word: show how it fares.
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]

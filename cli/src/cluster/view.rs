@@ -58,6 +58,11 @@ struct Replica {
 }
 
 impl View {
+    /// The members: their numbers, and where clients reach them.
+    pub fn members(&self) -> impl Iterator<Item = (u64, &str)> {
+        self.brokers.iter().map(|broker| (broker.id, broker.address.as_str()))
+    }
+
     /// The heading and the rows of the members.
     pub fn brokers_table(&self) -> (Vec<String>, Vec<Vec<String>>) {
         let header = ["BROKER", "ADDRESS", "STATE", "ROLE", "FAULT"].map(str::to_owned).to_vec();
