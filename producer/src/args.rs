@@ -182,6 +182,20 @@ mod tests {
     }
 
     #[test]
+    fn containers_are_chosen_by_flags() {
+        let watch = typed(&["--id", "web"]).expect("settings").docker.expect("a watch");
+        assert_eq!((watch.producer.as_str(), watch.address), ("web", None));
+        assert_eq!((watch.filter, watch.host), (Filter::default(), Root::system()));
+        assert_eq!(typed(&["--docker=off"]).expect("settings").docker, None);
+        let flags = ["--docker-host=tcp://proxy:2375", "--include=a,image=b", "--include=label=c"];
+        let watch = typed(&flags).expect("settings").docker.expect("a watch");
+        assert_eq!(watch.address, Some(Address::Tcp("proxy:2375".to_owned())));
+        assert_eq!(watch.filter.include.len(), 3);
+        let error = typed(&["--exclude=colour=red"]).expect_err("no pattern");
+        assert!(error.contains("name=…, image=… or label="), "{error}");
+    }
+
+    #[test]
     fn what_is_too_small_is_refused() {
         assert!(typed(&["--interval", "1ms"]).expect_err("short").contains("100ms"));
         assert!(typed(&["--interval", "soon"]).is_err());
