@@ -9,7 +9,7 @@ use anyhow::Context;
 use sysinfo::System;
 
 use crate::docker::Watch;
-use crate::docker::engine::Address;
+use crate::docker::engine::Said;
 use crate::docker::filter::{Filter, Pattern};
 use crate::readings::Root;
 use crate::spool::SPOOL_BYTES_MIN;
@@ -52,7 +52,7 @@ pub struct ProducerArgs {
 
     /// Where the engine is: unix:///PATH or tcp://HOST:PORT [default: the first usual socket]
     #[arg(long, env = "DOCKER_HOST", value_name = "URL")]
-    pub docker_host: Option<Address>,
+    pub docker_host: Option<Said>,
 
     /// Watch only containers that fit: web-*, image=nginx*, label=KEY[=VALUE]; may be repeated
     #[arg(long, env = "AKLIGHT_INCLUDE", value_name = "PATTERN", value_delimiter = ',')]
@@ -136,7 +136,7 @@ impl ProducerArgs {
         let Brokers(brokers) = self.brokers;
         let docker = (self.docker == WatchWhen::Auto).then(|| Watch {
             producer: id.clone(),
-            address: self.docker_host,
+            address: self.docker_host.and_then(|Said(address)| address),
             filter: Filter { include: self.include, exclude: self.exclude },
             host: Root::at(&self.host_root),
         });
@@ -150,6 +150,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::docker::engine::Address;
 
     #[derive(Debug, Parser)]
     struct Typed {
