@@ -52,14 +52,17 @@ RUN find common log broker producer consumer stress -name '*.rs' -exec touch {} 
 # ---- what all images stand on -------------------------------------------------------------
 FROM debian:bookworm-slim AS runtime
 # ca-certificates: the consumer calls Twilio over TLS and trusts what the system trusts.
-# procps: `docker-compose exec producer1 ps aux` shows the producer's three processes.
+# procps: `docker-compose exec producer1 ps aux` shows the producer's four processes.
+# The spool is open to its group: a producer that is root to open an engine's socket, without root's
+# capabilities, gets in that way.
 RUN apt-get update \
  && apt-get install -y --no-install-recommends ca-certificates procps \
  && rm -rf /var/lib/apt/lists/* /var/cache/apt/* \
  && groupadd --gid 10001 aklight \
  && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /app --shell /usr/sbin/nologin aklight \
  && mkdir -p /app/data /app/offsets /app/spool \
- && chown 10001:10001 /app/data /app/offsets /app/spool
+ && chown 10001:10001 /app/data /app/offsets /app/spool \
+ && chmod g+w /app/spool
 COPY docker/health /usr/local/bin/aklight-health
 WORKDIR /app
 # A number, so that an orchestrator can see that it is not root. A new named volume takes the

@@ -106,6 +106,23 @@ fn the_log_knows_no_runtime() {
     assert!(breaches.is_empty(), "tokio in the log:\n  {}", breaches.join("\n  "));
 }
 
+/// Whoever forks has no threads and no runtime: the collector of containers, which has one, is a
+/// leaf that forks nothing.
+#[test]
+fn the_producer_has_a_runtime_in_one_room() {
+    let breaches: Vec<_> = sources()
+        .into_iter()
+        .filter(|source| source.path.starts_with("producer/"))
+        .filter(|source| !source.path.starts_with("producer/src/docker/"))
+        .flat_map(|source| {
+            let path = source.path.clone();
+            let found = source.finds(&["tokio", "hyper", "hyper_util", "http_body_util"]);
+            found.into_iter().map(move |(line, name)| format!("{path}:{line}: {name}"))
+        })
+        .collect();
+    assert!(breaches.is_empty(), "a runtime where processes fork:\n  {}", breaches.join("\n  "));
+}
+
 #[test]
 fn time_is_passed_in() {
     check_wall(

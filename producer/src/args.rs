@@ -9,7 +9,7 @@ use anyhow::Context;
 use sysinfo::System;
 
 use crate::docker::Watch;
-use crate::docker::engine::Address;
+use crate::docker::engine::Said;
 use crate::docker::filter::{Filter, Pattern};
 use crate::readings::Root;
 use crate::spool::SPOOL_BYTES_MIN;
@@ -52,7 +52,7 @@ pub struct ProducerArgs {
 
     /// Where the engine is: unix:///PATH or tcp://HOST:PORT [default: the first usual socket]
     #[arg(long, env = "DOCKER_HOST", value_name = "URL")]
-    pub docker_host: Option<Address>,
+    pub docker_host: Option<Said>,
 
     /// Watch only containers that fit: web-*, image=nginx*, label=KEY[=VALUE]; may be repeated
     #[arg(long, env = "AKLIGHT_INCLUDE", value_name = "PATTERN", value_delimiter = ',')]
@@ -136,7 +136,7 @@ impl ProducerArgs {
         let Brokers(brokers) = self.brokers;
         let docker = (self.docker == WatchWhen::Auto).then(|| Watch {
             producer: id.clone(),
-            address: self.docker_host,
+            address: self.docker_host.and_then(|Said(address)| address),
             filter: Filter { include: self.include, exclude: self.exclude },
             host: Root::at(&self.host_root),
         });
@@ -150,6 +150,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::docker::engine::Address;
 
     #[derive(Debug, Parser)]
     struct Typed {
@@ -179,6 +180,20 @@ mod tests {
         assert!(error.contains("a/b") && error.contains("one topic level"), "{error}");
         let error = typed(&["--brokers", "ok:7000,x:y"]).expect_err("no broker");
         assert!(error.contains("'x:y' is no broker"), "{error}");
+    }
+
+    #[test]
+    fn containers_are_chosen_by_flags() {
+        let watch = typed(&["--id", "web"]).expect("settings").docker.expect("a watch");
+        assert_eq!((watch.producer.as_str(), watch.address), ("web", None));
+        assert_eq!((watch.filter, watch.host), (Filter::default(), Root::system()));
+        assert_eq!(typed(&["--docker=off"]).expect("settings").docker, None);
+        let flags = ["--docker-host=tcp://proxy:2375", "--include=a,image=b", "--include=label=c"];
+        let watch = typed(&flags).expect("settings").docker.expect("a watch");
+        assert_eq!(watch.address, Some(Address::Tcp("proxy:2375".to_owned())));
+        assert_eq!(watch.filter.include.len(), 3);
+        let error = typed(&["--exclude=colour=red"]).expect_err("no pattern");
+        assert!(error.contains("name=…, image=… or label="), "{error}");
     }
 
     #[test]

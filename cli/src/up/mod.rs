@@ -76,6 +76,8 @@ fn services(args: &UpArgs, log: &LogArgs, layout: &Layout) -> Vec<Service> {
     for id in ["producer1", "producer2"] {
         let mut command = vec!["producer".to_owned(), format!("--id={id}")];
         command.push(format!("--spool-dir={}", in_dir(&format!("spool/{id}"))));
+        // Both run beside the same engine, and each container is to be shown once.
+        command.extend((id != "producer1").then(|| "--docker=off".to_owned()));
         command.extend(brokers.clone());
         services.push(Service::new(id, STAGE_PRODUCERS, command));
     }

@@ -411,5 +411,4 @@ impl Container {
 }
 
 #[cfg(test)]
-#[path = "containers_tests.rs"]
 mod tests;

@@ -44,6 +44,22 @@ const EVENT_BYTES_MAX: usize = 1 << 20;
 /// Where an engine without TLS listens on TCP.
 const TCP_PORT: u16 = 2375;
 
+/// What was said of where the engine is. A variable that is set to nothing says nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Said(pub Option<Address>);
+
+impl FromStr for Said {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            Ok(Self(None))
+        } else {
+            text.parse().map(|address| Self(Some(address)))
+        }
+    }
+}
+
 /// Where an engine is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Address {
@@ -192,12 +208,17 @@ impl Engine {
         get(&self.address, &self.versioned(path)).await
     }
 
-    /// Asks for events, from those after `since` (seconds and nanoseconds, as `1.5`) on.
+    /// Asks for events: what happens from now on, or from a moment on that is past (in Unix
+    /// nanoseconds), as far as the engine remembers.
     ///
     /// # Errors
     /// When there is no answer.
-    pub async fn events(&self, filters: &str, since: &str) -> Result<Events, EngineError> {
-        let path = format!("/events?since={since}&filters={}", escaped(filters));
+    pub async fn events(&self, filters: &str, since: Option<u64>) -> Result<Events, EngineError> {
+        let mut path = format!("/events?filters={}", escaped(filters));
+        if let Some(nanos) = since {
+            let (seconds, rest) = (nanos / 1_000_000_000, nanos % 1_000_000_000);
+            path.push_str(&format!("&since={seconds}.{rest:09}"));
+        }
         let answer = ask(&self.address, &self.versioned(&path)).await?;
         Ok(Events { body: answer.into_body(), rest: Vec::new() })
     }
@@ -332,6 +353,13 @@ mod tests {
             let error = text.parse::<Address>().expect_err(text);
             assert!(error.contains("unix:///PATH or tcp://HOST:PORT"), "{error}");
         }
+    }
+
+    #[test]
+    fn a_variable_of_nothing_says_nothing() {
+        assert_eq!("".parse(), Ok(Said(None)));
+        assert_eq!("tcp://x".parse(), Ok(Said(Some(Address::Tcp("x:2375".to_owned())))));
+        assert!("x".parse::<Said>().is_err());
     }
 
     #[test]

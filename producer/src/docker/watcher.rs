@@ -65,8 +65,8 @@ pub struct Watcher<'a> {
     asked: Asked,
     /// Containers and the state in which they were described last.
     described: HashMap<String, String>,
-    /// When the newest event happened, in Unix nanoseconds.
-    newest_event: u64,
+    /// When the newest event happened, in Unix nanoseconds of the engine's clock.
+    newest_event: Option<u64>,
     said: Said,
 }
 
@@ -96,7 +96,7 @@ impl<'a> Watcher<'a> {
             news,
             asked,
             described: HashMap::new(),
-            newest_event: 0,
+            newest_event: None,
             said: Said::Nothing,
         }
     }
@@ -148,12 +148,8 @@ impl<'a> Watcher<'a> {
     /// Attends to one engine until it is lost.
     async fn attend(&mut self, address: &Address) -> Result<Infallible, EngineError> {
         let engine = Engine::connect(address).await?;
-        let missed = self.newest_event > 0;
-        if !missed {
-            self.newest_event = self.clock.wall_us() * 1000;
-        }
-        let mut events = engine.events(FILTERS, &seconds(self.newest_event)).await?;
-        if missed {
+        let mut events = engine.events(FILTERS, self.newest_event).await?;
+        if self.newest_event.is_some() {
             self.catch_up(&engine, &mut events).await?;
         }
         self.described.clear();
@@ -185,10 +181,10 @@ impl<'a> Watcher<'a> {
 
     async fn happened(&mut self, engine: &Engine, event: &Event) -> Result<(), EngineError> {
         // The stream begins with the one that it was asked to follow.
-        if event.nanos() <= self.newest_event {
+        if Some(event.nanos()) <= self.newest_event {
             return Ok(());
         }
-        self.newest_event = event.nanos();
+        self.newest_event = Some(event.nanos());
         let happening = Happening::new(event);
         let id = &event.actor.id;
         if happening.action != Action::Destroy
@@ -254,9 +250,4 @@ impl<'a> Watcher<'a> {
         // Nobody listens only when this process ends.
         let _ = self.news.send(news).await;
     }
-}
-
-/// Nanoseconds as the engine takes a time: seconds, a point, nine digits.
-fn seconds(nanos: u64) -> String {
-    format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000)
 }

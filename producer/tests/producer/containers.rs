@@ -87,7 +87,7 @@ fn a_busy_container_shows_by_name_with_the_engines_own_numbers() {
     }
     let folder = tempfile::tempdir().expect("a folder");
     let broker = FakeBroker::start();
-    let flags = ["--cpus=0.3", "--memory=64m", "--pids-limit=50", "--label=aklight.alert.cpu=> 9"];
+    let flags = ["--cpus=0.1", "--memory=64m", "--pids-limit=50", "--label=aklight.alert.cpu=> 9"];
     let busy = Container::run("busy", &flags, "while :; do :; done");
     let _producer = watching(&broker, folder.path());
     let cpu = busy.topic("metrics", "/cpu");
@@ -95,20 +95,23 @@ fn a_busy_container_shows_by_name_with_the_engines_own_numbers() {
     let theirs: Vec<f64> = (0..3).map(|_| docker_stats(&busy.name)).collect();
     let ours: Vec<f64> =
         samples(&broker, &cpu).iter().filter_map(|sample| sample["value"].as_f64()).collect();
-    // Both look at a second of their own; the quota keeps every second near 30 %, where others
-    // leave it that much.
+    // Both look at a second of their own; the quota keeps every second near 10 %, which even a busy
+    // machine leaves it.
     let mean = |values: &[f64]| values.iter().sum::<f64>() / values.len() as f64;
     let difference = (mean(&theirs) - mean(&ours[1..])).abs();
-    assert!(difference < 8.0, "ours {ours:?}, theirs {theirs:?}");
+    assert!(difference < 4.0, "ours {ours:?}, theirs {theirs:?}");
     let last = |metric: &str| samples(&broker, &busy.topic("metrics", metric)).pop().expect(metric);
-    assert_eq!(last("/cpu")["limit_cpus"], 0.3);
+    assert_eq!(last("/cpu")["limit_cpus"], 0.1);
     assert_eq!(last("/memory")["limit_bytes"], 64 << 20);
     assert_eq!((&last("/pids")["value"], &last("/pids")["limit"]), (&1.into(), &50.into()));
-    assert!(last("/throttling")["value"].as_f64().is_some_and(|value| value > 0.0));
+    wait_for(&broker, &busy.topic("metrics", "/throttling"), |sample| {
+        sample["value"].as_f64().is_some_and(|value| value > 0.0)
+            && sample["throttled_us"].as_u64().is_some_and(|us| us > 0)
+    });
     assert!(last("/network")["rx_bytes"].is_u64() && last("/disk")["read_bytes"].is_u64());
     assert_eq!((&last("/state")["value"], &last("/restarts")["value"]), (&1.into(), &0.into()));
     let info = samples(&broker, &busy.topic("info", "")).pop().expect("info");
-    assert_eq!((&info["image"], &info["limit_cpus"]), (&IMAGE.into(), &0.3.into()));
+    assert_eq!((&info["image"], &info["limit_cpus"]), (&IMAGE.into(), &0.1.into()));
     assert_eq!(info["aklight.alert.cpu"], "> 9");
     assert!(info["source"].as_str().is_some_and(|s| s.starts_with("cgroup")), "{info}");
 }

@@ -149,6 +149,37 @@ fn an_engine_that_was_restarted_is_found_again_and_its_list_is_new() {
 }
 
 #[test]
+fn what_happened_while_the_connection_was_broken_is_told_and_nothing_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let mut engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "web", json!({}));
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_for(&broker, "metrics/docker/p1/web/state", |_| true);
+    let nanos = 4_000_000_000_000_000_000;
+    let oom = event("oom", ID, nanos, &json!({}));
+    engine.tell(&oom);
+    wait_for(&broker, "events/docker/p1/web", |event| event["event"] == "oom");
+    engine.stop();
+    wait_until("the loss", || producer.log().contains("the engine cannot be asked").then_some(()));
+    engine.put(ID, "web", json!({"State": exited(137)}));
+    let die = event("die", ID, nanos + 5, &json!({"exitCode": "137"}));
+    engine.replay(&[&oom, &die]);
+    engine.restart();
+    let die = wait_for(&broker, "events/docker/p1/web", |event| event["event"] == "die");
+    assert_eq!((&die["exit_code"], &die["oom_killed"]), (&137.into(), &1.into()));
+    wait_for(&broker, "metrics/docker/p1/web/state", |state| state["state"] == "exited");
+    let since = engine.requests().into_iter().filter(|r| r.contains("since=4000000000.000000000"));
+    assert_eq!(since.count(), 1);
+    let told: Vec<Value> = broker
+        .records_in("events/docker/p1/web")
+        .into_iter()
+        .map(|record| record.sample["event"].clone())
+        .collect();
+    assert_eq!(told, ["oom", "die"]);
+}
+
+#[test]
 fn a_socket_that_appears_later_is_found_and_its_absence_is_said_once() {
     let folder = tempfile::tempdir().expect("a folder");
     let broker = FakeBroker::start();

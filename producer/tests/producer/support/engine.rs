@@ -16,6 +16,8 @@ struct Memory {
     /// Answers by path, without the version and the query.
     answers: BTreeMap<String, Value>,
     requests: Vec<String>,
+    /// What whoever listens is told at once.
+    remembered: Vec<String>,
     streams: Vec<UnixStream>,
 }
 
@@ -89,10 +91,14 @@ impl FakeEngine {
         list.expect("a list").retain(|one| one["Id"] != id);
     }
 
+    /// Remembers events, and tells them to whoever listens from now on.
+    pub fn replay(&self, events: &[&Value]) {
+        self.shared.memory().remembered = events.iter().map(|event| chunk(event)).collect();
+    }
+
     /// Tells all who listen.
     pub fn tell(&self, event: &Value) {
-        let line = format!("{event}\n");
-        let chunk = format!("{:x}\r\n{line}\r\n", line.len());
+        let chunk = chunk(event);
         for stream in &mut self.shared.memory().streams {
             // One of an earlier connection has nobody at its end.
             let _ = stream.write_all(chunk.as_bytes());
@@ -140,6 +146,11 @@ impl Drop for FakeEngine {
     }
 }
 
+fn chunk(event: &Value) -> String {
+    let line = format!("{event}\n");
+    format!("{:x}\r\n{line}\r\n", line.len())
+}
+
 fn serve(mut stream: UnixStream, shared: &Shared) {
     let mut reader = BufReader::new(stream.try_clone().expect("a clone"));
     let mut first = String::new();
@@ -164,7 +175,10 @@ fn serve(mut stream: UnixStream, shared: &Shared) {
     if path == "/events" {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
         stream.write_all(head.as_bytes()).expect("written");
-        shared.memory().streams.push(stream);
+        let mut memory = shared.memory();
+        stream.write_all(memory.remembered.concat().as_bytes()).expect("written");
+        memory.streams.push(stream);
+        drop(memory);
         // Until the other end goes.
         let _ = reader.read_to_end(&mut Vec::new());
         return;

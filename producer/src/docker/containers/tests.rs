@@ -53,25 +53,25 @@ impl Scene {
     }
 
     /// A second later.
-    fn tick(&mut self) -> Vec<(String, Json)> {
+    fn tick(&mut self) -> Told {
         self.seconds += 1;
         spend(&self.tree, self.seconds);
         self.containers.tick(at(self.seconds), &mut self.lines);
         self.told()
     }
 
-    fn take(&mut self, news: News) -> Vec<(String, Json)> {
+    fn take(&mut self, news: News) -> Told {
         self.containers.take(news, at(self.seconds), &mut self.lines);
         self.told()
     }
 
-    fn seen(&mut self, details: Details, action: Option<Action>) -> Vec<(String, Json)> {
+    fn seen(&mut self, details: Details, action: Option<Action>) -> Told {
         let ts_ms = self.seconds * 1000 + 500;
         let happening = action.map(|action| Happening { action, ts_ms });
         self.take(News::Seen(Box::new(details), happening))
     }
 
-    fn told(&mut self) -> Vec<(String, Json)> {
+    fn told(&mut self) -> Told {
         let bytes = self.lines.take_all();
         let lines = bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         lines
@@ -103,6 +103,9 @@ fn restarted(restarts: u64) -> Details {
     details.started_ms = details.started_ms.map(|ms| ms + 60_000 * (restarts + 1));
     details
 }
+
+/// What was told: topics and payloads.
+type Told = Vec<(String, Json)>;
 
 /// The events told, each as its name.
 fn events(told: &[(String, Json)]) -> Vec<&str> {
@@ -176,7 +179,7 @@ fn killed_for_memory_is_what_the_engine_its_event_or_the_kernel_says() {
         scene.tick();
         scene.seen(ended(137), Some(Action::Die(Some(137))))
     };
-    let ways: [&dyn Fn(&mut Scene) -> Vec<(String, Json)>; 3] = [&by_engine, &by_event, &by_kernel];
+    let ways: [&dyn Fn(&mut Scene) -> Told; 3] = [&by_engine, &by_event, &by_kernel];
     for way in ways {
         let mut scene = Scene::new(Filter::default());
         scene.seen(running(ID, "web"), None);
@@ -185,7 +188,7 @@ fn killed_for_memory_is_what_the_engine_its_event_or_the_kernel_says() {
         assert_eq!((&told[0].1["oom_killed"], &told[0].1["failed"]), (&1.into(), &1.into()));
         // The engine may forget; the state goes on saying it, until it runs again.
         scene.seen(ended(137), None);
-        let killed = |told: Vec<(String, Json)>| {
+        let killed = |told: Told| {
             let state = told.into_iter().find(|(topic, _)| topic.ends_with("/state"));
             state.expect("a state").1["oom_killed"].clone()
         };
