@@ -77,7 +77,7 @@ export class Overview {
     const state = stateOf(thing, this.store);
     const labels = Object.entries(thing.info ?? {}).filter(([name]) => name.includes('.')).map(([, value]) => value);
     return {
-      topics: METRICS.map((metric) => `metrics/docker/${topic}/${metric}`),
+      topics: ['', ...METRICS.map((metric) => `/${metric}`)].map((rest) => `metrics/docker/${topic}${rest}`),
       words: [thing.name, thing.host, thing.info?.image ?? '', thing.info?.id ?? '', state.text, state.detail, ...labels],
     };
   }
