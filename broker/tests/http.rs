@@ -199,6 +199,42 @@ fn a_stream_brings_what_is_committed_and_ends_with_the_broker() {
 }
 
 #[test]
+fn who_reads_a_stream_too_slowly_is_told_and_cut_off() {
+    let (_folder, broker) = broker();
+    let mut events = Events::open(broker.http, "/api/live?match=t");
+    assert_eq!(events.next().expect("begins").0, "hello");
+    let mut nc = broker.connect();
+    assert_eq!(nc.ask("REGISTER_PRODUCER|p|cumulative"), "OK");
+    // More than the sockets hold, and the stream may be behind: 170,000 records of 300 bytes.
+    let record = format!("PRODUCE|t|k|{}\n", "x".repeat(300));
+    for _ in 0..170 {
+        nc.send_bytes(record.repeat(1000).as_bytes());
+    }
+    nc.send("PING|all");
+    while nc.line().expect("an answer") != "PONG|all" {}
+    let last = std::iter::from_fn(|| events.next()).last().expect("a last word");
+    assert_eq!(last.0, "cut");
+    assert!(last.1["error"].as_str().expect("a text").contains("too slowly"), "{}", last.1);
+}
+
+#[test]
+fn more_than_one_question_may_read_is_answered_in_part_and_says_so() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let fill = "x".repeat(1_000_000);
+    for n in 0..80 {
+        produce(&mut nc, "t", &json!({"value": n, "fill": fill}));
+    }
+    let records = json(broker.http, "/api/records?match=t&limit=1000");
+    assert_eq!(records["whole"], false);
+    assert!(records["left_out"].as_u64() > Some(0), "{}", records["left_out"]);
+    let from = now_ms() - 3_600_000;
+    let history = json(broker.http, &format!("/api/history?match=t&points=4&from={from}"));
+    assert_eq!(history["series"][0]["source"], "sampled");
+    assert_eq!(history["series"][0]["points"].as_array().expect("a list").len(), 1);
+}
+
+#[test]
 fn streams_never_take_every_connection() {
     let (_folder, broker) = broker();
     let streams: Vec<_> = (0..32).map(|_| Events::open(broker.http, "/api/live?match=a")).collect();
