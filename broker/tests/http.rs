@@ -21,6 +21,11 @@ fn started_with(flags: &[&str]) -> (tempfile::TempDir, BrokerProcess) {
     (folder, broker)
 }
 
+/// DJB2 of the key, mod 2.
+fn partition_of(key: &str) -> u32 {
+    key.bytes().fold(5381_u32, |h, b| h.wrapping_mul(33).wrapping_add(u32::from(b))) % 2
+}
+
 fn now_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_millis() as u64
 }
@@ -47,7 +52,8 @@ impl Events {
     fn open(address: SocketAddr, path: &str) -> Self {
         let mut socket = TcpStream::connect(address).expect("it listens");
         socket.set_read_timeout(Some(PATIENCE)).expect("set");
-        write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it reads");
+        write!(socket, "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            .expect("it reads");
         let mut reader = BufReader::new(socket);
         let mut line = String::new();
         reader.read_line(&mut line).expect("a status");
@@ -196,6 +202,42 @@ fn a_stream_brings_what_is_committed_and_ends_with_the_broker() {
     assert!(said["error"].as_str().expect("a text").contains("ending"), "{said}");
     assert_eq!(events.next(), None);
     assert!(ending.join().expect("it ends").success());
+}
+
+#[test]
+fn who_reads_a_stream_too_slowly_is_told_and_cut_off() {
+    let (_folder, broker) = broker();
+    let mut events = Events::open(broker.http, "/api/live?match=t");
+    assert_eq!(events.next().expect("begins").0, "hello");
+    let mut nc = broker.connect();
+    assert_eq!(nc.ask("REGISTER_PRODUCER|p|cumulative"), "OK");
+    // More than the sockets hold, and the stream may be behind: 100,000 records of 300 bytes.
+    let record = format!("PRODUCE|t|k|{}\n", "x".repeat(300));
+    for _ in 0..100 {
+        nc.send_bytes(record.repeat(1000).as_bytes());
+    }
+    nc.send("PING|all");
+    while nc.line().expect("an answer") != "PONG|all" {}
+    let last = std::iter::from_fn(|| events.next()).last().expect("a last word");
+    assert_eq!(last.0, "cut");
+    assert!(last.1["error"].as_str().expect("a text").contains("too slowly"), "{}", last.1);
+}
+
+#[test]
+fn more_than_one_question_may_read_is_answered_in_part_and_says_so() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let fill = "x".repeat(1_000_000);
+    let line = format!("PRODUCE|t|k|{}", json!({"value": 1, "fill": fill}));
+    (0..72).for_each(|_| nc.send(&line));
+    (0..72).for_each(|n| assert_eq!(nc.line(), Some(format!("ACK|t|{n}|{}", partition_of("k")))));
+    let records = json(broker.http, "/api/records?match=t&limit=1000");
+    assert_eq!(records["whole"], false);
+    assert!(records["left_out"].as_u64() > Some(0), "{}", records["left_out"]);
+    let from = now_ms() - 3_600_000;
+    let history = json(broker.http, &format!("/api/history?match=t&points=4&from={from}"));
+    assert_eq!(history["series"][0]["source"], "sampled");
+    assert_eq!(history["series"][0]["points"].as_array().expect("a list").len(), 1);
 }
 
 #[test]

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
 use axum::serve::{IncomingStream, Listener};
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -74,6 +75,9 @@ impl Listener for Limited {
         };
         // axum's own accept waits a little after an error, and tries again.
         let (socket, peer) = Listener::accept(&mut self.listener).await;
+        // A stream whose reader is gone without a word must not keep its place for a quarter of an
+        // hour, as TCP would; where that cannot be set it does.
+        let _ = SockRef::from(&socket).set_tcp_user_timeout(Some(CONNECTION_MAX));
         let (time_is_up, lease) = (Box::pin(sleep(CONNECTION_MAX)), Lease::default());
         (Placed { socket, time_is_up, lease, _place: place }, peer)
     }

@@ -38,8 +38,9 @@ const PAUSE: Duration = Duration::from_millis(250);
 /// Silence after which a stream says that it is alive, so that a page notices a broker that is gone.
 const ALIVE_EVERY: Duration = Duration::from_secs(5);
 
-/// Records that a stream may be behind: some seconds of a large house.
-const BEHIND_MAX: u64 = 100_000;
+/// Records that a stream may be behind: two minutes of a house with fifty containers, which a page
+/// reads sooner from the state than from the stream.
+const BEHIND_MAX: u64 = 50_000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

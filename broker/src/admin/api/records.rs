@@ -21,7 +21,7 @@ const LIMIT_MAX: usize = 1000;
 const LIMIT_DEFAULT: usize = 100;
 
 /// The newest piece that is read, in microseconds, and how much longer each one before it is.
-const PIECE_US: u64 = 5 * 60 * 1_000_000;
+const PIECE_US: u64 = 5 * 1_000_000;
 const LONGER: u64 = 4;
 
 /// Without `from` as far back as a day.

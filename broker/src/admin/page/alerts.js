@@ -1,7 +1,7 @@
 // Alerts: what rings, what may soon, what rang; acknowledge and mute; what became of the messages.
 
 import { act } from './api.js';
-import { arrange, el, setAttribute, setText } from './dom.js';
+import { arrange, badge, el, setAttribute, setText } from './dom.js';
 import { duration, inUnit, moment } from './format.js';
 import { about, plain } from './topics.js';
 
@@ -22,8 +22,11 @@ export class Alerts {
     };
     this.sent = el('tbody');
     this.unsent = el('p', { class: 'quiet' }, 'No message was sent in the last day.');
-    this.deliveries = el('div', { class: 'scroll' }, el('table', {}, el('thead', {}, el('tr', {}, ['When', 'What', 'Channel', 'Status'].map((title) => el('th', { scope: 'col' }, title)))), this.sent));
-    this.root = el('div', { class: 'stack-large' }, el('h1', { class: 'hidden' }, 'Alerts'), this.trouble, Object.values(this.lists).map(({ root }) => root),
+    const titles = ['When', 'What', 'Channel', 'Status'].map((title) => el('th', { scope: 'col' }, title));
+    this.deliveries = el('div', { class: 'scroll' }, el('table', {}, el('thead', {}, el('tr', {}, titles)), this.sent));
+    this.root = el('div', { class: 'stack-large' },
+      el('h1', { class: 'hidden' }, 'Alerts'), this.trouble,
+      Object.values(this.lists).map(({ root }) => root),
       el('section', { class: 'card padded' }, el('h2', {}, 'Messages'), this.unsent, this.deliveries));
   }
 
@@ -77,7 +80,7 @@ export class Alerts {
         el('td', {}, moment(delivery.ts ?? delivery.time)),
         el('td', {}, [delivery.rule, delivery.state].filter(Boolean).join(' '), el('small', {}, subject(delivery.topic).text)),
         el('td', {}, plain(channel ?? ''), el('small', {}, plain(consumer ?? ''))),
-        el('td', {}, el('span', { class: 'badge' }, el('i', { class: 'dot', 'data-kind': DELIVERED[delivery.status] ?? 'off', 'aria-hidden': 'true' }), delivery.status ?? ''), el('small', {}, delivery.reason ?? '')));
+        el('td', {}, badge(DELIVERED[delivery.status] ?? 'off', delivery.status ?? ''), el('small', {}, delivery.reason ?? '')));
     }));
   }
 }
@@ -99,12 +102,18 @@ class Item {
     this.subject = el('a');
     this.text = el('p', { class: 'said' });
     this.note = el('p', { class: 'note', 'aria-live': 'polite' });
-    const button = (text, label, action) => el('button', { type: 'button', 'aria-label': label, onclick: () => act({ ...action(), rule: this.alert.rule, match: this.alert.topic }) }, text);
+    const button = (text, label, action) => el('button', {
+      type: 'button',
+      'aria-label': label,
+      onclick: () => act({ ...action(), rule: this.alert.rule, match: this.alert.topic }),
+    }, text);
+    const mute = ([hours, name]) => button(name, `Mute for ${name}`, () => ({ action: 'mute', until: Math.floor(this.store.now() + hours * HOUR) }));
     this.acknowledge = button('Acknowledge', null, () => ({ action: 'acknowledge' }));
-    this.mutes = el('span', { class: 'mutes', role: 'group', 'aria-label': 'Mute' }, el('span', { 'aria-hidden': 'true' }, 'Mute'),
-      MUTES.map(([hours, name]) => button(name, `Mute for ${name}`, () => ({ action: 'mute', until: Math.floor(this.store.now() + hours * HOUR) }))));
+    this.mutes = el('span', { class: 'mutes', role: 'group', 'aria-label': 'Mute' }, el('span', { 'aria-hidden': 'true' }, 'Mute'), MUTES.map(mute));
     this.unmute = button('Unmute', null, () => ({ action: 'unmute' }));
-    this.root = el('li', {}, el('div', { class: 'what' }, el('p', {}, this.dot, this.rule, ' ', this.subject), this.text, this.note), el('div', { class: 'buttons' }, this.acknowledge, this.mutes, this.unmute));
+    this.root = el('li', {},
+      el('div', { class: 'what' }, el('p', {}, this.dot, this.rule, ' ', this.subject), this.text, this.note),
+      el('div', { class: 'buttons' }, this.acknowledge, this.mutes, this.unmute));
   }
 
   update(alert, store) {

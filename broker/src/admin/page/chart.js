@@ -78,16 +78,20 @@ export class Chart {
       svg('text', { class: 'tick', x: SIDE.left - 8, y: this.y(value) + 4, 'text-anchor': 'end' }, this.show(value).replace(/(\.\d*?)0+(?= )/, '$1').replace(/\.(?= )/, '')),
     ]);
     const times = moments(from, to, Math.max(2, Math.floor((right - SIDE.left) / 90)));
-    const along = times.filter(([at]) => this.x(at) < right - 14).map(([at, text]) => svg('text', { class: 'tick', x: this.x(at), y: HEIGHT - 5, 'text-anchor': 'middle' }, text));
+    const along = times.filter(([at]) => this.x(at) < right - 14)
+      .map(([at, text]) => svg('text', { class: 'tick', x: this.x(at), y: HEIGHT - 5, 'text-anchor': 'middle' }, text));
     const limited = inSight.flatMap(([value, name]) => [
       svg('line', { class: 'limit', x1: SIDE.left, x2: right, y1: this.y(value), y2: this.y(value) }),
+      // Under the line where there is no room above it.
       svg('text', { class: 'limit-name', x: right - 4, y: this.y(value) + (this.y(value) < 24 ? 13 : -5), 'text-anchor': 'end' }, name),
     ]);
     const isEmpty = lines.every((points) => points.length === 0);
-    const drawn = isEmpty ? [svg('text', { class: 'nothing', x: (SIDE.left + right) / 2, y: (SIDE.top + foot) / 2, 'text-anchor': 'middle' }, 'no samples in this time')] : lines.flatMap((points, n) => this.line(points, n));
+    const nothing = { class: 'nothing', x: (SIDE.left + right) / 2, y: (SIDE.top + foot) / 2, 'text-anchor': 'middle' };
+    const drawn = isEmpty ? [svg('text', nothing, 'no samples in this time')] : lines.flatMap((points, n) => this.line(points, n));
     this.pointer = svg('g', { class: 'pointer' });
     this.plot.setAttribute('width', this.width);
-    this.plot.replaceChildren(...grid, ...along, svg('line', { class: 'foot', x1: SIDE.left, x2: right, y1: foot, y2: foot }), ...drawn, ...limited, this.pointer);
+    const ground = svg('line', { class: 'foot', x1: SIDE.left, x2: right, y1: foot, y2: foot });
+    this.plot.replaceChildren(...grid, ...along, ground, ...drawn, ...limited, this.pointer);
     this.drawPointer();
   }
 
@@ -121,9 +125,10 @@ export class Chart {
     const when = this.at === null ? '' : `${moment(near.find(Boolean)?.[0] ?? at)}  `;
     setText(this.reading, parts.length ? when + parts.join('  ') : '–');
     this.plot.setAttribute('aria-label', `${this.title}: ${this.reading.textContent}`);
-    const dots = this.at === null ? [] : near.flatMap((point, n) => (point ? [svg('circle', { class: `dot line-${n}`, cx: this.x(point[0]), cy: this.y(point[1]), r: 3.5 })] : []));
-    const bar = this.at === null ? [] : [svg('line', { class: 'cursor', x1: this.x(at), x2: this.x(at), y1: SIDE.top, y2: HEIGHT - SIDE.bottom })];
-    this.pointer.replaceChildren(...bar, ...dots);
+    if (this.at === null) return this.pointer.replaceChildren();
+    const dots = near.map((point, n) => point && svg('circle', { class: `dot line-${n}`, cx: this.x(point[0]), cy: this.y(point[1]), r: 3.5 }));
+    const bar = svg('line', { class: 'cursor', x1: this.x(at), x2: this.x(at), y1: SIDE.top, y2: HEIGHT - SIDE.bottom });
+    this.pointer.replaceChildren(bar, ...dots.filter(Boolean));
   }
 
   read([, mean, least, greatest], n) {

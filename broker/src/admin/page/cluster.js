@@ -1,12 +1,14 @@
 // The cluster: brokers, who leads what, how far behind copies are, disk, and how much comes in.
 
 import { get } from './api.js';
-import { el, setText } from './dom.js';
+import { badge, el, setText } from './dom.js';
 import { bytes, count, moment, short } from './format.js';
 import { spark } from './spark.js';
 
 const EVERY = 2000;
 const EVENTS = 12;
+// Entries that a copy may be behind, as on their way, before it is marked.
+const LAG = 100;
 const KINDS = { alive: 'good', dead: 'bad', expected: 'busy' };
 const LEVELS = { ERROR: 'bad', WARN: 'warn', INFO: 'good' };
 
@@ -42,13 +44,14 @@ export class Cluster {
     const leads = (id) => view.groups.filter((group) => group.leader === id).map(({ group }) => group.replace('partition ', ''));
     this.brokers.body.replaceChildren(...view.brokers.map((broker) => el('tr', {},
       el('th', { scope: 'row' }, String(broker.id), broker.id === view.answered_by ? el('small', {}, 'this one') : null),
-      el('td', {}, el('span', { class: 'badge' }, dot(broker.fault ? 'warn' : KINDS[broker.state]), broker.state), broker.fault ? el('small', {}, broker.fault) : null),
+      el('td', {}, badge(broker.fault ? 'warn' : KINDS[broker.state], broker.state), broker.fault ? el('small', {}, broker.fault) : null),
       el('td', {}, leads(broker.id).join(', ') || '–'),
       el('td', {}, broker.address || '–'), el('td', {}, broker.http || '–'),
       el('td', { class: 'num' }, bytes(broker.disk_bytes ?? undefined)))));
     this.groups.body.replaceChildren(...view.groups.map((group) => this.group(group, now)));
     const all = [...this.rates.values()].map((points) => points.at(-1)?.[1] ?? 0).reduce((sum, one) => sum + one, 0);
-    setText(this.head, `Cluster ${view.cluster || 'of one'} · version ${view.version} · answered by broker ${view.answered_by} · ${short(Math.round(all))} records a second`);
+    const parts = [`Cluster ${view.cluster}`, `version ${view.version}`, `answered by broker ${view.answered_by}`, `${short(Math.round(all))} records a second`];
+    setText(this.head, parts.join(' · '));
   }
 
   group({ group, leader, start, end, replicas }, now) {
@@ -60,9 +63,9 @@ export class Cluster {
     this.rates.set(group, points.slice(-60));
     const line = spark('cpu');
     line.draw(points, now, 10);
-    const lag = replicas.map(({ broker, behind }) => el('span', { class: 'badge' }, dot(behind > 100 ? 'warn' : 'good'), `${broker}: ${count(behind)}`));
+    const lag = replicas.map(({ broker, behind }) => badge(behind > LAG ? 'warn' : 'good', `${broker}: ${count(behind)}`));
     return el('tr', {}, el('th', { scope: 'row' }, group),
-      el('td', {}, leader === null ? el('span', { class: 'badge' }, dot('bad'), 'nobody') : `broker ${leader}`),
+      el('td', {}, leader === null ? badge('bad', 'nobody') : `broker ${leader}`),
       el('td', { class: 'num' }, isMetadata ? '–' : el('div', { class: 'pair' }, line, el('b', {}, points.length ? count(points.at(-1)[1]) : '–'))),
       el('td', { class: 'num' }, isMetadata ? '–' : `${count(start)} to ${count(end)}`),
       el('td', {}, lag.length ? el('span', { class: 'badges' }, lag) : '–'));
@@ -73,7 +76,8 @@ export class Cluster {
     const said = JSON.stringify(newest);
     if (said === this.said) return;
     this.said = said;
-    this.events.replaceChildren(...newest.map(({ at, level, text }) => el('li', {}, el('time', { datetime: at }, moment(Date.parse(at))), el('span', { class: 'badge' }, dot(LEVELS[String(level).toUpperCase()] ?? 'off'), text))));
+    this.events.replaceChildren(...newest.map(({ at, level, text }) => el('li', {},
+      el('time', { datetime: at }, moment(Date.parse(at))), badge(LEVELS[String(level).toUpperCase()] ?? 'off', text))));
   }
 
   update() {}
@@ -81,9 +85,8 @@ export class Cluster {
   end() { clearInterval(this.timer); }
 }
 
-const dot = (kind) => el('i', { class: 'dot', 'data-kind': kind, 'aria-hidden': 'true' });
-
 function table(titles) {
   const body = el('tbody');
-  return { body, root: el('div', { class: 'scroll' }, el('table', {}, el('thead', {}, el('tr', {}, titles.map((title) => el('th', { scope: 'col' }, title)))), body)) };
+  const head = el('thead', {}, el('tr', {}, titles.map((title) => el('th', { scope: 'col' }, title))));
+  return { body, root: el('div', { class: 'scroll' }, el('table', {}, head, body)) };
 }

@@ -130,13 +130,27 @@ export const COLUMNS = [
   },
   {
     id: 'network', title: 'Network', key: (thing) => value(thing, 'network'),
-    make: () => twoLines('network', (thing) => arrow('↓', value(thing, 'network', 'rx_bytes_s')), (thing) => arrow('↑', value(thing, 'network', 'tx_bytes_s'))),
+    make: () => twoLines('network',
+      (thing) => arrow('↓', value(thing, 'network', 'rx_bytes_s')),
+      (thing) => arrow('↑', value(thing, 'network', 'tx_bytes_s'))),
   },
   {
     id: 'disk', title: 'Disk', key: (thing) => value(thing, 'disk'),
-    make: () => twoLines('disk', (thing) => arrow('r', value(thing, 'disk', 'read_bytes_s')), (thing) => arrow('w', value(thing, 'disk', 'written_bytes_s'))),
+    make: () => twoLines('disk',
+      (thing) => arrow('r', value(thing, 'disk', 'read_bytes_s')),
+      (thing) => arrow('w', value(thing, 'disk', 'written_bytes_s'))),
   },
-  { id: 'pids', title: 'PIDs', key: (thing) => value(thing, 'pids'), make: () => plainNumber('pids', (thing) => count(value(thing, 'pids')), (thing) => heat(100 * value(thing, 'pids') / value(thing, 'pids', 'limit'))) },
-  { id: 'restarts', title: 'Restarts', key: (thing) => thing.number('restarts'), make: () => plainNumber('restarts', (thing) => count(thing.number('restarts')), (thing) => (thing.number('restarts') > 0 ? 'warm' : null)) },
+  {
+    id: 'pids', title: 'PIDs', key: (thing) => value(thing, 'pids'),
+    make: () => plainNumber('pids',
+      (thing) => count(value(thing, 'pids')),
+      (thing) => heat(100 * value(thing, 'pids') / value(thing, 'pids', 'limit'))),
+  },
+  {
+    id: 'restarts', title: 'Restarts', key: (thing) => thing.number('restarts'),
+    make: () => plainNumber('restarts',
+      (thing) => count(thing.number('restarts')),
+      (thing) => (thing.number('restarts') > 0 ? 'warm' : null)),
+  },
   { id: 'uptime', title: 'Up', key: uptime, make: () => plainNumber('uptime', (thing, store) => duration(uptime(thing, store))) },
 ];

@@ -15,6 +15,7 @@ const DETAILED = 15;
 const POINTS = 300;
 const FIELDS = 'value,rx_bytes_s,tx_bytes_s,read_bytes_s,written_bytes_s';
 const EVENTS = 100;
+const SAMPLED = 'There are no records of minutes for this time, and too many samples to read them all: something short may be missing.';
 const LABELS = { 'com.docker.compose.project': 'Project', 'com.docker.compose.service': 'Service' };
 
 // The range stays while other containers are looked at.
@@ -26,14 +27,19 @@ export class ContainerView {
     this.title = plain(container);
     this.state = el('span', { class: 'badge large' });
     this.facts = el('dl', { class: 'facts' });
-    this.ranges = RANGES.map(([length, name]) => el('button', { type: 'button', 'aria-pressed': String(length === minutes), onclick: () => this.choose(length) }, name));
+    this.ranges = RANGES.map(([length, name]) => el('button', {
+      type: 'button', 'aria-pressed': String(length === minutes), onclick: () => this.choose(length),
+    }, name));
     this.trouble = el('p', { class: 'none', role: 'status', hidden: true });
     this.happened = el('div');
     this.makeCharts();
+    this.plots = el('section', { class: 'charts', 'aria-label': 'Charts' }, Object.values(this.charts).map(({ chart }) => chart.root));
     this.root = el('div', { class: 'stack-large' },
-      el('div', { class: 'heading' }, el('a', { class: 'back', href: '#/' }, '‹ Overview'), el('h1', {}, this.title), this.state, el('div', { class: 'ranges', role: 'group', 'aria-label': 'Time shown' }, this.ranges)),
+      el('div', { class: 'heading' },
+        el('a', { class: 'back', href: '#/' }, '‹ Overview'), el('h1', {}, this.title), this.state,
+        el('div', { class: 'ranges', role: 'group', 'aria-label': 'Time shown' }, this.ranges)),
       this.facts, this.trouble,
-      el('section', { class: 'charts', 'aria-label': 'Charts' }, Object.values(this.charts).map(({ chart }) => chart.root)),
+      this.plots,
       el('section', { class: 'card padded', 'aria-label': 'Events' }, el('h2', {}, 'Events of the last day'), this.happened));
     this.load();
     this.loadEvents();
@@ -63,6 +69,7 @@ export class ContainerView {
   choose(length) {
     minutes = length;
     this.ranges.forEach((button, place) => setAttribute(button, 'aria-pressed', String(RANGES[place][0] === length)));
+    setAttribute(this.plots, 'aria-busy', 'true');
     this.load();
   }
 
@@ -71,14 +78,17 @@ export class ContainerView {
     const to = Math.floor(this.store.now());
     const from = to - asked * MINUTE;
     try {
-      const history = await get('/api/history', { match: `metrics/docker/${this.producer}/${this.container}/+`, from, to, points: POINTS, fields: FIELDS });
+      const match = `metrics/docker/${this.producer}/${this.container}/+`;
+      const history = await get('/api/history', { match, from, to, points: POINTS, fields: FIELDS });
       if (asked !== minutes) return;
       this.lines = new Map(history.series.map(({ topic, field, points }) => [`${about(topic).metric}/${field}`, points]));
       this.loaded = { minutes: asked, step: history.step };
-      this.tell(history.series.some(({ source }) => source === 'sampled') ? 'There are no records of minutes for this time, and too many samples to read them all: something short may be missing.' : '');
+      setAttribute(this.plots, 'data-minutes', asked);
+      this.tell(history.series.some(({ source }) => source === 'sampled') ? SAMPLED : '');
     } catch (error) {
       this.tell(`No history: ${error.message}`);
     }
+    setAttribute(this.plots, 'aria-busy', null);
     this.draw();
   }
 

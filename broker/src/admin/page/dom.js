@@ -23,6 +23,11 @@ export function svg(tag, properties, ...children) {
   return fill(document.createElementNS(SVG, tag), properties, children);
 }
 
+/** A word with a dot before it that says of which kind it is (see `state.js`). */
+export function badge(kind, ...words) {
+  return el('span', { class: 'badge' }, el('i', { class: 'dot', 'data-kind': kind, 'aria-hidden': 'true' }), words);
+}
+
 /** Changes an element's text, if it is another. */
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;

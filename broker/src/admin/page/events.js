@@ -1,6 +1,6 @@
 // What happened to a container, and, where it matters, its last minute.
 
-import { el, svg } from './dom.js';
+import { badge, el, svg } from './dom.js';
 import { bytes, moment, percent } from './format.js';
 
 const KINDS = { die: 'warn', oom: 'bad', restart: 'warn', start: 'good', stop: 'off', destroy: 'off' };
@@ -26,7 +26,8 @@ function minute(name, values, show) {
   const top = Math.max(1e-9, ...values);
   const bars = values.map((value, at) => svg('rect', { x: at * 4, width: 3, y: 40 - 40 * value / top, height: Math.max(1, 40 * value / top) }));
   const span = `${name}: at most ${show(Math.max(...values))}, at last ${show(values.at(-1))}`;
-  return el('figure', { class: 'minute' }, el('figcaption', {}, span), svg('svg', { viewBox: `0 0 ${values.length * 4} 40`, preserveAspectRatio: 'none', role: 'img', 'aria-label': span }, bars));
+  const picture = { viewBox: `0 0 ${values.length * 4} 40`, preserveAspectRatio: 'none', role: 'img', 'aria-label': span };
+  return el('figure', { class: 'minute' }, el('figcaption', {}, span), svg('svg', picture, bars));
 }
 
 function lastMinute(event) {
@@ -42,6 +43,6 @@ export function eventList(records) {
   if (records.length === 0) return el('p', { class: 'quiet' }, 'Nothing happened to it in the last day.');
   return el('ol', { class: 'events' }, records.map(({ payload, time }) => el('li', {},
     el('time', { datetime: new Date(payload.ts ?? time).toISOString() }, moment(payload.ts ?? time)),
-    el('span', { class: 'badge' }, el('i', { class: 'dot', 'data-kind': kindOf(payload), 'aria-hidden': 'true' }), told(payload)),
+    badge(kindOf(payload), told(payload)),
     lastMinute(payload))));
 }

@@ -32,18 +32,23 @@ class Card {
   constructor() {
     this.name = el('h2');
     this.note = el('small');
-    this.figures = { cpu: figure('CPU', 'cpu'), memory: figure('Memory', 'memory'), network: figure('Network', 'network'), disk: figure('Disk') };
-    this.root = el('article', { class: 'card host' }, el('header', {}, this.name, this.note), el('div', { class: 'figures' }, Object.values(this.figures).map(({ root }) => root)));
+    const [cpu, memory, network] = ['CPU', 'Memory', 'Network'].map((title) => figure(title, title.toLowerCase()));
+    this.figures = { cpu, memory, network, disk: figure('Disk') };
+    this.root = el('article', { class: 'card host' },
+      el('header', {}, this.name, this.note),
+      el('div', { class: 'figures' }, Object.values(this.figures).map(({ root }) => root)));
   }
 
   update(host, store) {
     const { cpu, memory, network, disk } = this.figures;
     setText(this.name, host.name);
-    const running = [...store.containers.values()].filter((one) => one.producer === host.producer && one.metrics.state?.value === 1).length;
+    const own = [...store.containers.values()].filter((one) => one.producer === host.producer);
+    const running = own.filter((one) => one.metrics.state?.value === 1).length;
     const silent = store.isStale(host);
     setAttribute(this.root, 'data-stale', silent ? '' : null);
     const cost = host.number('cost');
-    setText(this.note, silent ? `no sample for ${duration(store.now() - host.seen)}` : [`${count(running)} running`, cost !== undefined && `measuring takes ${percent(cost)}`].filter(Boolean).join(' · '));
+    const notes = [`${count(running)} running`, cost !== undefined && `measuring takes ${percent(cost)}`];
+    setText(this.note, silent ? `no sample for ${duration(store.now() - host.seen)}` : notes.filter(Boolean).join(' · '));
     const cpus = host.number('cpu', 'limit_cpus') ?? host.number('cpu', 'cpus');
     setText(cpu.big, percent(host.number('cpu')));
     setText(cpu.small, cpus ? `of ${cpus} CPU` : '');

@@ -19,7 +19,9 @@ export class Overview {
     this.hosts = new Hosts(store);
     this.table = new Table(store);
     this.box = el('input', {
-      type: 'search', id: 'filter', placeholder: 'Filter by a word, or by a topic: metrics/docker/+/web-#', autocomplete: 'off', spellcheck: 'false', 'aria-label': 'Filter containers', 'aria-keyshortcuts': '/',
+      type: 'search', id: 'filter', autocomplete: 'off', spellcheck: 'false',
+      placeholder: 'Filter by a word, or by a topic: metrics/docker/+/web-#',
+      'aria-label': 'Filter containers', 'aria-keyshortcuts': '/',
       oninput: () => { typed = this.box.value; this.update(); },
       onkeydown: (event) => { if (event.key === 'Escape') this.clear(); },
     });
@@ -27,7 +29,8 @@ export class Overview {
     this.tally = el('p', { class: 'tally', role: 'status', 'aria-live': 'polite' });
     this.none = el('p', { class: 'none', hidden: true }, 'No container matches. ', el('button', { type: 'button', onclick: () => this.clear() }, 'Show all'));
     this.empty = el('section', { class: 'empty card', hidden: true });
-    this.body = el('div', { class: 'stack-large' }, this.hosts.root, el('div', { class: 'tools' }, el('label', { class: 'filter' }, this.box, el('kbd', { 'aria-hidden': 'true' }, '/')), this.tally), this.table.root, this.none);
+    const label = el('label', { class: 'filter' }, this.box, el('kbd', { 'aria-hidden': 'true' }, '/'));
+    this.body = el('div', { class: 'stack-large' }, this.hosts.root, el('div', { class: 'tools' }, label, this.tally), this.table.root, this.none);
     this.root = el('div', {}, this.empty, this.body);
     this.greet();
   }
@@ -77,7 +80,7 @@ export class Overview {
     const state = stateOf(thing, this.store);
     const labels = Object.entries(thing.info ?? {}).filter(([name]) => name.includes('.')).map(([, value]) => value);
     return {
-      topics: METRICS.map((metric) => `metrics/docker/${topic}/${metric}`),
+      topics: ['', ...METRICS.map((metric) => `/${metric}`)].map((rest) => `metrics/docker/${topic}${rest}`),
       words: [thing.name, thing.host, thing.info?.image ?? '', thing.info?.id ?? '', state.text, state.detail, ...labels],
     };
   }

@@ -50,7 +50,8 @@ class Thing {
 
 export class Store {
   constructor() {
-    Object.assign(this, { hosts: new Map(), containers: new Map(), removed: new Map(), alerts: new Map(), deliveries: [], actions: [], watchers: new Set(), ahead: 0, ready: false });
+    Object.assign(this, { hosts: new Map(), containers: new Map(), removed: new Map(), alerts: new Map() });
+    Object.assign(this, { deliveries: [], actions: [], watchers: new Set(), ahead: 0, ready: false });
   }
 
   /** The broker's time. */
@@ -67,8 +68,10 @@ export class Store {
     this.ahead = now - Date.now();
     records.forEach((record) => this.take(record));
     const day = now - 86400000;
+    const sparked = SPARKED.flatMap((metric) => [`metrics/docker/+/${metric}`, `metrics/docker/+/+/${metric}`]).join('|');
     const [sparks, actions, deliveries] = await Promise.all([
-      get('/api/history', { match: SPARKED.flatMap((m) => [`metrics/docker/+/${m}`, `metrics/docker/+/+/${m}`]).join('|'), from: now - SPARK * 1000, to: now, points: SPARK }).catch(() => ({ series: [] })),
+      // A house with more lines than an answer has begins with empty ones.
+      get('/api/history', { match: sparked, from: now - SPARK * 1000, to: now, points: SPARK }).catch(() => ({ series: [] })),
       get('/api/records', { match: 'actions/alerts', from: day, limit: KEPT }),
       get('/api/records', { match: 'deliveries/#', from: day, limit: KEPT }),
     ]);
@@ -81,9 +84,8 @@ export class Store {
     const { producer, container, metric } = about(topic);
     const thing = container ? this.containers.get(`${producer}/${container}`) : this.hosts.get(producer);
     if (!thing) return;
-    const first = points[0]?.[0] ?? Infinity;
     const known = (thing.spark[metric] ?? []).filter(([ts]) => ts > (points.at(-1)?.[0] ?? 0) + 1000);
-    thing.spark[metric] = [...points.map(([ts, mean]) => [ts, mean]), ...known].filter(([ts]) => ts >= first).slice(-SPARK);
+    thing.spark[metric] = [...points.map(([ts, mean]) => [ts, mean]), ...known].slice(-SPARK);
   }
 
   /** Takes records that came in. */

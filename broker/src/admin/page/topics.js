@@ -36,12 +36,15 @@ function level(pattern) {
   return new RegExp(`^${plainly.replace(/[+#]/g, '.*')}$`);
 }
 
-/** Whether a topic matches a pattern. */
+/** Whether a topic matches a pattern. Beside what a broker takes for one, # may end a level: web-# is
+ * everything of whatever begins with web-. */
 export function matches(pattern, topic) {
   const wanted = pattern.split('/');
   const levels = topic.split('/');
   for (let at = 0; at < wanted.length; at += 1) {
-    if (wanted[at] === '#' && at === wanted.length - 1) return levels.length >= at;
+    const isLast = at === wanted.length - 1;
+    if (isLast && wanted[at] === '#') return levels.length >= at;
+    if (isLast && wanted[at].endsWith('#')) return levels.length > at && level(wanted[at]).test(levels[at]);
     if (at >= levels.length || !level(wanted[at]).test(levels[at])) return false;
   }
   return wanted.length === levels.length;
