@@ -24,7 +24,7 @@ const EVENT_LINES: u16 = 6;
 const GLYPHS: [usize; 2] = [60, 30];
 
 /// From this width on there is room for the longer one.
-const WIDTH_LONG: u16 = 120;
+const WIDTH_LONG: u16 = 130;
 
 /// What stands beside the glyphs: a name and the peak.
 const BESIDE_GLYPHS: usize = 11;
