@@ -94,7 +94,13 @@ fn mistakes_on_the_command_line_are_exit_code_2() {
 fn a_broker_that_is_not_there_is_named_with_what_to_do() {
     let address = nowhere();
     let flag = format!("--brokers={address}");
-    for command in [&["topics"][..], &["top", "--once"], &["tail", "a"], &["fetch", "a"], &["produce", "a", "", "x"]] {
+    for command in [
+        &["topics"][..],
+        &["top", "--once"],
+        &["tail", "a"],
+        &["fetch", "a"],
+        &["produce", "a", "", "x"],
+    ] {
         let args = [command, &[&flag]].concat();
         check(&args, 1, &["no broker answers", &address, "aklight up"]);
     }

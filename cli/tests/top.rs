@@ -152,7 +152,12 @@ fn it_shows_sorts_filters_opens_and_acknowledges() {
         line_of(&text, "49.9") < line_of(&text, "12.5") && text.contains("NAME▲")
     });
     terminal.press("\x1b[B\r");
-    terminal.wait_for(&["web/db", "limit 2 CPUs", "limit 256M", "exit code 137, killed for memory"]);
+    terminal.wait_for(&[
+        "web/db",
+        "limit 2 CPUs",
+        "limit 256M",
+        "exit code 137, killed for memory",
+    ]);
     terminal.wait_for(&["the last minute before die", "99.0%"]);
     broker.store(&container("db", 77.7, 1));
     terminal.wait_for(&["77.7%"]);
@@ -190,7 +195,8 @@ fn it_survives_a_broker_that_is_killed_and_started_again() {
     broker.process = start(broker.port, &broker.dir);
     terminal.wait_for(&[&format!("● 127.0.0.1:{}", broker.port)]);
     broker.store(&container("db", 77.7, 1));
-    terminal.wait_for(&["77.7"]);
+    let text = terminal.wait_for(&["77.7"]);
+    assert!(!text.contains("WARN"), "a log over the screen:\n{text}");
     terminal.press("q");
     check_end(&broker, &terminal, 0);
 }
@@ -282,8 +288,10 @@ fn where_there_is_no_terminal_it_prints_once_or_says_what_does() {
     assert!(text.contains("aklight tail") && text.contains("--once"), "{text}");
 
     let text = stdout_of(&["top", "--once", &broker.flag()]);
-    let lines: Vec<Vec<&str>> =
-        text.lines().map(|line| line.split("  ").filter(|cell| !cell.is_empty()).collect()).collect();
+    let lines: Vec<Vec<&str>> = text
+        .lines()
+        .map(|line| line.split("  ").filter(|cell| !cell.is_empty()).collect())
+        .collect();
     assert_eq!(lines.len(), 3, "{text}");
     let start: Vec<&str> = lines[2][..6].iter().map(|cell| cell.trim()).collect();
     assert_eq!(start, ["db", "web", "healthy", "12.5%", "200M / 256M", "78.0%"], "{text}");

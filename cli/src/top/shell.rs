@@ -155,7 +155,8 @@ struct Asks {
 impl Asks {
     fn ask(&mut self, ask: Ask, app: &mut App) {
         if self.under_way.len() >= ASKS_MAX {
-            return app.say("the broker has not answered yet: try again in a moment".to_owned(), true);
+            return app
+                .say("the broker has not answered yet: try again in a moment".to_owned(), true);
         }
         self.under_way.spawn(self.asker.clone().ask(ask, app.now_ms));
     }

@@ -95,10 +95,11 @@ pub fn draw(theme: Theme, picture: Picture<'_>, now_ms: u64, frame: &mut Frame<'
         .bounds([0.0, picture.span_ms as f64])
         .style(theme.track())
         .labels([Span::styled(picture.from.clone(), quiet), Span::styled("now", quiet)]);
-    let y = Axis::default()
-        .bounds([0.0, top])
-        .style(theme.track())
-        .labels([label(0.0), label(top / 2.0), label(top)]);
+    let y = Axis::default().bounds([0.0, top]).style(theme.track()).labels([
+        label(0.0),
+        label(top / 2.0),
+        label(top),
+    ]);
     let block = Block::new()
         .borders(Borders::TOP)
         .border_style(theme.track())

@@ -37,7 +37,8 @@ const ROLLUP_GAP_MS: u64 = 180_000;
 pub fn draw(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let Some(detail) = &app.detail else { return };
     let Some(container) = app.model.containers.get(&detail.key) else {
-        let lines = ["It is not there any more.".to_owned(), String::new(), "esc goes back".to_owned()];
+        let lines =
+            ["It is not there any more.".to_owned(), String::new(), "esc goes back".to_owned()];
         return instead(theme, frame, area, &lines);
     };
     let parts = [
@@ -51,7 +52,9 @@ pub fn draw(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let halves = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2);
     let [cpu, memory] = halves.areas(upper);
     let [network, disk] = halves.areas(lower);
-    for (picture, area) in pictures(theme, detail, container).into_iter().zip([cpu, memory, network, disk]) {
+    for (picture, area) in
+        pictures(theme, detail, container).into_iter().zip([cpu, memory, network, disk])
+    {
         charts::draw(theme, picture, app.now_ms, frame, area);
     }
     events(app, theme, detail, container, frame, bottom);
@@ -64,7 +67,8 @@ fn facts(
     container: &Container,
     width: u16,
 ) -> Text<'static> {
-    let row = rows::Row::of(&app.model, &detail.key, container, app.now_ms);
+    let alerts = app.model.firing().get(&detail.key).copied().unwrap_or_default();
+    let row = rows::Row::of(&detail.key, container, alerts, app.now_ms);
     let none = Info::default();
     let info = container.info().unwrap_or(&none);
     let quiet = theme.quiet();
