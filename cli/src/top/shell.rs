@@ -61,7 +61,6 @@ pub async fn show(mut app: App, theme: Theme, asker: Asker, every: Duration) -> 
     let mut frames = Frames { every_ms: u64::try_from(every.as_millis())?, drawn_ms: 0, due: None };
     let gone = reader_gone();
     tokio::pin!(gone);
-    asks.ask(Ask::Newest, &mut app);
     frames.want(FRAME_MS);
     loop {
         app.now_ms = clock.wall_ms();

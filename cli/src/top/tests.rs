@@ -412,6 +412,18 @@ fn an_empty_list_says_what_fills_it() {
 }
 
 #[test]
+fn what_was_not_answered_is_asked_again() {
+    let mut app = app();
+    for _ in 0..2 {
+        assert!(matches!(app.tick(NOW_MS), Some(Ask::Newest)));
+        assert!(app.tick(NOW_MS).is_none(), "once is enough");
+        app.answered(Answer::Failed(Ask::Newest, "no broker answers".to_owned()));
+    }
+    let shown = screen(&mut app, 80, 24);
+    assert!(shown[23].contains("no broker answers"), "{shown:?}");
+}
+
+#[test]
 fn a_lost_connection_is_told_and_so_is_its_return() {
     let mut app = room();
     app.hear(SubscriptionEvent::Disconnected {
