@@ -191,7 +191,7 @@ fn it_survives_a_broker_that_is_killed_and_started_again() {
     let mut terminal = top(&broker);
     terminal.wait_for(&["Containers 2", "12.5"]);
     broker.process.signal(Signal::SIGKILL);
-    terminal.wait_for(&["○ lost, trying again in", "12.5"]);
+    terminal.wait_for(&["○ lost, trying again", "12.5"]);
     broker.process = start(broker.port, &broker.dir);
     terminal.wait_for(&[&format!("● 127.0.0.1:{}", broker.port)]);
     broker.store(&container("db", 77.7, 1));

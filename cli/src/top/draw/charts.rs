@@ -142,8 +142,8 @@ mod tests {
 
     #[test]
     fn axes_end_with_round_numbers() {
-        let round = [0.3, 1.0, 13.0, 55.0, 61.0, 4_100.0].map(round_up);
-        assert_eq!(round, [0.3, 1.0, 15.0, 60.0, 80.0, 6_000.0]);
+        let round = [0.35, 1.0, 13.0, 55.0, 61.0, 4_100.0].map(round_up);
+        assert_eq!(round, [0.4, 1.0, 15.0, 60.0, 80.0, 6_000.0]);
         let bytes = [0.0, 1_500.0, 700_000.0, 5e6].map(|value| Scale::Bytes.top(value) / 1024.0);
         assert_eq!(bytes, [1.0, 1.5, 800.0, 6.0 * 1024.0]);
     }

@@ -92,7 +92,7 @@ fn counts(app: &App, theme: Theme, width: u16) -> Vec<Span<'static>> {
     if bad > 0 {
         spans.push(Span::styled(format!("  {bad} not well"), theme.tone(Tone::Warn)));
     }
-    if width >= WIDTH_RUNNING {
+    if running > 0 && width >= WIDTH_RUNNING {
         spans.push(Span::styled(format!("  {running} running"), theme.quiet()));
     }
     spans
@@ -103,12 +103,16 @@ fn link(app: &App, theme: Theme, width_max: usize) -> Line<'static> {
         Link::Connecting => ("○ connecting".to_owned(), Tone::Warn),
         Link::Connected(broker) => (format!("● {broker}"), Tone::Good),
         Link::Lost(reason, again_ms) => {
-            let wait = again_ms.saturating_sub(app.now_ms).div_ceil(1000);
-            (format!("○ lost, trying again in {wait}s: {reason}"), Tone::Bad)
+            let seconds = again_ms.saturating_sub(app.now_ms).div_ceil(1000);
+            let again = match seconds {
+                0 => "trying again".to_owned(),
+                seconds => format!("trying again in {seconds}s"),
+            };
+            (format!("○ lost, {again}: {reason}"), Tone::Bad)
         }
     };
-    Line::from(Span::styled(bars::fit(&text, width_max), theme.tone(tone)))
-        .alignment(Alignment::Right)
+    let text = format!("  {}", bars::fit(&text, width_max));
+    Line::from(Span::styled(text, theme.tone(tone))).alignment(Alignment::Right)
 }
 
 fn footer(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
@@ -169,7 +173,10 @@ fn instead(theme: Theme, frame: &mut Frame<'_>, area: Rect, lines: &[String]) {
     let height = u16::try_from(lines.len()).unwrap_or(area.height).min(area.height);
     let top = area.y + (area.height - height) / 3;
     let area = Rect { y: top, height, ..area };
-    frame.render_widget(Text::from(lines).alignment(Alignment::Center), area);
+    let text = Text::from(lines);
+    let width = u16::try_from(text.width()).unwrap_or(area.width).min(area.width);
+    let area = Rect { x: area.x + (area.width - width) / 2, width, ..area };
+    frame.render_widget(text, area);
 }
 
 /// How long ago something was.
