@@ -97,8 +97,13 @@ fn container(name: &str, cpu: f64, bytes: u64) -> Vec<(String, Value)> {
 
 /// Starts `top` from a shell that tells how it ended, and what became of the terminal's modes.
 fn top(broker: &Broker) -> Terminal {
+    top_by(broker, "")
+}
+
+/// The same, started by another program.
+fn top_by(broker: &Broker, starter: &str) -> Terminal {
     let command = format!(
-        "stty -g > {dir}/before; {program} top {brokers} --http=127.0.0.1:{http}; \
+        "stty -g > {dir}/before; {starter} {program} top {brokers} --http=127.0.0.1:{http}; \
          echo \"ended with $?\"; stty -g > {dir}/after; echo done",
         program = assert_cmd::cargo::cargo_bin("aklight").display(),
         brokers = broker.flag(),
@@ -252,11 +257,14 @@ fn it_makes_place_for_the_shell_and_comes_back() {
 fn it_ends_when_its_terminal_is_closed() {
     let broker = Broker::start();
     broker.fill();
-    let mut terminal = top(&broker);
-    terminal.wait_for(&["Containers 2"]);
-    let process = terminal.process("aklight");
-    terminal.close();
-    wait_until("it ends", || !is_alive(process));
+    // In a session of its own no SIGHUP tells it: that nothing can be written does.
+    for starter in ["", "setsid -w"] {
+        let mut terminal = top_by(&broker, starter);
+        terminal.wait_for(&["Containers 2"]);
+        let process = terminal.process("aklight");
+        terminal.close();
+        wait_until("it ends", || !is_alive(process));
+    }
 }
 
 #[test]

@@ -23,7 +23,6 @@ use super::app::{App, Effect};
 use super::ask::{Answer, Ask, Asker};
 use super::draw::{Theme, draw};
 use super::screen::{Screen, Stops};
-use crate::output::reader_gone;
 
 /// What is listened to.
 const PATTERNS: [&str; 5] = [
@@ -59,8 +58,6 @@ pub async fn show(mut app: App, theme: Theme, asker: Asker, every: Duration) -> 
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut frames = Frames { every_ms: u64::try_from(every.as_millis())?, drawn_ms: 0, due: None };
-    let gone = reader_gone();
-    tokio::pin!(gone);
     frames.want(FRAME_MS);
     loop {
         app.now_ms = clock.wall_ms();
@@ -116,7 +113,6 @@ pub async fn show(mut app: App, theme: Theme, asker: Asker, every: Duration) -> 
                 }
                 frames.want(frames.every_ms);
             }
-            () = &mut gone => return Ok(EXIT_DONE),
         }
     }
 }
