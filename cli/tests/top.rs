@@ -295,6 +295,7 @@ fn where_there_is_no_terminal_it_prints_once_or_says_what_does() {
     assert_eq!(output.status.code(), Some(2), "{text}");
     assert!(text.contains("aklight tail") && text.contains("--once"), "{text}");
 
+    broker.fill();
     let text = stdout_of(&["top", "--once", &broker.flag()]);
     let lines: Vec<Vec<&str>> = text
         .lines()
@@ -303,6 +304,7 @@ fn where_there_is_no_terminal_it_prints_once_or_says_what_does() {
     assert_eq!(lines.len(), 3, "{text}");
     let start: Vec<&str> = lines[2][..6].iter().map(|cell| cell.trim()).collect();
     assert_eq!(start, ["db", "web", "healthy", "12.5%", "200M / 256M", "78.0%"], "{text}");
+    broker.fill();
     let one = ["top", "--once", "--match=+/api", "--output=json", &broker.flag()];
     let json: Value = serde_json::from_str(&stdout_of(&one)).expect("json");
     assert_eq!(json.as_array().map(Vec::len), Some(1));

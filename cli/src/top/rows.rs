@@ -65,6 +65,11 @@ impl<'a> Row<'a> {
         self.container.is_running()
     }
 
+    /// What stands before its status: full for one that is measured now.
+    pub fn glyph(&self) -> &'static str {
+        if self.is_running() && !self.stale { "● " } else { "○ " }
+    }
+
     /// The image that it was made from.
     pub fn image(&self) -> &str {
         self.container.info().map_or("", |info| &info.image)

@@ -76,7 +76,7 @@ fn facts(
         Span::styled(format!(" {}/", detail.key.producer), quiet),
         Span::styled(fit(&row.name, usize::from(width) / 3), theme.accent()),
         Span::raw("  "),
-        Span::styled(format!("● {}", row.status), theme.tone(row.tone)),
+        Span::styled(format!("{}{}", row.glyph(), row.status), theme.tone(row.tone)),
     ];
     let mut fact = |name: &str, value: String| {
         first.push(Span::styled(format!("   {name} "), quiet));

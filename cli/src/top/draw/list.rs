@@ -148,7 +148,7 @@ fn nothing(app: &App) -> Vec<String> {
     let any = app.model.shown(app.now_ms).next().is_some();
     let lines: &[&str] = match (app.loaded, any) {
         (false, _) => &["Reading what is stored…"],
-        (true, true) => &["Nothing here is called so.", "", "esc shows all of them"],
+        (true, true) => &["No container matches that filter.", "", "esc shows all of them"],
         (true, false) => &[
             "No container is measured yet.",
             "",
@@ -232,8 +232,7 @@ fn cell<'a>(app: &App, theme: Theme, row: &rows::Row<'_>, show: Show, width: u16
         Show::Host => Span::styled(fit(&row.key.producer, room), quiet).into(),
         Show::Image => Span::styled(fit(row.image(), room), quiet).into(),
         Show::State => {
-            let glyph = if live { "● " } else { "○ " };
-            let text = fit(&format!("{glyph}{}", row.status), room);
+            let text = fit(&format!("{}{}", row.glyph(), row.status), room);
             Span::styled(text, theme.tone(row.tone)).into()
         }
         Show::Restarts => match row.container.restarts.get() {
