@@ -26,6 +26,7 @@ mod topics;
 mod up;
 mod verify;
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use aklight_broker::BrokerArgs;
@@ -99,13 +100,18 @@ impl Command {
     fn serves(&self) -> bool {
         matches!(self, Self::Up(_) | Self::Broker(_) | Self::Producer(_) | Self::Consumer(_))
     }
+
+    /// Whether lines of a log would stand in the middle of what it draws.
+    fn draws_over_its_log(&self) -> bool {
+        matches!(self, Self::Top(args) if args.draws()) && std::io::stderr().is_terminal()
+    }
 }
 
 fn main() -> ExitCode {
     let Cli { log, command } = settings::parse();
     if command.serves() {
         log.init();
-    } else {
+    } else if !command.draws_over_its_log() {
         log.init_quiet();
     }
     run(command, &log).unwrap_or_else(|error| match error.downcast_ref() {

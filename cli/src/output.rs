@@ -5,18 +5,12 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
-use std::os::fd::AsFd;
-use std::time::Duration;
 
 use aklight_common::client::Message;
 use anstream::AutoStream;
 use anstyle::{AnsiColor, Style};
 use clap::{Args, ValueEnum};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde_json::{Value, json};
-
-/// How often it is asked whether anybody still reads, while nothing is written that would tell.
-const READER_CHECK: Duration = Duration::from_millis(500);
 
 /// How a command prints what it found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -151,23 +145,6 @@ pub fn printable(bytes: &[u8]) -> String {
         }
     }
     shown
-}
-
-/// Ends when nobody can read our output any more.
-pub async fn reader_gone() {
-    let stdout = io::stdout();
-    let mut check = tokio::time::interval(READER_CHECK);
-    loop {
-        check.tick().await;
-        // Nothing is asked for: an error is told anyway, and a pipe without a reader is one, as is a
-        // terminal that was closed.
-        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
-        let told = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|told| told > 0);
-        let gone = PollFlags::POLLERR | PollFlags::POLLHUP;
-        if told && fds[0].revents().is_some_and(|events| events.intersects(gone)) {
-            return;
-        }
-    }
 }
 
 /// Rows under a header, each column as wide as its widest cell.

@@ -6,6 +6,7 @@
 //! offsets for this consumer, and the client itself bridges a lost connection.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use aklight_common::client::{Client, FetchRequest, Subscription, SubscriptionEvent};
 use aklight_common::limits::FETCH_RECORDS_DEFAULT;
@@ -13,10 +14,15 @@ use aklight_common::settings::{EXIT_DONE, EXIT_INTERRUPTED};
 use aklight_common::{Offset, PartitionId, Pattern};
 use anyhow::{Context, bail};
 use clap::Args;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::os::fd::AsFd;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::connect::{BrokerListArgs, block_on};
-use crate::output::{Output, OutputArgs, reader_gone};
+use crate::output::{Output, OutputArgs};
+
+/// How often it is asked whether anybody still reads, while no record comes that would tell.
+const READER_CHECK: Duration = Duration::from_millis(500);
 
 /// What to watch.
 #[derive(Debug, Args)]
@@ -134,5 +140,20 @@ async fn print_history(
 async fn received(signal: &mut Signal) {
     if signal.recv().await.is_none() {
         std::future::pending::<()>().await;
+    }
+}
+
+/// Ends when nobody can read our output any more.
+async fn reader_gone() {
+    let stdout = std::io::stdout();
+    let mut check = tokio::time::interval(READER_CHECK);
+    loop {
+        check.tick().await;
+        // Nothing is asked for: an error is told anyway, and a pipe without a reader is one.
+        let mut fds = [PollFd::new(stdout.as_fd(), PollFlags::empty())];
+        let told = poll(&mut fds, PollTimeout::ZERO).is_ok_and(|told| told > 0);
+        if told && fds[0].revents().is_some_and(|events| events.contains(PollFlags::POLLERR)) {
+            return;
+        }
     }
 }

@@ -14,6 +14,7 @@ const COMMANDS: [&str; 18] = [
     "producer",
     "consumer",
     "stress",
+    "top",
     "tail",
     "produce",
     "fetch",
@@ -69,6 +70,8 @@ fn mistakes_on_the_command_line_are_exit_code_2() {
     check(&["tail"], 2, &["PATTERN"]);
     check(&["tail", "a#"], 2, &["stand for whole levels"]);
     check(&["tail", "a", "--from-start", "--offset", "3"], 2, &["cannot be used with"]);
+    check(&["top", "--match", "a#"], 2, &["stand for whole levels"]);
+    check(&["top", "--interval", "1ms"], 2, &["from 100ms to 60s"]);
     check(&["produce", "a/+"], 2, &["a topic holds no '+'"]);
     check(&["fetch", "a", "--max", "0"], 2, &["1..=100000"]);
     check(&["fetch", "a", "--wait", "soon"], 2, &["write 500ms or 10s"]);
@@ -92,7 +95,13 @@ fn mistakes_on_the_command_line_are_exit_code_2() {
 fn a_broker_that_is_not_there_is_named_with_what_to_do() {
     let address = nowhere();
     let flag = format!("--brokers={address}");
-    for command in [&["topics"][..], &["tail", "a"], &["fetch", "a"], &["produce", "a", "", "x"]] {
+    for command in [
+        &["topics"][..],
+        &["top", "--once"],
+        &["tail", "a"],
+        &["fetch", "a"],
+        &["produce", "a", "", "x"],
+    ] {
         let args = [command, &[&flag]].concat();
         check(&args, 1, &["no broker answers", &address, "aklight up"]);
     }

@@ -107,6 +107,8 @@ pub struct App {
     /// The time.
     pub now_ms: u64,
     cluster_asked_ms: u64,
+    /// What is to be asked at the next tick: at first what there is, later what was not answered.
+    due: Option<Ask>,
 }
 
 impl App {
@@ -130,6 +132,7 @@ impl App {
             by,
             now_ms,
             cluster_asked_ms: 0,
+            due: Some(Ask::Newest),
         }
     }
 
@@ -191,7 +194,10 @@ impl App {
             }
             // The header tells that the connection is lost, and what is asked is asked again.
             Answer::Failed(Ask::Cluster, _) => {}
-            Answer::Failed(_, error) => self.say(error, true),
+            Answer::Failed(ask, error) => {
+                self.say(error, true);
+                self.due = Some(ask);
+            }
         }
         None
     }
@@ -205,7 +211,7 @@ impl App {
             self.cluster_asked_ms = now_ms;
             return Some(Ask::Cluster);
         }
-        None
+        self.due.take()
     }
 
     /// Says something for a while.

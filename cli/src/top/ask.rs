@@ -119,8 +119,8 @@ impl Asker {
 
     /// What a broker tells over HTTP, if it is one of these: the flags may name two clusters.
     async fn view(&self, info: &ClusterInfo) -> Option<View> {
-        let view: View = serde_json::from_value(self.http.any().ok()?.get("/cluster").await.ok()?)
-            .ok()?;
+        let view: View =
+            serde_json::from_value(self.http.any().ok()?.get("/cluster").await.ok()?).ok()?;
         let of_cluster = |(id, address): (u64, &str)| {
             info.brokers.iter().any(|known| known.id.get() == id && known.address == address)
         };
@@ -141,11 +141,7 @@ pub async fn newest(client: &mut Client) -> Result<Vec<Message>, ClientError> {
     Ok(found)
 }
 
-async fn everything(
-    client: &mut Client,
-    key: &Key,
-    now_ms: u64,
-) -> Result<Answer, ClientError> {
+async fn everything(client: &mut Client, key: &Key, now_ms: u64) -> Result<Answer, ClientError> {
     let Key { producer, container } = key;
     let minutes = now_ms.saturating_sub(MINUTES_MS);
     let day = now_ms.saturating_sub(DAY_MS);
@@ -169,8 +165,7 @@ async fn since(
         let mut offset = beginning(client, &pattern, partition, from_ms).await?;
         let full = found.len() + RECORDS_MAX;
         while offset < partition.end && found.len() < full {
-            let fetched =
-                fetch(client, &pattern, partition, offset, FETCH_RECORDS_DEFAULT).await?;
+            let fetched = fetch(client, &pattern, partition, offset, FETCH_RECORDS_DEFAULT).await?;
             let next = fetched.next.iter().map(|(_, next)| *next).find(|next| *next > offset);
             found.extend(fetched.messages);
             match next {

@@ -325,9 +325,6 @@ impl Container {
     /// Takes a sample in that came at `seen_ms`.
     pub fn take(&mut self, metric: &str, payload: &Payload, seen_ms: u64) {
         let ts = payload.ts();
-        if self.is_removed() && ts <= self.info.ts_ms {
-            return;
-        }
         self.usage.saw(seen_ms);
         match metric {
             "pids" => self.pids.set(ts, (payload.count("value"), payload.count("limit"))),

@@ -76,6 +76,13 @@ pub struct TopArgs {
     output: OutputArgs,
 }
 
+impl TopArgs {
+    /// Whether it takes the whole terminal.
+    pub fn draws(&self) -> bool {
+        !self.once
+    }
+}
+
 fn filter(text: &str) -> Result<Filter, String> {
     let filter = Filter::new(text);
     match filter.mistake() {

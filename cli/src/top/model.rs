@@ -82,11 +82,15 @@ impl Model {
         self.containers.iter().filter(move |(_, container)| container.is_shown(now_ms))
     }
 
-    /// How many alerts fire over a container's topics.
-    pub fn firing_over(&self, key: &Key) -> usize {
-        let over = key.topic("");
-        let fires = |alert: &&Alert| alert.is_firing() && alert.topic.starts_with(&over);
-        self.alerts.values().filter(fires).count()
+    /// How many alerts fire over each container's topics, where any do.
+    pub fn firing(&self) -> BTreeMap<Key, usize> {
+        let mut firing = BTreeMap::new();
+        for alert in self.alerts.values().filter(|alert| alert.is_firing()) {
+            if let Some(Subject::Container { key, .. }) = Subject::of(&alert.topic) {
+                *firing.entry(key).or_default() += 1;
+            }
+        }
+        firing
     }
 
     fn host(&mut self, producer: &str) -> Option<&mut Host> {

@@ -13,8 +13,17 @@ use crate::output::{Format, Output, OutputArgs};
 
 /// The headings of the table.
 const HEADER: [&str; 11] = [
-    "NAME", "HOST", "STATE", "CPU %", "MEM USAGE / LIMIT", "MEM %", "NET I/O /S", "DISK I/O /S",
-    "PIDS", "RESTARTS", "UPTIME",
+    "NAME",
+    "HOST",
+    "STATE",
+    "CPU %",
+    "MEM USAGE / LIMIT",
+    "MEM %",
+    "NET I/O /S",
+    "DISK I/O /S",
+    "PIDS",
+    "RESTARTS",
+    "UPTIME",
 ];
 
 /// Prints it.
@@ -42,9 +51,8 @@ pub async fn print(
 
 fn texts(row: &Row<'_>) -> Vec<String> {
     let usage = &row.container.usage;
-    let running = |text: Option<String>| {
-        text.filter(|_| row.is_running()).unwrap_or_else(|| "-".to_owned())
-    };
+    let running =
+        |text: Option<String>| text.filter(|_| row.is_running()).unwrap_or_else(|| "-".to_owned());
     let pair = |flow: &Flow| format!("{} / {}", bytes(flow.into), bytes(flow.out));
     let memory = usage.memory.get();
     vec![

@@ -9,17 +9,8 @@ use serde_json::Value;
 use crate::output::printable;
 
 /// The metrics of a container. Source: MONITORING.md.
-pub const METRICS: [&str; 9] = [
-    "cpu",
-    "memory",
-    "disk",
-    "network",
-    "pids",
-    "throttling",
-    "pressure",
-    "restarts",
-    "state",
-];
+pub const METRICS: [&str; 9] =
+    ["cpu", "memory", "disk", "network", "pids", "throttling", "pressure", "restarts", "state"];
 
 /// What stands before the topic of the samples that a minute's record is of.
 pub const ROLLUP: &str = "rollup/1m/";

@@ -45,21 +45,17 @@ pub struct Row<'a> {
 }
 
 impl<'a> Row<'a> {
-    /// The row of a container.
-    pub fn of(model: &Model, key: &'a Key, container: &'a Container, now_ms: u64) -> Self {
-        let silent = container.usage.silent_ms(now_ms);
-        let (status, tone) = match silent {
-            Some(ms) => (format!("silent {}", figures::duration(ms)), Tone::Quiet),
-            None => status(container),
-        };
+    /// The row of a container over which so many alerts fire.
+    pub fn of(key: &'a Key, container: &'a Container, alerts: usize, now_ms: u64) -> Self {
+        let (status, tone) = status(container, now_ms);
         Self {
             key,
             container,
             name: key.name(),
             status,
             tone,
-            stale: silent.is_some(),
-            alerts: model.firing_over(key),
+            stale: container.usage.silent_ms(now_ms).is_some(),
+            alerts,
             uptime_ms: container.uptime_ms(now_ms),
         }
     }
@@ -69,13 +65,22 @@ impl<'a> Row<'a> {
         self.container.is_running()
     }
 
+    /// What stands before its status: full for one that is measured now.
+    pub fn glyph(&self) -> &'static str {
+        if self.is_running() && !self.stale { "● " } else { "○ " }
+    }
+
     /// The image that it was made from.
     pub fn image(&self) -> &str {
         self.container.info().map_or("", |info| &info.image)
     }
 }
 
-fn status(container: &Container) -> (String, Tone) {
+/// How a container is, in a word or two, and how that is meant.
+pub fn status(container: &Container, now_ms: u64) -> (String, Tone) {
+    if let Some(ms) = container.usage.silent_ms(now_ms) {
+        return (format!("silent {}", figures::duration(ms)), Tone::Quiet);
+    }
     let Some(state) = container.state.get() else { return ("?".to_owned(), Tone::Quiet) };
     let (word, tone) = match (state.word.as_str(), state.health.as_str()) {
         ("running", "unhealthy") => ("unhealthy", Tone::Bad),
@@ -250,9 +255,11 @@ impl Filter {
 
 /// The list.
 pub fn rows<'a>(model: &'a Model, filter: &Filter, sort: Sort, now_ms: u64) -> Vec<Row<'a>> {
+    let firing = model.firing();
+    let alerts = |key| firing.get(key).copied().unwrap_or_default();
     let mut rows: Vec<Row<'a>> = model
         .shown(now_ms)
-        .map(|(key, container)| Row::of(model, key, container, now_ms))
+        .map(|(key, container)| Row::of(key, container, alerts(key), now_ms))
         .filter(|row| filter.lets_through(row))
         .collect();
     rows.sort_by(|a, b| sort.compare(a, b));

@@ -6,7 +6,7 @@
 //! terminal is given back first, and only then does the signal do its work. That also leaves it to
 //! the kernel whether there is a shell that could wake us again.
 
-use std::io::{self, Write, stdout};
+use std::io::{self, stdout};
 use std::sync::Arc;
 use std::thread;
 
@@ -14,6 +14,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::unistd::Pid;
 use ratatui::backend::CrosstermBackend;
+use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
     Clear, ClearType, EnterAlternateScreen, disable_raw_mode, enable_raw_mode,
@@ -66,7 +67,9 @@ impl Screen {
 impl Drop for Screen {
     fn drop(&mut self) {
         // The hook was here before, and what the panic said stands on the screen by now.
-        if !thread::panicking() {
+        if thread::panicking() {
+            show_cursor();
+        } else {
             give_back();
         }
         // It would say on standard error that its cursor cannot be shown, where its other end is
@@ -78,8 +81,11 @@ impl Drop for Screen {
 /// Gives the terminal back; where nobody is at its other end, there is nothing to give.
 fn give_back() {
     let _ = ratatui::try_restore();
-    let _ = execute!(stdout(), ratatui::crossterm::cursor::Show);
-    let _ = stdout().flush();
+    show_cursor();
+}
+
+fn show_cursor() {
+    let _ = execute!(stdout(), Show);
 }
 
 /// The signal that asks to make place, held back until it is read by a thread of its own.
@@ -120,5 +126,43 @@ impl Stops {
         let stopped = kill(Pid::from_raw(0), Signal::SIGTSTP);
         self.signals.thread_block()?;
         Ok(stopped?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    /// Run by the test below on a terminal of its own.
+    #[test]
+    #[ignore = "panics on purpose"]
+    fn panics() {
+        let mut screen = Screen::take().expect("a terminal");
+        screen.draw(|frame| frame.render_widget("drawn", frame.area())).expect("drawn");
+        panic!("on purpose");
+    }
+
+    #[test]
+    fn a_panic_gives_the_terminal_back_before_it_says_why() {
+        let program = std::env::current_exe().expect("this test");
+        let output = Command::new("script")
+            .args(["-q", "-c"])
+            .arg(format!(
+                "stty rows 30 cols 100; stty -g; {} --exact top::screen::tests::panics --ignored --nocapture; stty -g",
+                program.display()
+            ))
+            .arg("/dev/null")
+            .output()
+            .expect("script is part of util-linux");
+        let text = String::from_utf8_lossy(&output.stdout);
+        let at = |part: &str| text.find(part).unwrap_or_else(|| panic!("no {part:?} in {text:?}"));
+        assert!(at("\x1b[?1049h") < at("drawn") && at("drawn") < at("\x1b[?1049l"), "{text}");
+        assert!(at("\x1b[?1049l") < at("on purpose"), "{text}");
+        assert!(at("\x1b[?1049l") < text.rfind("\x1b[?25h").expect("shown"), "{text}");
+        assert_eq!(text.matches("\x1b[?1049l").count(), 1, "{text}");
+        let modes: Vec<&str> = text.lines().filter(|line| line.matches(':').count() > 20).collect();
+        assert!(modes.len() == 2 && modes[0] == modes[1], "{modes:?}");
     }
 }

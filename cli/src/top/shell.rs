@@ -23,7 +23,6 @@ use super::app::{App, Effect};
 use super::ask::{Answer, Ask, Asker};
 use super::draw::{Theme, draw};
 use super::screen::{Screen, Stops};
-use crate::output::reader_gone;
 
 /// What is listened to.
 const PATTERNS: [&str; 5] = [
@@ -59,9 +58,6 @@ pub async fn show(mut app: App, theme: Theme, asker: Asker, every: Duration) -> 
     let mut ticks = interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut frames = Frames { every_ms: u64::try_from(every.as_millis())?, drawn_ms: 0, due: None };
-    let gone = reader_gone();
-    tokio::pin!(gone);
-    asks.ask(Ask::Newest, &mut app);
     frames.want(FRAME_MS);
     loop {
         app.now_ms = clock.wall_ms();
@@ -117,7 +113,6 @@ pub async fn show(mut app: App, theme: Theme, asker: Asker, every: Duration) -> 
                 }
                 frames.want(frames.every_ms);
             }
-            () = &mut gone => return Ok(EXIT_DONE),
         }
     }
 }
@@ -155,7 +150,8 @@ struct Asks {
 impl Asks {
     fn ask(&mut self, ask: Ask, app: &mut App) {
         if self.under_way.len() >= ASKS_MAX {
-            return app.say("the broker has not answered yet: try again in a moment".to_owned(), true);
+            return app
+                .say("the broker has not answered yet: try again in a moment".to_owned(), true);
         }
         self.under_way.spawn(self.asker.clone().ask(ask, app.now_ms));
     }

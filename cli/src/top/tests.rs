@@ -78,10 +78,7 @@ fn ended(name: &str, exit_code: i64, oom_killed: bool) -> Vec<Message> {
     let topic = |metric: &str| format!("metrics/docker/web/{name}/{metric}");
     let state = json!({ "value": 0, "state": "exited", "health": "none", "exit_code": exit_code,
                         "oom_killed": oom_killed, "failed": i32::from(exit_code != 0) });
-    vec![
-        record(&topic("state"), 1, &state),
-        record(&topic("restarts"), 1, &json!({ "value": 3 })),
-    ]
+    vec![record(&topic("state"), 1, &state), record(&topic("restarts"), 1, &json!({ "value": 3 }))]
 }
 
 fn host() -> Vec<Message> {
@@ -218,11 +215,14 @@ fn longer_charts_come_from_rollups() {
 #[test]
 fn alerts_are_shown_with_what_people_did_about_them() {
     let mut app = room();
-    store(&mut app, vec![record(
-        "alerts/stopped/metrics/docker/web/batch/state",
-        600,
-        &json!({ "state": "ok", "rule": "stopped", "severity": "warning", "text": "it runs again" }),
-    )]);
+    store(
+        &mut app,
+        vec![record(
+            "alerts/stopped/metrics/docker/web/batch/state",
+            600,
+            &json!({ "state": "ok", "rule": "stopped", "severity": "warning", "text": "it runs again" }),
+        )],
+    );
     press(&mut app, "2");
     check(&mut app, include_str!("tests/alerts.txt"));
     store(&mut app, vec![alert("firing", &json!({ "acknowledged_by": "bob@desk" }))]);
@@ -237,13 +237,22 @@ fn alerts_are_shown_with_what_people_did_about_them() {
 fn what_is_done_about_an_alert_is_a_record() {
     let mut app = room();
     let expect = [
-        ("2a", json!({ "ts": NOW_MS, "action": "acknowledge", "rule": "memory-high",
-                       "match": "metrics/docker/web/db/memory", "by": "ada@desk" })),
-        ("m", json!({ "ts": NOW_MS, "action": "mute", "rule": "memory-high",
+        (
+            "2a",
+            json!({ "ts": NOW_MS, "action": "acknowledge", "rule": "memory-high",
+                       "match": "metrics/docker/web/db/memory", "by": "ada@desk" }),
+        ),
+        (
+            "m",
+            json!({ "ts": NOW_MS, "action": "mute", "rule": "memory-high",
                       "match": "metrics/docker/web/db/memory", "by": "ada@desk",
-                      "until": NOW_MS + 3_600_000 })),
-        ("u", json!({ "ts": NOW_MS, "action": "unmute", "rule": "memory-high",
-                      "match": "metrics/docker/web/db/memory", "by": "ada@desk" })),
+                      "until": NOW_MS + 3_600_000 }),
+        ),
+        (
+            "u",
+            json!({ "ts": NOW_MS, "action": "unmute", "rule": "memory-high",
+                      "match": "metrics/docker/web/db/memory", "by": "ada@desk" }),
+        ),
     ];
     for (keys, expect) in expect {
         let Some(Effect::Ask(Ask::Act(deed, about, record))) = press(&mut app, keys) else {
@@ -376,7 +385,8 @@ fn what_is_silent_is_grey_and_in_time_gone() {
 #[test]
 fn a_name_can_neither_break_the_list_nor_speak_to_the_terminal() {
     let mut app = app();
-    let names = ["a".repeat(120), "数据库数据库数据库数据库数据库".to_owned(), "x%1B[2J%2Fy".to_owned()];
+    let names =
+        ["a".repeat(120), "数据库数据库数据库数据库数据库".to_owned(), "x%1B[2J%2Fy".to_owned()];
     let messages = names.iter().flat_map(|name| running(name, 10.0, 1 << 20)).collect();
     store(&mut app, messages);
     let shown = screen(&mut app, 80, 24);
@@ -399,6 +409,18 @@ fn an_empty_list_says_what_fills_it() {
     press(&mut app, "/nobody");
     let shown = screen(&mut app, 80, 24).join("\n");
     assert!(shown.contains("0 of 3") && shown.contains("esc shows all"), "{shown}");
+}
+
+#[test]
+fn what_was_not_answered_is_asked_again() {
+    let mut app = app();
+    for _ in 0..2 {
+        assert!(matches!(app.tick(NOW_MS), Some(Ask::Newest)));
+        assert!(app.tick(NOW_MS).is_none(), "once is enough");
+        app.answered(Answer::Failed(Ask::Newest, "no broker answers".to_owned()));
+    }
+    let shown = screen(&mut app, 80, 24);
+    assert!(shown[23].contains("no broker answers"), "{shown:?}");
 }
 
 #[test]

@@ -95,10 +95,11 @@ pub fn draw(theme: Theme, picture: Picture<'_>, now_ms: u64, frame: &mut Frame<'
         .bounds([0.0, picture.span_ms as f64])
         .style(theme.track())
         .labels([Span::styled(picture.from.clone(), quiet), Span::styled("now", quiet)]);
-    let y = Axis::default()
-        .bounds([0.0, top])
-        .style(theme.track())
-        .labels([label(0.0), label(top / 2.0), label(top)]);
+    let y = Axis::default().bounds([0.0, top]).style(theme.track()).labels([
+        label(0.0),
+        label(top / 2.0),
+        label(top),
+    ]);
     let block = Block::new()
         .borders(Borders::TOP)
         .border_style(theme.track())
@@ -128,10 +129,10 @@ fn pieces(series: &Series, from_ms: u64, now_ms: u64, gap_ms: u64) -> Vec<Vec<(f
     pieces
 }
 
-/// The next number that reads well: 1, 2, 4 or 6 and zeros.
+/// The next number that reads well, and whose half does.
 fn round_up(value: f64) -> f64 {
     let unit = 10_f64.powf(value.max(f64::MIN_POSITIVE).log10().floor());
-    let steps = [1.0, 2.0, 4.0, 6.0, 10.0];
+    let steps = [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0];
     steps.iter().map(|step| step * unit).find(|round| *round >= value).unwrap_or(value)
 }
 
@@ -141,10 +142,10 @@ mod tests {
 
     #[test]
     fn axes_end_with_round_numbers() {
-        let round = [0.3, 1.0, 13.0, 55.0, 61.0, 4_100.0].map(round_up);
-        assert_eq!(round, [0.4, 1.0, 20.0, 60.0, 100.0, 6_000.0]);
+        let round = [0.35, 1.0, 13.0, 55.0, 61.0, 4_100.0].map(round_up);
+        assert_eq!(round, [0.4, 1.0, 15.0, 60.0, 80.0, 6_000.0]);
         let bytes = [0.0, 1_500.0, 700_000.0, 5e6].map(|value| Scale::Bytes.top(value) / 1024.0);
-        assert_eq!(bytes, [1.0, 2.0, 1_000.0, 6.0 * 1024.0]);
+        assert_eq!(bytes, [1.0, 1.5, 800.0, 6.0 * 1024.0]);
     }
 
     #[test]

@@ -42,7 +42,8 @@ pub fn draw(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
         match texts {
             Some(texts) => frame.render_widget(table(theme, texts), below),
             None => {
-                let text = " How far copies are behind is told over HTTP: say where with --http HOST:7070";
+                let text =
+                    " How far copies are behind is told over HTTP: say where with --http HOST:7070";
                 frame.render_widget(Span::styled(text, theme.quiet()), below);
             }
         }

@@ -24,7 +24,7 @@ const EVENT_LINES: u16 = 6;
 const GLYPHS: [usize; 2] = [60, 30];
 
 /// From this width on there is room for the longer one.
-const WIDTH_LONG: u16 = 120;
+const WIDTH_LONG: u16 = 130;
 
 /// What stands beside the glyphs: a name and the peak.
 const BESIDE_GLYPHS: usize = 11;
@@ -37,7 +37,8 @@ const ROLLUP_GAP_MS: u64 = 180_000;
 pub fn draw(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let Some(detail) = &app.detail else { return };
     let Some(container) = app.model.containers.get(&detail.key) else {
-        let lines = ["It is not there any more.".to_owned(), String::new(), "esc goes back".to_owned()];
+        let lines =
+            ["It is not there any more.".to_owned(), String::new(), "esc goes back".to_owned()];
         return instead(theme, frame, area, &lines);
     };
     let parts = [
@@ -51,7 +52,9 @@ pub fn draw(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
     let halves = Layout::horizontal([Constraint::Fill(1), Constraint::Fill(1)]).spacing(2);
     let [cpu, memory] = halves.areas(upper);
     let [network, disk] = halves.areas(lower);
-    for (picture, area) in pictures(theme, detail, container).into_iter().zip([cpu, memory, network, disk]) {
+    for (picture, area) in
+        pictures(theme, detail, container).into_iter().zip([cpu, memory, network, disk])
+    {
         charts::draw(theme, picture, app.now_ms, frame, area);
     }
     events(app, theme, detail, container, frame, bottom);
@@ -64,7 +67,8 @@ fn facts(
     container: &Container,
     width: u16,
 ) -> Text<'static> {
-    let row = rows::Row::of(&app.model, &detail.key, container, app.now_ms);
+    let alerts = app.model.firing().get(&detail.key).copied().unwrap_or_default();
+    let row = rows::Row::of(&detail.key, container, alerts, app.now_ms);
     let none = Info::default();
     let info = container.info().unwrap_or(&none);
     let quiet = theme.quiet();
@@ -72,7 +76,7 @@ fn facts(
         Span::styled(format!(" {}/", detail.key.producer), quiet),
         Span::styled(fit(&row.name, usize::from(width) / 3), theme.accent()),
         Span::raw("  "),
-        Span::styled(format!("● {}", row.status), theme.tone(row.tone)),
+        Span::styled(format!("{}{}", row.glyph(), row.status), theme.tone(row.tone)),
     ];
     let mut fact = |name: &str, value: String| {
         first.push(Span::styled(format!("   {name} "), quiet));

@@ -130,10 +130,8 @@ pub fn draw(app: &mut App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
 fn title(app: &App, theme: Theme, listed: usize) -> Vec<Span<'static>> {
     let all = app.model.shown(app.now_ms).count();
     let count = if listed == all { all.to_string() } else { format!("{listed} of {all}") };
-    let mut title = vec![
-        Span::styled("Containers ", theme.accent()),
-        Span::styled(count, theme.quiet()),
-    ];
+    let mut title =
+        vec![Span::styled("Containers ", theme.accent()), Span::styled(count, theme.quiet())];
     if !app.filter.text().is_empty() {
         title.push(Span::styled(" · only ", theme.quiet()));
         title.push(Span::styled(fit(app.filter.text(), 40), theme.tone(Tone::Warn)));
@@ -150,7 +148,7 @@ fn nothing(app: &App) -> Vec<String> {
     let any = app.model.shown(app.now_ms).next().is_some();
     let lines: &[&str] = match (app.loaded, any) {
         (false, _) => &["Reading what is stored…"],
-        (true, true) => &["Nothing here is called so.", "", "esc shows all of them"],
+        (true, true) => &["No container matches that filter.", "", "esc shows all of them"],
         (true, false) => &[
             "No container is measured yet.",
             "",
@@ -234,8 +232,7 @@ fn cell<'a>(app: &App, theme: Theme, row: &rows::Row<'_>, show: Show, width: u16
         Show::Host => Span::styled(fit(&row.key.producer, room), quiet).into(),
         Show::Image => Span::styled(fit(row.image(), room), quiet).into(),
         Show::State => {
-            let glyph = if live { "● " } else { "○ " };
-            let text = fit(&format!("{glyph}{}", row.status), room);
+            let text = fit(&format!("{}{}", row.glyph(), row.status), room);
             Span::styled(text, theme.tone(row.tone)).into()
         }
         Show::Restarts => match row.container.restarts.get() {
@@ -255,17 +252,18 @@ fn cell<'a>(app: &App, theme: Theme, row: &rows::Row<'_>, show: Show, width: u16
             let idle = row.stale || cpu.percent < 0.05;
             number(percent(cpu.percent), if idle { quiet } else { theme.share(cpu.share()) })
         }),
-        Show::CpuBar => usage.cpu.get().filter(|_| live).map_or_else(blank, |cpu| {
-            Line::from(bar(theme, cpu.share(), width)).into()
-        }),
+        Show::CpuBar => usage
+            .cpu
+            .get()
+            .filter(|_| live)
+            .map_or_else(blank, |cpu| Line::from(bar(theme, cpu.share(), width)).into()),
         Show::Memory => usage.memory.get().map_or_else(blank, |memory| {
             let style = if row.stale { quiet } else { Style::new() };
             number(bytes(memory.bytes), style)
         }),
-        Show::MemoryBar => usage.memory.get().filter(|_| live).map_or_else(
-            blank,
-            |memory| Line::from(bar(theme, memory.percent / 100.0, width)).into(),
-        ),
+        Show::MemoryBar => usage.memory.get().filter(|_| live).map_or_else(blank, |memory| {
+            Line::from(bar(theme, memory.percent / 100.0, width)).into()
+        }),
         Show::Limit => {
             let limit = row.container.info().map_or(0.0, |info| info.limit_bytes);
             let text = if limit > 0.0 { bytes(limit) } else { "–".to_owned() };

@@ -20,7 +20,7 @@ use ratatui::widgets::Paragraph;
 
 use super::app::{App, Link, PAGES, Page};
 use super::figures;
-use super::rows::{Row, Tone};
+use super::rows::{self, Tone};
 
 pub use theme::Theme;
 
@@ -83,16 +83,16 @@ fn header(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
 /// How many are not as they should be, and how many run, where there is room for it.
 fn counts(app: &App, theme: Theme, width: u16) -> Vec<Span<'static>> {
     let (mut running, mut bad) = (0, 0);
-    for (key, container) in app.model.shown(app.now_ms) {
-        let row = Row::of(&app.model, key, container, app.now_ms);
-        running += usize::from(row.is_running() && !row.stale);
-        bad += usize::from(row.tone == Tone::Bad);
+    for (_, container) in app.model.shown(app.now_ms) {
+        let silent = container.usage.silent_ms(app.now_ms).is_some();
+        running += usize::from(container.is_running() && !silent);
+        bad += usize::from(rows::status(container, app.now_ms).1 == Tone::Bad);
     }
     let mut spans = Vec::new();
     if bad > 0 {
         spans.push(Span::styled(format!("  {bad} not well"), theme.tone(Tone::Warn)));
     }
-    if width >= WIDTH_RUNNING {
+    if running > 0 && width >= WIDTH_RUNNING {
         spans.push(Span::styled(format!("  {running} running"), theme.quiet()));
     }
     spans
@@ -103,11 +103,16 @@ fn link(app: &App, theme: Theme, width_max: usize) -> Line<'static> {
         Link::Connecting => ("○ connecting".to_owned(), Tone::Warn),
         Link::Connected(broker) => (format!("● {broker}"), Tone::Good),
         Link::Lost(reason, again_ms) => {
-            let wait = again_ms.saturating_sub(app.now_ms).div_ceil(1000);
-            (format!("○ lost, trying again in {wait}s: {reason}"), Tone::Bad)
+            let seconds = again_ms.saturating_sub(app.now_ms).div_ceil(1000);
+            let again = match seconds {
+                0 => "trying again".to_owned(),
+                seconds => format!("trying again in {seconds}s"),
+            };
+            (format!("○ lost, {again}: {reason}"), Tone::Bad)
         }
     };
-    Line::from(Span::styled(bars::fit(&text, width_max), theme.tone(tone))).alignment(Alignment::Right)
+    let text = format!("  {}", bars::fit(&text, width_max));
+    Line::from(Span::styled(text, theme.tone(tone))).alignment(Alignment::Right)
 }
 
 fn footer(app: &App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
@@ -163,11 +168,15 @@ fn rule(theme: Theme, title: Vec<Span<'static>>, width: u16) -> Line<'static> {
 
 /// A text in the middle of where a table would be.
 fn instead(theme: Theme, frame: &mut Frame<'_>, area: Rect, lines: &[String]) {
-    let lines: Vec<Line<'_>> = lines.iter().map(|line| Line::styled(line.clone(), theme.quiet())).collect();
+    let lines: Vec<Line<'_>> =
+        lines.iter().map(|line| Line::styled(line.clone(), theme.quiet())).collect();
     let height = u16::try_from(lines.len()).unwrap_or(area.height).min(area.height);
     let top = area.y + (area.height - height) / 3;
     let area = Rect { y: top, height, ..area };
-    frame.render_widget(Text::from(lines).alignment(Alignment::Center), area);
+    let text = Text::from(lines);
+    let width = u16::try_from(text.width()).unwrap_or(area.width).min(area.width);
+    let area = Rect { x: area.x + (area.width - width) / 2, width, ..area };
+    frame.render_widget(text, area);
 }
 
 /// How long ago something was.
