@@ -14,6 +14,7 @@
 pub mod alerts;
 mod args;
 pub mod engine;
+pub mod lease;
 pub mod load;
 pub mod notify;
 pub mod replay;
@@ -22,6 +23,7 @@ pub mod rules;
 pub mod run;
 pub mod sample;
 mod setup;
+mod takeover;
 
 pub use args::{ConsumerArgs, RetryArgs};
 pub use load::check_rules;

@@ -1,5 +1,8 @@
 //! The shell around the engine: signals, time, brokers, the tasks that send.
 //!
+//! A persistent consumer subscribes only when it is its turn (see [`crate::lease`]), and takes
+//! nothing more while it does not know whether it still is.
+//!
 //! A tokio runtime of two workers: the engine's loop may wait for a disk or a stopped terminal,
 //! and telephones must ring meanwhile.
 
@@ -11,11 +14,11 @@ use aklight_common::client::{Client, ClientConfig, Subscription, SubscriptionEve
 use aklight_common::clock::SharedClock;
 use aklight_common::settings::EXIT_INTERRUPTED;
 use aklight_common::wire::{ErrorCode, WireError};
-use aklight_common::{Offset, PartitionId};
+use aklight_common::{Offset, PartitionId, Topic};
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
 use tracing::{debug, error, info, warn};
 
 use crate::ConsumerArgs;
@@ -24,12 +27,14 @@ use crate::alerts::dead::DeadLetters;
 use crate::alerts::memory::{ANNOUNCEMENTS_MAX, NOTICES_MAX};
 use crate::alerts::store::Store;
 use crate::engine::{Engine, Outlet, Parts};
+use crate::lease::{Lease, Turns, keep};
 use crate::load::load_rules;
 use crate::notify::announce::announce;
 use crate::notify::console::Console;
 use crate::notify::sender::{Event, Sender};
 use crate::rules::{Book, Channel, Rule};
 use crate::setup::{Setup, with_causes};
+use crate::takeover;
 
 /// How often silence, reminders and unwritten offsets are looked at: the grain of every duration
 /// in a rule, and the most that is processed again by an engine after a crash.
@@ -111,21 +116,43 @@ impl Setup {
             outlets,
             announcements,
         };
+        let instance = parts.memory.producer.clone();
         let engine = Engine::new(parts, now_ms);
-        let subscription =
-            Subscription::open(config.clone(), args.persistent, args.patterns.clone());
+        let turn = match args.persistent {
+            true => {
+                let lease = Lease::new(&config, &args.id, &instance, Arc::clone(&clock))?;
+                let (turns_in, turns) = watch::channel(Turns::Unknown);
+                let (stop, stopped) = oneshot::channel();
+                let keeper = tokio::spawn(keep(lease, turns_in, stopped));
+                Some(Turn { turns, stop, keeper })
+            }
+            false => None,
+        };
         let shell = Shell {
             args,
             config,
             clock,
             engine,
+            turn,
+            subscription: None,
+            connected: false,
+            holding: false,
+            others: 0,
+            said_waiting: false,
             events,
             _events_in: events_in,
             announced,
             ticks: 0,
         };
-        shell.run(subscription, senders).await
+        shell.run(senders).await
     }
+}
+
+/// The task that takes this consumer's turns.
+struct Turn {
+    turns: watch::Receiver<Turns>,
+    stop: oneshot::Sender<()>,
+    keeper: JoinHandle<()>,
 }
 
 /// The loop.
@@ -134,6 +161,16 @@ struct Shell {
     config: ClientConfig,
     clock: SharedClock,
     engine: Engine,
+    /// `None` for a consumer that keeps nothing, and works whenever it runs.
+    turn: Option<Turn>,
+    /// Open from the first turn on.
+    subscription: Option<Subscription>,
+    connected: bool,
+    /// How often somebody else had worked before, when this one began.
+    others: u32,
+    said_waiting: bool,
+    /// Whether records are taken: it is our turn, and that is not too long ago.
+    holding: bool,
     events: mpsc::Receiver<Event>,
     /// Held so that `events` does not end where there is no sender.
     _events_in: mpsc::Sender<Event>,
@@ -142,23 +179,21 @@ struct Shell {
 }
 
 impl Shell {
-    async fn run(
-        mut self,
-        mut subscription: Subscription,
-        senders: JoinSet<()>,
-    ) -> anyhow::Result<ExitCode> {
+    async fn run(mut self, senders: JoinSet<()>) -> anyhow::Result<ExitCode> {
         let mut hang_up = signal(SignalKind::hangup())?;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let code = loop {
+            self.look_at_turn().await?;
             tokio::select! {
-                event = subscription.next() => match event {
-                    Some(event) => self.on_subscription(event, &subscription).await?,
+                event = next(&mut self.subscription), if self.holding => match event {
+                    Some(event) => self.on_subscription(event).await?,
                     None => bail!("the connection's task ended: this is a mistake in the consumer, please report it"),
                 },
-                _ = tick.tick() => self.on_tick(&subscription),
+                () = turned(&mut self.turn) => {}
+                _ = tick.tick() => self.on_tick(),
                 Some(event) = self.events.recv() => self.engine.on_event(event, self.clock.wall_ms()),
                 Some(sequence) = self.announced.recv() => self.engine.on_announced(sequence),
                 _ = hang_up.recv() => self.reload(),
@@ -166,42 +201,104 @@ impl Shell {
                 _ = interrupt.recv() => break ExitCode::from(EXIT_INTERRUPTED),
             }
             if self.engine.is_urgent() {
-                self.take_waiting(&mut subscription).await?;
-                self.commit(&subscription);
+                self.take_waiting().await?;
+                self.commit();
             }
         };
-        self.end(subscription, senders).await;
+        self.end(senders).await;
         Ok(code)
+    }
+
+    /// Whether records may be taken now; opens the subscription with the first turn.
+    async fn look_at_turn(&mut self) -> anyhow::Result<()> {
+        let turns = match &self.turn {
+            Some(turn) => *turn.turns.borrow(),
+            None => Turns::Ours { until_ms: u64::MAX, others: 0 },
+        };
+        let working = self.subscription.is_some();
+        let taken_over = match turns {
+            Turns::Unknown => false,
+            Turns::Others => true,
+            Turns::Ours { others, .. } => others > self.others,
+        };
+        if taken_over && working {
+            bail!(
+                "another consumer '{}' took over while this one was stopped or cut off: start it again, and it will wait for its turn; for two that work side by side give each its own --id",
+                self.args.id
+            );
+        }
+        match turns {
+            Turns::Others if !std::mem::replace(&mut self.said_waiting, true) => {
+                let id = &self.args.id;
+                info!(id, "another consumer of this name is at work: waiting for its end");
+            }
+            Turns::Ours { others, .. } if !working => {
+                if others > 0 && !self.adopt().await {
+                    return Ok(());
+                }
+                self.others = others;
+                let (config, args) = (self.config.clone(), &self.args);
+                let patterns = args.patterns.clone();
+                self.subscription = Some(Subscription::open(config, args.persistent, patterns));
+            }
+            _ => {}
+        }
+        let holds = match turns {
+            Turns::Ours { until_ms, .. } => self.clock.monotonic_ms() < until_ms,
+            _ => false,
+        };
+        if holds != std::mem::replace(&mut self.holding, holds) && working {
+            // What came in meanwhile is taken before silence is judged.
+            let watching = (holds && self.connected).then(|| self.clock.wall_ms());
+            self.engine.watch(watching);
+            debug!(holds, "whether it is this consumer's turn");
+        }
+        Ok(())
+    }
+
+    /// Takes over what another one left; false where that cannot be read yet.
+    async fn adopt(&mut self) -> bool {
+        match takeover::read(&self.config).await {
+            Ok(left) => {
+                self.engine.adopt(&left, self.clock.wall_ms());
+                true
+            }
+            Err(error) => {
+                warn!(%error, "cannot read how alerts stand: trying again");
+                false
+            }
+        }
     }
 
     /// Takes what has come in already, up to a limit: when a thousand topics fire at once, they
     /// share a few writes instead of needing one each.
-    async fn take_waiting(&mut self, subscription: &mut Subscription) -> anyhow::Result<()> {
+    async fn take_waiting(&mut self) -> anyhow::Result<()> {
         for _ in 0..BATCH_MAX {
-            match tokio::time::timeout(Duration::ZERO, subscription.next()).await {
-                Ok(Some(event)) => self.on_subscription(event, subscription).await?,
+            if !self.holding {
+                break;
+            }
+            match tokio::time::timeout(Duration::ZERO, next(&mut self.subscription)).await {
+                Ok(Some(event)) => self.on_subscription(event).await?,
                 Ok(None) | Err(_) => break,
             }
         }
         Ok(())
     }
 
-    async fn on_subscription(
-        &mut self,
-        event: SubscriptionEvent,
-        subscription: &Subscription,
-    ) -> anyhow::Result<()> {
+    async fn on_subscription(&mut self, event: SubscriptionEvent) -> anyhow::Result<()> {
         match event {
             SubscriptionEvent::Message(message) => {
                 self.engine.on_message(&message, self.clock.wall_ms());
             }
             SubscriptionEvent::Connected { broker, positions } => {
                 debug!(%broker, "connected");
-                self.catch_up(&positions, subscription).await;
+                self.connected = true;
+                self.catch_up(&positions).await;
                 self.engine.watch(Some(self.clock.wall_ms()));
             }
             SubscriptionEvent::Disconnected { reason, retry_in } => {
                 debug!(reason, retry_in_ms = retry_in.as_millis(), "not connected");
+                self.connected = false;
                 self.engine.watch(None);
             }
             SubscriptionEvent::Refused(error) if is_final(&error) => {
@@ -214,12 +311,12 @@ impl Shell {
 
     /// The broker begins before what is processed here: either it was not told in time, or its
     /// log is another one.
-    async fn catch_up(&mut self, positions: &[(PartitionId, Offset)], subscription: &Subscription) {
+    async fn catch_up(&mut self, positions: &[(PartitionId, Offset)]) {
         let behind = self.engine.behind(positions);
         if behind.is_empty() {
             return;
         }
-        self.commit(subscription);
+        self.commit();
         let ends = self.ends().await;
         for (partition, position, next) in behind {
             let end = ends.iter().find(|(p, _)| *p == partition).map(|(_, end)| *end);
@@ -227,7 +324,7 @@ impl Shell {
                 warn!(%partition, processed = %next, %position, "this log is shorter than what was processed of it: was its data removed? Beginning again");
                 self.engine.restart_partition(partition, position);
             } else if let Some((topic, offset, partition)) = self.engine.last_processed(partition) {
-                subscription.ack(&topic, offset, partition);
+                self.ack(&topic, offset, partition);
             }
         }
     }
@@ -252,17 +349,25 @@ impl Shell {
         }
     }
 
-    fn on_tick(&mut self, subscription: &Subscription) {
-        self.engine.on_tick(self.clock.wall_ms());
+    fn on_tick(&mut self) {
+        if self.holding {
+            self.engine.on_tick(self.clock.wall_ms());
+        }
         self.ticks = (self.ticks + 1) % TICKS_PER_WRITE;
         if self.ticks == 0 {
-            self.commit(subscription);
+            self.commit();
         }
     }
 
-    fn commit(&mut self, subscription: &Subscription) {
+    fn commit(&mut self) {
         for (topic, offset, partition) in self.engine.commit(self.clock.wall_ms()) {
-            subscription.ack(&topic, offset, partition);
+            self.ack(&topic, offset, partition);
+        }
+    }
+
+    fn ack(&self, topic: &Topic, offset: Offset, partition: PartitionId) {
+        if let Some(subscription) = &self.subscription {
+            subscription.ack(topic, offset, partition);
         }
     }
 
@@ -286,13 +391,25 @@ impl Shell {
         }
     }
 
-    async fn end(mut self, subscription: Subscription, mut senders: JoinSet<()>) {
-        self.commit(&subscription);
+    async fn end(mut self, mut senders: JoinSet<()>) {
+        self.commit();
         // What is being sent right now may end well.
         self.drain_events(&mut senders).await;
         senders.abort_all();
-        self.commit(&subscription);
-        match tokio::time::timeout(CLOSE_GRACE, subscription.close()).await {
+        self.commit();
+        let told = async {
+            let told = match self.subscription.take() {
+                Some(subscription) => subscription.close().await,
+                None => true,
+            };
+            // After the last acknowledgement, so that who comes next begins behind it.
+            if let Some(Turn { stop, keeper, .. }) = self.turn.take() {
+                let _ = stop.send(());
+                let _ = keeper.await;
+            }
+            told
+        };
+        match tokio::time::timeout(CLOSE_GRACE, told).await {
             Ok(true) => {}
             Ok(false) | Err(_) => info!("no broker to tell what is processed: the file knows"),
         }
@@ -310,6 +427,25 @@ impl Shell {
                 Some(event) = self.events.recv() => self.engine.on_event(event, self.clock.wall_ms()),
             }
         }
+    }
+}
+
+/// The next event; never where there is no subscription yet.
+async fn next(subscription: &mut Option<Subscription>) -> Option<SubscriptionEvent> {
+    match subscription {
+        Some(subscription) => subscription.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until something is known of whose turn it is.
+async fn turned(turn: &mut Option<Turn>) {
+    let changed = match turn {
+        Some(turn) => turn.turns.changed().await.is_ok(),
+        None => false,
+    };
+    if !changed {
+        std::future::pending().await
     }
 }
 

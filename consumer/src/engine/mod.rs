@@ -6,6 +6,7 @@
 //!
 //! What is told and when follows the order that module `alerts` lays down.
 
+pub mod adopting;
 pub(crate) mod context;
 mod people;
 mod telling;

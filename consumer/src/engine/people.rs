@@ -6,13 +6,16 @@
 //! offers the change again, as long as it still is so, and is heard when the mute or the night has
 //! ended.
 
+use std::sync::Arc;
+
+use aklight_common::{Pattern, Topic};
 use tracing::{info, warn};
 
 use super::Engine;
-use crate::alerts::actions::MUTES_MAX;
+use crate::alerts::actions::{EVERY_RULE, MUTES_MAX};
 use crate::alerts::{Acknowledged, Action, Alert, People};
-use crate::rules::machine::Phase;
-use crate::rules::{Audience, Change, Kind, Severity, Verdict};
+use crate::rules::machine::{Phase, State};
+use crate::rules::{Audience, Change, Kind, Rule, Severity, Verdict};
 
 impl Engine {
     /// Takes what somebody did.
@@ -24,48 +27,67 @@ impl Engine {
                 return;
             }
         };
-        let memory = &mut self.parts.memory;
         let touched = match action {
             Action::Acknowledge { rule, pattern, by } => {
-                let every = rule == crate::alerts::actions::EVERY_RULE;
-                let firing: Vec<_> = self
-                    .parts
-                    .book
-                    .firing()
-                    .filter(|(of, topic, _)| {
-                        (every || of.name == rule) && pattern.matches(topic.as_str())
-                    })
-                    .map(|(of, topic, _)| (of.name.clone(), topic.clone()))
-                    .collect();
-                for (rule, topic) in firing {
-                    memory.acknowledged.retain(|a| (&a.rule, &a.topic) != (&rule, &topic));
-                    memory.acknowledged.push(Acknowledged { rule, topic, by: by.clone() });
-                }
-                (rule, pattern)
+                self.acknowledge(&rule, &pattern, &by);
+                Some((rule, pattern))
             }
-            Action::Mute(mute) => {
-                if mute.until_ms <= now_ms {
-                    return;
-                }
-                let touched = (mute.rule.clone(), mute.pattern.clone());
-                memory
-                    .mutes
-                    .retain(|known| (&known.rule, &known.pattern) != (&touched.0, &touched.1));
-                if memory.mutes.len() >= MUTES_MAX {
-                    warn!("more than {MUTES_MAX} mutes: this one is not taken; unmute some");
-                    return;
-                }
-                info!(rule = mute.rule, topics = %mute.pattern, by = mute.by, "muted");
-                memory.mutes.push(mute);
-                touched
-            }
-            Action::Unmute { rule, pattern } => {
-                memory.mutes.retain(|mute| (&mute.rule, &mute.pattern) != (&rule, &pattern));
-                (rule, pattern)
-            }
+            action => self.change_mutes(action, now_ms),
         };
         self.dirty = true;
-        self.restate(&touched.0, &touched.1, now_ms);
+        if let Some((rule, pattern)) = touched {
+            self.restate(&rule, &pattern, now_ms);
+        }
+    }
+
+    fn acknowledge(&mut self, rule: &str, pattern: &Pattern, by: &str) {
+        let firing: Vec<_> = self
+            .firing(rule, pattern)
+            .map(|(rule, topic, _)| (rule.name.clone(), topic.clone()))
+            .collect();
+        let acknowledged = &mut self.parts.memory.acknowledged;
+        for (rule, topic) in firing {
+            acknowledged.retain(|known| (&known.rule, &known.topic) != (&rule, &topic));
+            acknowledged.push(Acknowledged { rule, topic, by: by.to_owned() });
+        }
+    }
+
+    /// Mutes or unmutes; gives back which rule and topics it was about.
+    pub(super) fn change_mutes(
+        &mut self,
+        action: Action,
+        now_ms: u64,
+    ) -> Option<(String, Pattern)> {
+        let mutes = &mut self.parts.memory.mutes;
+        match action {
+            Action::Mute(mute) if mute.until_ms > now_ms => {
+                mutes.retain(|known| (&known.rule, &known.pattern) != (&mute.rule, &mute.pattern));
+                if mutes.len() >= MUTES_MAX {
+                    warn!("more than {MUTES_MAX} mutes: this one is not taken; unmute some");
+                    return None;
+                }
+                info!(rule = mute.rule, topics = %mute.pattern, by = mute.by, "muted");
+                let touched = (mute.rule.clone(), mute.pattern.clone());
+                mutes.push(mute);
+                Some(touched)
+            }
+            Action::Unmute { rule, pattern } => {
+                mutes.retain(|mute| (&mute.rule, &mute.pattern) != (&rule, &pattern));
+                Some((rule, pattern))
+            }
+            Action::Mute(_) | Action::Acknowledge { .. } => None,
+        }
+    }
+
+    /// What is firing under a rule, or under all.
+    fn firing<'a>(
+        &'a self,
+        rule: &'a str,
+        pattern: &'a Pattern,
+    ) -> impl Iterator<Item = (&'a Arc<Rule>, &'a Topic, &'a State)> {
+        self.parts.book.firing().filter(move |(of, topic, _)| {
+            (rule == EVERY_RULE || of.name == rule) && pattern.matches(topic.as_str())
+        })
     }
 
     /// Records again how the alerts stand that somebody did something about.

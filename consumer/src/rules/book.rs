@@ -220,6 +220,11 @@ impl Book {
         before - self.firing().count()
     }
 
+    /// Forgets how every topic stands; the rules stay.
+    pub fn forget_states(&mut self) {
+        self.topics.clear();
+    }
+
     /// Every topic that is firing, and under which rule.
     pub fn firing(&self) -> impl Iterator<Item = (&Arc<Rule>, &Topic, &State)> {
         self.states().filter(|(_, _, state)| matches!(state.phase, Phase::Firing { .. }))

@@ -1,5 +1,8 @@
 //! A broker of one partition, scripted by the test, and the consumer as a process before it.
 #![allow(clippy::unwrap_used, reason = "tests")]
+#![allow(dead_code, reason = "each test takes what it needs")]
+
+pub mod twilio;
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -7,7 +10,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use aklight_common::wire::{self, ProducerMode, Reply};
 use aklight_common::{BrokerId, Offset, PartitionId, Pattern};
@@ -16,6 +19,11 @@ use nix::unistd::Pid;
 
 /// Longer than anything here takes on a busy machine.
 pub const LONG: Duration = Duration::from_secs(30);
+
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970");
+    u64::try_from(since.as_millis()).expect("soon enough")
+}
 
 /// Waits for a condition; the text says what was waited for.
 pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
@@ -36,7 +44,21 @@ pub struct Log {
     pub leaderless: bool,
     /// How often it was asked where the log ends.
     pub asked_for_ends: usize,
-    once: HashMap<(String, u64), u64>,
+    /// How often a consumer registered.
+    pub registrations: usize,
+    /// Whose turn it was: a partition of their own, so that tests can count the other records.
+    pub turns: Vec<(String, String)>,
+    once: HashMap<(String, u64), (u64, PartitionId)>,
+}
+
+/// Where turns are.
+const TURNS: PartitionId = PartitionId(1);
+
+impl Log {
+    /// The records of a partition.
+    fn records_of(&self, partition: PartitionId) -> &[(String, String)] {
+        if partition == TURNS { &self.turns } else { &self.records }
+    }
 }
 
 /// The broker. It lives as long as the test.
@@ -136,6 +158,7 @@ impl Connection {
             wire::Command::RegisterConsumer { id, .. } => {
                 self.consumer = (*id).to_owned();
                 let mut log = self.broker.log();
+                log.registrations += 1;
                 let end = log.records.len() as u64;
                 self.position = *log.acknowledged.entry(self.consumer.clone()).or_insert(end);
                 drop(log);
@@ -164,14 +187,20 @@ impl Connection {
             }
             wire::Command::ProduceOnce { sequence, topic, payload, .. } => {
                 let key = (self.producer.clone(), *sequence);
+                let text = std::str::from_utf8(payload).expect("text");
                 let known = self.broker.log().once.get(&key).copied();
-                let offset = known.unwrap_or_else(|| {
-                    let offset =
-                        self.broker.append(topic, std::str::from_utf8(payload).expect("text"));
-                    self.broker.log().once.insert(key, offset);
-                    offset
+                let (offset, partition) = known.unwrap_or_else(|| {
+                    let stored = if topic.starts_with("consumers/") {
+                        let mut log = self.broker.log();
+                        log.turns.push(((*topic).to_owned(), text.to_owned()));
+                        (log.turns.len() as u64 - 1, TURNS)
+                    } else {
+                        (self.broker.append(topic, text), PartitionId(0))
+                    };
+                    self.broker.log().once.insert(key, stored);
+                    stored
                 });
-                let (offset, partition) = (Offset(offset), PartitionId(0));
+                let offset = Offset(offset);
                 match self.cumulative {
                     true => self.say(&Reply::Acks(1)),
                     false => self.say(&Reply::Ack { topic, offset, partition }),
@@ -189,6 +218,39 @@ impl Connection {
                 self.say(&Reply::Partition { id: PartitionId(0), leader, start, end })?;
                 self.say(&Reply::End { count: 2, next: None })
             }
+            wire::Command::Last { pattern } => {
+                let pattern = Pattern::new(pattern).expect("checked");
+                let mut newest = std::collections::BTreeMap::new();
+                let log = self.broker.log();
+                for partition in [PartitionId(0), TURNS] {
+                    for (n, (topic, payload)) in log.records_of(partition).iter().enumerate() {
+                        if pattern.matches(topic) {
+                            newest.insert(topic.clone(), (partition, n as u64, payload.clone()));
+                        }
+                    }
+                }
+                drop(log);
+                for (topic, (partition, offset, payload)) in &newest {
+                    self.say_record(topic, Offset(*offset), *partition, payload)?;
+                }
+                self.say(&Reply::End { count: newest.len() as u64, next: None })
+            }
+            wire::Command::Fetch { pattern, offset, partition, max, .. } => {
+                let pattern = Pattern::new(pattern).expect("checked");
+                let partition = partition.unwrap_or(PartitionId(0));
+                let records = self.broker.log().records_of(partition).to_vec();
+                let matching =
+                    records.iter().enumerate().skip(usize::try_from(offset.0).expect("small"));
+                let found: Vec<_> = matching
+                    .filter(|(_, (topic, _))| pattern.matches(topic))
+                    .take(usize::try_from(*max).expect("small"))
+                    .collect();
+                for (n, (topic, payload)) in &found {
+                    self.say_record(topic, Offset(*n as u64), partition, payload)?;
+                }
+                let next = vec![(partition, Offset(records.len() as u64))];
+                self.say(&Reply::End { count: found.len() as u64, next: Some(next) })
+            }
             wire::Command::Ping { token } => self.say(&Reply::Pong(token)),
             wire::Command::Quit => {
                 self.say(&Reply::Bye);
@@ -196,6 +258,17 @@ impl Connection {
             }
             other => panic!("this fake broker does not know {other:?}"),
         }
+    }
+
+    fn say_record(
+        &self,
+        topic: &str,
+        offset: Offset,
+        partition: PartitionId,
+        payload: &str,
+    ) -> Option<()> {
+        let (key, payload) = (b"k"[..].into(), payload.as_bytes().into());
+        self.say(&Reply::Message { topic, offset, partition, key, payload })
     }
 
     fn push_records(&self) {

@@ -1,0 +1,106 @@
+//! Taking over from another consumer of the same name: how its alerts stand is read from its
+//! records, for its file is on another machine, or is gone.
+//!
+//! What the records do not hold begins anew: the growth of counters within a window, and what a
+//! container's last minute was.
+
+use aklight_common::Topic;
+use aklight_common::client::Message;
+use serde::Deserialize;
+use tracing::info;
+
+use super::Engine;
+use crate::alerts::{Acknowledged, Action};
+use crate::rules::About;
+use crate::rules::machine::{Phase, State};
+use crate::sample::Sample;
+
+/// What is stored of an earlier consumer's work.
+#[derive(Debug, Default)]
+pub struct Left {
+    /// The newest record of each topic below `info/docker/`.
+    pub infos: Vec<Message>,
+    /// The newest record of each topic below `alerts/`.
+    pub alerts: Vec<Message>,
+    /// What people did, the oldest first.
+    pub actions: Vec<Message>,
+}
+
+/// A record of an alert, as far as it matters here.
+#[derive(Deserialize)]
+struct Record {
+    ts: u64,
+    state: String,
+    rule: String,
+    topic: String,
+    #[serde(default)]
+    value: f64,
+    since: Option<u64>,
+    #[serde(default)]
+    late: bool,
+    #[serde(default)]
+    consumer: String,
+    acknowledged_by: Option<String>,
+    muted_until: Option<u64>,
+}
+
+impl Engine {
+    /// Goes on where another consumer of this name stopped. What this one was still to tell, it
+    /// tells.
+    pub fn adopt(&mut self, left: &Left, now_ms: u64) {
+        self.parts.book.forget_states();
+        let memory = &mut self.parts.memory;
+        // Where to go on, the broker knows: the other one told it.
+        memory.next.clear();
+        memory.processed.clear();
+        memory.acknowledged.clear();
+        memory.mutes.clear();
+        for message in &left.infos {
+            if let (Some(About::Info(container)), Ok(info)) =
+                (About::of(&message.topic), Sample::parse(&message.payload))
+            {
+                self.on_info(container, &info, now_ms);
+            }
+        }
+        for message in &left.actions {
+            match Action::parse(&message.payload) {
+                Ok(Action::Acknowledge { .. }) | Err(_) => {}
+                Ok(action) => {
+                    self.change_mutes(action, now_ms);
+                }
+            }
+        }
+        let records = left
+            .alerts
+            .iter()
+            .filter_map(|message| serde_json::from_slice::<Record>(&message.payload).ok());
+        let own = self.parts.memory.consumer.clone();
+        let mut firing = 0;
+        for record in records.filter(|record| record.consumer == own) {
+            let Ok(topic) = Topic::new(&record.topic) else { continue };
+            let since_ms = record.since.unwrap_or(record.ts);
+            let phase = match record.state.as_str() {
+                "firing" => Phase::Firing { since_ms, said_ms: record.ts },
+                "pending" => Phase::Pending { since_ms },
+                _ => Phase::Ok,
+            };
+            let is_firing = matches!(phase, Phase::Firing { .. });
+            let told = is_firing && !record.late && record.muted_until.is_none();
+            let state = State {
+                phase,
+                told,
+                sample_ms: record.ts,
+                heard_ms: now_ms,
+                value: record.value,
+                ..State::default()
+            };
+            self.parts.book.restore(&record.rule, &topic, state);
+            firing += usize::from(is_firing);
+            if let Some(by) = record.acknowledged_by.filter(|_| is_firing) {
+                self.parts.memory.acknowledged.push(Acknowledged { rule: record.rule, topic, by });
+            }
+        }
+        info!(firing, "going on where another consumer of this name stopped");
+        self.dirty = true;
+    }
+}

@@ -1,0 +1,201 @@
+//! A consumer killed at any moment of its alerts' lives, and two of one name: what people get.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use support::twilio::twilio;
+use support::{Consumer, FakeBroker, now_ms, until};
+use wiremock::matchers::method;
+use wiremock::{Mock, MockServer, ResponseTemplate};
+
+const FIRED: &str = "*** THRESHOLD EXCEEDED ***";
+const RESOLVED: &str = "--- RESOLVED ---";
+const RULES: &str = r#"
+[[rule]]
+name = "hot"
+match = "metrics/docker/+/cpu"
+fire = "> 80"
+clear = "< 70"
+"#;
+
+/// Kills of one run.
+const ROUNDS: u64 = 50;
+
+/// A seed that is printed by a failure; give it as KILLS_SEED to see it again.
+fn seed() -> u64 {
+    std::env::var("KILLS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or_else(now_ms)
+}
+
+/// xorshift64: moments that nobody chose, and that can be had again.
+fn draw(state: &mut u64) -> u64 {
+    *state ^= *state << 13;
+    *state ^= *state >> 7;
+    *state ^= *state << 17;
+    *state
+}
+
+/// Whether a message of WhatsApp says this of a topic: alone, or in a line among others.
+fn says(body: &str, mark: &str, word: &str, topic: &str) -> bool {
+    let alone = body.contains(mark) && !body.contains(" alerts\n") && body.contains(topic);
+    alone || body.lines().any(|line| line.starts_with(word) && line.contains(topic))
+}
+
+/// For each topic and state, under which keys the webhook was told.
+async fn told(webhook: &MockServer) -> BTreeMap<(String, String), BTreeSet<String>> {
+    let mut told: BTreeMap<_, BTreeSet<String>> = BTreeMap::new();
+    for request in webhook.received_requests().await.expect("recorded") {
+        let key = request.headers["idempotency-key"].to_str().expect("text").to_owned();
+        let body: Value = serde_json::from_slice(&request.body).expect("JSON");
+        for alert in body["alerts"].as_array().expect("a list") {
+            let text = |name: &str| alert[name].as_str().expect("text").to_owned();
+            told.entry((text("topic"), text("state"))).or_default().insert(key.clone());
+        }
+    }
+    told
+}
+
+/// Fifty kills, each while one alert begins and another ends: what can be told apart (a message at
+/// Twilio, a key at the webhook, a record at the broker) is there once.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_moment_of_a_kill_loses_or_doubles_a_message_or_a_record() {
+    let seed = seed();
+    println!("KILLS_SEED={seed}");
+    let mut state = seed | 1;
+    let (server, bodies) = twilio(Duration::from_millis(30)).await;
+    let webhook = MockServer::start().await;
+    let slow = ResponseTemplate::new(200).set_delay(Duration::from_millis(20));
+    Mock::given(method("POST")).respond_with(slow).mount(&webhook).await;
+    let (uri, hook) = (server.uri(), webhook.uri());
+    let env = [
+        ("TWILIO_ACCOUNT_SID", "AC1"),
+        ("TWILIO_AUTH_TOKEN", "geheim"),
+        ("TWILIO_FROM_NUMBER", "+14155238886"),
+        ("TWILIO_TO_NUMBER", "+34600000089"),
+        ("TWILIO_BASE_URL", &uri),
+        ("AKLIGHT_WEBHOOK_URL", &hook),
+        ("AKLIGHT_WHATSAPP_PER_MINUTE", "4800"),
+    ];
+    let broker = FakeBroker::start();
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = folder.path().join("rules.toml");
+    std::fs::write(&rules, RULES).expect("written");
+    let args = ["--quiet", "--group-wait", "20ms", "--rules", rules.to_str().expect("text")];
+    let mut lines = Vec::new();
+    let name = |round: u64| format!("web{round:02}");
+    for round in 0..ROUNDS {
+        let consumer = Consumer::start(&broker, folder.path(), &args, &env);
+        let registered = usize::try_from(round).expect("small");
+        until("registered", || broker.log().registrations > registered).await;
+        broker.sample(&name(round), now_ms(), 90.0);
+        if round > 0 {
+            broker.sample(&name(round - 1), now_ms(), 50.0);
+        }
+        // Not a wait for something, but the moment itself.
+        tokio::time::sleep(Duration::from_millis(draw(&mut state) % 120)).await;
+        lines.extend(consumer.killed());
+    }
+    let last = Consumer::start(&broker, folder.path(), &args, &env);
+    until("registered", || broker.log().registrations as u64 > ROUNDS).await;
+    broker.sample(&name(ROUNDS - 1), now_ms(), 50.0);
+    let topics: Vec<_> =
+        (0..ROUNDS).map(|round| format!("metrics/docker/{}/cpu", name(round))).collect();
+    let at_twilio = |mark: &str, word: &str, topic: &str| {
+        bodies.all().iter().filter(|body| says(body, mark, word, topic)).count()
+    };
+    until("all is told", || {
+        topics.iter().all(|topic| {
+            at_twilio(FIRED, "FIRING", topic) > 0 && at_twilio(RESOLVED, "RESOLVED", topic) > 0
+        })
+    })
+    .await;
+    until("all is recorded", || broker.announced("hot").len() as u64 >= 2 * ROUNDS).await;
+    until("nothing waits", || {
+        let file = std::fs::read_to_string(folder.path().join("c1.offsets")).unwrap_or_default();
+        !file.contains("\nnotice|")
+    })
+    .await;
+    lines.extend(last.killed());
+    assert_eq!(broker.announced("hot").len() as u64, 2 * ROUNDS, "seed {seed}");
+    let told = told(&webhook).await;
+    for topic in &topics {
+        let counts = (at_twilio(FIRED, "FIRING", topic), at_twilio(RESOLVED, "RESOLVED", topic));
+        assert_eq!(counts, (1, 1), "seed {seed}, {topic} at Twilio: {:#?}", bodies.all());
+        for state in ["firing", "ok"] {
+            let keys = told.get(&(topic.clone(), state.to_owned()));
+            let keys = keys.map_or(0, BTreeSet::len);
+            assert_eq!(keys, 1, "seed {seed}, {topic} {state} at the webhook: {told:#?}");
+        }
+        let on_console =
+            lines.iter().filter(|line| line.contains(FIRED) && line.contains(topic)).count();
+        // A line cannot be looked up: at least once.
+        assert!((1..=2).contains(&on_console), "seed {seed}, {topic}: {lines:#?}");
+    }
+}
+
+/// Two of one name on two machines: one works, the other waits, and goes on where the first one
+/// stopped, without its file.
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_consumers_of_one_name_one_rings_and_the_other_takes_over() {
+    let broker = FakeBroker::start();
+    let (here, there) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("one"));
+    let rules = here.path().join("rules.toml");
+    std::fs::write(&rules, RULES).expect("written");
+    let args = ["--quiet", "--rules", rules.to_str().expect("text")];
+    let first = Consumer::start(&broker, here.path(), &args, &[]);
+    until("registered", || broker.log().registrations == 1).await;
+    let second = Consumer::start(&broker, there.path(), &args, &[]);
+    until("the second waits", || second.log().contains("waiting for its end")).await;
+    broker.sample("web", now_ms(), 90.0);
+    first.until_line(FIRED).await;
+    until("recorded", || broker.announced("hot") == ["firing"]).await;
+
+    first.signal(Signal::SIGTERM);
+    assert_eq!(first.ended().0.code(), Some(0));
+    until("the second goes on", || broker.log().registrations == 2).await;
+    broker.sample("web", now_ms(), 91.0);
+    broker.sample("web", now_ms(), 50.0);
+    second.until_line(RESOLVED).await;
+    assert_eq!(second.count(FIRED), 0, "the first one told it: {:?}", second.lines());
+    broker.sample("db", now_ms(), 90.0);
+    second.until_line(FIRED).await;
+    until("recorded", || broker.announced("hot") == ["firing", "ok", "firing"]).await;
+
+    // The first one again, with its old file; and the second dies without a word.
+    let first = Consumer::start(&broker, here.path(), &args, &[]);
+    until("it waits", || first.log().contains("waiting for its end")).await;
+    second.killed();
+    until("it goes on", || broker.log().registrations == 3).await;
+    broker.sample("web", now_ms(), 50.0);
+    broker.sample("db", now_ms(), 90.0);
+    broker.sample("db", now_ms(), 50.0);
+    first.until_line(RESOLVED).await;
+    assert_eq!(first.lines().len(), 1, "neither did 'web' end again: {:?}", first.lines());
+}
+
+/// One that was stopped for so long that another took over judges nothing more.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_that_was_stopped_for_too_long_ends_instead_of_ringing_twice() {
+    let broker = FakeBroker::start();
+    let (here, there) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("one"));
+    let rules = here.path().join("rules.toml");
+    std::fs::write(&rules, RULES).expect("written");
+    let args = ["--quiet", "--rules", rules.to_str().expect("text")];
+    let first = Consumer::start(&broker, here.path(), &args, &[]);
+    until("registered", || broker.log().registrations == 1).await;
+    let second = Consumer::start(&broker, there.path(), &args, &[]);
+    until("the second waits", || second.log().contains("waiting for its end")).await;
+    first.signal(Signal::SIGSTOP);
+    until("the second goes on", || broker.log().registrations == 2).await;
+    broker.sample("web", now_ms(), 90.0);
+    second.until_line(FIRED).await;
+    first.signal(Signal::SIGCONT);
+    let (status, lines, log) = first.ended();
+    assert_eq!(status.code(), Some(1), "{log}");
+    assert!(log.contains("took over") && lines.is_empty(), "{lines:?}\n{log}");
+    assert_eq!(broker.announced("hot"), ["firing"]);
+}
