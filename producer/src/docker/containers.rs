@@ -277,17 +277,21 @@ impl Container {
         if happening.ts_ms <= self.caught_up_ms {
             return;
         }
-        let told = match happening.action {
+        let health;
+        let told = match &happening.action {
             Action::Start => self.started(),
             Action::Stop => Told::Stop,
-            Action::Die(code) => self.died(code),
+            Action::Die(code) => self.died(*code),
             Action::Oom => {
                 self.oom_seen = true;
                 Told::Oom
             }
             Action::Restart => Told::Restart,
             Action::Destroy => Told::Destroy,
-            Action::Health => Told::Health,
+            Action::Health(word) => {
+                health = word.clone().unwrap_or_else(|| self.details.health.clone());
+                Told::Health(&health)
+            }
             Action::Change => return,
         };
         let record = told.record(happening.ts_ms, &self.details, &self.last);
@@ -305,7 +309,7 @@ impl Container {
         self.caught_up_ms = now.wall_ms;
     }
 
-    fn started(&mut self) -> Told {
+    fn started(&mut self) -> Told<'static> {
         let by_engine = self.details.restarts > self.restarts_told;
         self.restarts_told = self.details.restarts;
         self.oom_seen = false;
@@ -313,7 +317,7 @@ impl Container {
     }
 
     /// 137 is SIGKILL, which the kernel sends for memory, and others for other reasons.
-    fn died(&mut self, code: Option<i64>) -> Told {
+    fn died(&mut self, code: Option<i64>) -> Told<'static> {
         const SIGKILLED: i64 = 137;
         let code = code.unwrap_or(self.details.exit_code);
         let by_engine = self.details.oom_killed && !self.details.is_running();

@@ -10,6 +10,9 @@ use crate::sample::Sample;
 /// Exit codes that are normal ends: done, SIGINT (Ctrl-C) and SIGTERM (`docker stop`).
 const NORMAL_ENDS: [i64; 3] = [0, 130, 143];
 
+/// The engine's word for one that runs.
+const RUNNING: &str = "running";
+
 /// Digits of an id that are shown, as `docker ps` does.
 const SHORT_ID_DIGITS: usize = 12;
 
@@ -39,7 +42,7 @@ pub struct Details {
     pub pid: Option<i32>,
     /// The engine's word.
     pub state: String,
-    /// `healthy`, `unhealthy`, `starting` or `none`.
+    /// `healthy`, `unhealthy`, `starting`, or `none` of one without a check, or that does not run.
     pub health: String,
     /// How it ended last.
     pub exit_code: i64,
@@ -60,7 +63,9 @@ impl Details {
     #[must_use]
     pub fn new(inspected: Inspected) -> Self {
         let Inspected { id, name, created, restart_count, state, config, host_config } = inspected;
-        let health = state.health.map(|health| health.status).unwrap_or_default();
+        // Docker calls one that was paused or stopped unhealthy; nobody checks it.
+        let checked = state.health.filter(|_| state.status == RUNNING);
+        let health = checked.map(|health| health.status).unwrap_or_default();
         Self {
             name: name.trim_start_matches('/').to_owned(),
             image: config.image,
@@ -83,7 +88,7 @@ impl Details {
     /// Whether it runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.state == "running"
+        self.state == RUNNING
     }
 
     /// Whether it is dead, restarting, or ended in no normal way.
@@ -206,6 +211,18 @@ pub(super) mod tests {
         assert_eq!(podman.health, "none");
         assert_eq!(podman.limit_cpus, 1.5);
         assert!(podman.is_failed() && !podman.own_network);
+    }
+
+    #[test]
+    fn health_is_of_those_that_run() {
+        let health = |state: &str, health: &str| {
+            let inspected =
+                serde_json::json!({"State": {"Status": state, "Health": {"Status": health}}});
+            Details::new(serde_json::from_value(inspected).expect("an answer")).health
+        };
+        assert_eq!(health("running", "unhealthy"), "unhealthy");
+        assert_eq!(health("paused", "unhealthy"), "none");
+        assert_eq!(health("exited", "unhealthy"), "none");
     }
 
     #[test]

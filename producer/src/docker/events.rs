@@ -32,8 +32,8 @@ pub enum Action {
     Restart,
     /// It is no more.
     Destroy,
-    /// Its health check says something new.
-    Health,
+    /// Its health check says something new: the word, where the engine says it.
+    Health(Option<String>),
     /// Something that changes what it is, and is no event of ours.
     Change,
 }
@@ -51,7 +51,8 @@ impl Happening {
     /// Out of the engine's words.
     #[must_use]
     pub fn new(event: &Event) -> Self {
-        let exit_code = || event.actor.attributes.get("exitCode")?.parse().ok();
+        let attribute = |name| event.actor.attributes.get(name);
+        let exit_code = || attribute("exitCode")?.parse().ok();
         let action = match event.action.as_str() {
             "start" => Action::Start,
             "stop" => Action::Stop,
@@ -59,8 +60,14 @@ impl Happening {
             "oom" => Action::Oom,
             "restart" => Action::Restart,
             "destroy" | "remove" => Action::Destroy,
-            health if health.starts_with("health_status") => Action::Health,
-            _ => Action::Change,
+            words => match words.split_once("health_status") {
+                // Docker says `health_status: unhealthy`, Podman has it beside.
+                Some((_, word)) if !word.is_empty() => {
+                    Action::Health(Some(word.trim_start_matches([':', ' ']).to_owned()))
+                }
+                Some(_) => Action::Health(attribute("health_status").cloned()),
+                None => Action::Change,
+            },
         };
         Self { action, ts_ms: event.nanos() / 1_000_000 }
     }
@@ -76,7 +83,7 @@ impl Event {
 
 /// An event as it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Told {
+pub enum Told<'a> {
     /// See [`Action`].
     Start,
     /// See [`Action`].
@@ -89,11 +96,11 @@ pub enum Told {
     Restart,
     /// See [`Action`].
     Destroy,
-    /// See [`Action`].
-    Health,
+    /// With what the check says.
+    Health(&'a str),
 }
 
-impl Told {
+impl Told<'_> {
     fn name(self) -> &'static str {
         match self {
             Self::Start => "start",
@@ -102,7 +109,7 @@ impl Told {
             Self::Oom => "oom",
             Self::Restart => "restart",
             Self::Destroy => "destroy",
-            Self::Health => "health",
+            Self::Health(_) => "health",
         }
     }
 
@@ -113,7 +120,6 @@ impl Told {
             .with("event", self.name())
             .with("image", container.image.as_str())
             .with("restarts", container.restarts);
-        let unhealthy = container.health == "unhealthy";
         match self {
             Self::Die(exit_code, oom_killed) => last.add_to(
                 event
@@ -123,9 +129,9 @@ impl Told {
                 ts_ms,
             ),
             Self::Oom | Self::Restart => last.add_to(event, ts_ms),
-            Self::Health => {
-                let event = event.with("health", container.health.as_str());
-                if unhealthy { last.add_to(event, ts_ms) } else { event }
+            Self::Health(health) => {
+                let event = event.with("health", health);
+                if health == "unhealthy" { last.add_to(event, ts_ms) } else { event }
             }
             Self::Start | Self::Stop | Self::Destroy => event,
         }
@@ -187,8 +193,14 @@ mod tests {
         let action = |word: &str| event(serde_json::json!({"Action": word, "time": 7})).action;
         assert_eq!(action("died"), Action::Die(None));
         assert_eq!(action("remove"), Action::Destroy);
-        assert_eq!(action("health_status: unhealthy"), Action::Health);
-        assert_eq!(action("health_status"), Action::Health);
+        assert_eq!(
+            action("health_status: unhealthy"),
+            Action::Health(Some("unhealthy".to_owned()))
+        );
+        assert_eq!(action("health_status"), Action::Health(None));
+        let podman = serde_json::json!({"Action": "health_status", "time": 7,
+            "Actor": {"Attributes": {"health_status": "healthy"}}});
+        assert_eq!(event(podman).action, Action::Health(Some("healthy".to_owned())));
         assert_eq!(action("rename"), Action::Change);
         assert_eq!(event(serde_json::json!({"Action": "oom", "time": 7})).ts_ms, 7000);
     }

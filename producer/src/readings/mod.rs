@@ -9,7 +9,7 @@
 //! that rates are divided by.
 //!
 //! The other containers of an engine are read by the same rules, out of files that are kept open
-//! ([`file`], `crate::docker`). [`cost`] is what the producer itself takes.
+//! ([`mod@file`], [`crate::docker`]). [`cost`] is what the producer itself takes.
 //!
 //! What is left out: every smoothing: a value is what happened since the last tick.
 
