@@ -21,7 +21,11 @@ export class Chart {
     this.reading = el('output', { class: 'reading' });
     this.plot = svg('svg', { class: 'plot', height: HEIGHT, tabindex: '0', role: 'img' });
     this.root = el('figure', { class: 'card chart' }, el('figcaption', {}, el('h3', {}, title), this.reading), this.plot);
-    this.plot.addEventListener('pointermove', (event) => this.aim(this.timeAt(event.offsetX)));
+    // A browser says that a pointer moved when the chart under it was drawn anew, too: who uses the
+    // arrow keys meanwhile is not to be brought back.
+    this.plot.addEventListener('pointermove', (event) => {
+      if (event.movementX || event.movementY || this.at === null) this.aim(this.timeAt(event.offsetX));
+    });
     this.plot.addEventListener('pointerleave', () => this.aim(null));
     this.plot.addEventListener('blur', () => this.aim(null));
     this.plot.addEventListener('keydown', (event) => this.key(event));
