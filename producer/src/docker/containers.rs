@@ -296,6 +296,11 @@ impl Container {
         };
         let record = told.record(happening.ts_ms, &self.details, &self.last);
         out.keep(&self.topics.events(), &record);
+        if let Told::Die(exit_code, oom_killed) = told {
+            // One that the engine starts again at once would have no sample of its end.
+            let end = self.details.ended(exit_code, oom_killed).state_sample(happening.ts_ms);
+            out.keep(&self.topics.metric(Metric::State), &end);
+        }
     }
 
     /// Tells what must have happened, where nobody said so.

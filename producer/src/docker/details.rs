@@ -101,6 +101,13 @@ impl Details {
         }
     }
 
+    /// The same container right after an end of it, whatever became of it since.
+    #[must_use]
+    pub fn ended(&self, exit_code: i64, oom_killed: bool) -> Self {
+        let (state, health) = ("exited".to_owned(), "none".to_owned());
+        Self { state, health, exit_code, oom_killed, ..self.clone() }
+    }
+
     /// How it is now.
     #[must_use]
     pub fn state_sample(&self, wall_ms: u64) -> Sample {

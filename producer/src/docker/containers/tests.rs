@@ -150,15 +150,15 @@ fn an_end_is_told_before_the_state_shows_it() {
         &mut scene.lines,
     );
     let told = scene.tick();
-    assert_eq!(
-        topics(&told),
-        ["events/docker/p/web", "metrics/docker/p/web/state", "metrics/docker/p/web/restarts"]
-    );
+    let (state, restarts) = ("metrics/docker/p/web/state", "metrics/docker/p/web/restarts");
+    assert_eq!(topics(&told), ["events/docker/p/web", state, state, restarts]);
     let die = &told[0].1;
     assert_eq!((&die["exit_code"], &die["oom_killed"]), (&137.into(), &0.into()));
     assert_eq!(die["last_cpu"], serde_json::json!([50, 50, 50]));
     assert_eq!(die["ts"], 3500);
-    assert_eq!((&told[1].1["value"], &told[1].1["failed"]), (&0.into(), &1.into()));
+    for (_, state) in &told[1..3] {
+        assert_eq!((&state["value"], &state["failed"]), (&0.into(), &1.into()));
+    }
 }
 
 #[test]
@@ -208,6 +208,9 @@ fn a_restart_by_the_engine_is_told_in_place_of_a_start() {
     let told = scene.seen(restarted(1), Some(Action::Die(Some(1))));
     assert_eq!(events(&told), ["die"]);
     assert_eq!(told[0].1["exit_code"], 1);
+    let (topic, state) = &told[1];
+    assert!(topic.ends_with("/state"), "its end has a state of its own: {topic}");
+    assert_eq!((&state["state"], &state["failed"]), (&"exited".into(), &1.into()));
     let told = scene.seen(restarted(1), Some(Action::Start));
     assert_eq!(events(&told), ["restart"]);
     assert_eq!(told[0].1["restarts"], 1);
