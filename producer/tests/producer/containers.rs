@@ -73,7 +73,7 @@ fn wait_for(broker: &FakeBroker, topic: &str, fits: impl Fn(&Value) -> bool) -> 
     wait_until(topic, || samples(broker, topic).into_iter().find(|sample| fits(sample)))
 }
 
-/// What `docker stats` shows: percent of one CPU, and bytes of memory.
+/// What `docker stats` shows, in percent of one CPU.
 fn docker_stats(name: &str) -> f64 {
     let format = "{{.CPUPerc}}";
     let text = docker(&["stats", "--no-stream", "--format", format, name]).expect("stats");

@@ -84,7 +84,8 @@ fn v2_groups_are_found_wherever_engines_put_them() {
 
 #[test]
 fn podmans_monitor_is_not_the_container() {
-    let group = format!("machine.slice/libpod-{ID}.scope");
+    // Nearer to the top, so that whoever looks for the id comes by it first.
+    let group = format!("machine.slice/pod.slice/libpod-{ID}.scope");
     let tree = v2(&group, &format!("0::/../libpod-{ID}.scope\n"));
     tree.put(&format!("/sys/fs/cgroup/machine.slice/libpod-conmon-{ID}.scope/memory.current"), "9");
     check(read(&tree, ID, 77), [Some(1.5), Some(0.25), Some(0.0)]);
