@@ -16,7 +16,8 @@
 //! Invariant: who is at work judges nothing when its newest turn was *sent* longer than
 //! [`VALID_FOR`] ago, and another waits [`TAKEN_OVER_AFTER`] since it *saw* that turn: the first is
 //! over before the second begins, for `VALID_FOR < TAKEN_OVER_AFTER` and clocks that go on while a
-//! process is stopped.
+//! process is stopped. It looks at the clock before it judges a record; a process that is stopped
+//! between that look and the write of its file, a few microseconds later, is not covered.
 //!
 //! An instance is a state file, not a process: one that is started again with its file goes on at
 //! once. Consumers that keep nothing take no turns.
@@ -29,7 +30,7 @@ use aklight_common::wire::WireError;
 use aklight_common::{Offset, PartitionId, Pattern};
 use serde_json::{Value, json};
 use tokio::sync::{oneshot, watch};
-use tracing::debug;
+use tracing::{debug, warn};
 
 /// How often who is at work says so.
 pub const RENEW_EVERY: Duration = Duration::from_secs(4);
@@ -269,11 +270,15 @@ pub enum Turns {
 /// Keeps taking turns until told to stop, and then ends the last one.
 pub async fn keep(mut lease: Lease, turns: watch::Sender<Turns>, mut stop: oneshot::Receiver<()>) {
     let mut others = 0;
+    let mut failing = false;
     loop {
         let step = tokio::select! {
             step = lease.step() => step,
             _ = &mut stop => break,
         };
+        if step.is_ok() {
+            failing = false;
+        }
         let wait = match step {
             Ok(Step::Ours { after_another }) => {
                 others += u32::from(after_another);
@@ -286,7 +291,10 @@ pub async fn keep(mut lease: Lease, turns: watch::Sender<Turns>, mut stop: onesh
                 LOOK_EVERY
             }
             Err(error) => {
-                debug!(%error, "whose turn it is cannot be seen");
+                // Said once: it is tried again every second, and the reason seldom changes.
+                if !std::mem::replace(&mut failing, true) {
+                    warn!(%error, "cannot see whether it is this consumer's turn: trying again");
+                }
                 LOOK_EVERY
             }
         };

@@ -32,8 +32,8 @@ use crate::load::load_rules;
 use crate::notify::announce::announce;
 use crate::notify::console::Console;
 use crate::notify::sender::{Event, Sender};
-use crate::rules::{Book, Channel, Rule};
-use crate::setup::{Setup, with_causes};
+use crate::rules::Book;
+use crate::setup::{Setup, warn_of_channels_not_set_up, with_causes};
 use crate::takeover;
 
 /// How often silence, reminders and unwritten offsets are looked at: the grain of every duration
@@ -135,6 +135,7 @@ impl Setup {
             engine,
             turn,
             subscription: None,
+            held: None,
             connected: false,
             holding: false,
             others: 0,
@@ -165,6 +166,8 @@ struct Shell {
     turn: Option<Turn>,
     /// Open from the first turn on.
     subscription: Option<Subscription>,
+    /// What came in when it was not our turn.
+    held: Option<SubscriptionEvent>,
     connected: bool,
     /// How often somebody else had worked before, when this one began.
     others: u32,
@@ -188,8 +191,8 @@ impl Shell {
         let code = loop {
             self.look_at_turn().await?;
             tokio::select! {
-                event = next(&mut self.subscription), if self.holding => match event {
-                    Some(event) => self.on_subscription(event).await?,
+                event = next(&mut self.held, &mut self.subscription), if self.holding => match event {
+                    Some(event) => self.take(event).await?,
                     None => bail!("the connection's task ended: this is a mistake in the consumer, please report it"),
                 },
                 () = turned(&mut self.turn) => {}
@@ -209,12 +212,24 @@ impl Shell {
         Ok(code)
     }
 
-    /// Whether records may be taken now; opens the subscription with the first turn.
-    async fn look_at_turn(&mut self) -> anyhow::Result<()> {
-        let turns = match &self.turn {
+    fn turns(&self) -> Turns {
+        match &self.turn {
             Some(turn) => *turn.turns.borrow(),
             None => Turns::Ours { until_ms: u64::MAX, others: 0 },
-        };
+        }
+    }
+
+    /// Whether anything may be judged in this moment.
+    fn holds(&self) -> bool {
+        match self.turns() {
+            Turns::Ours { until_ms, .. } => self.clock.monotonic_ms() < until_ms,
+            Turns::Unknown | Turns::Others => false,
+        }
+    }
+
+    /// Whether records may be taken now; opens the subscription with the first turn.
+    async fn look_at_turn(&mut self) -> anyhow::Result<()> {
+        let turns = self.turns();
         let working = self.subscription.is_some();
         let taken_over = match turns {
             Turns::Unknown => false,
@@ -243,10 +258,7 @@ impl Shell {
             }
             _ => {}
         }
-        let holds = match turns {
-            Turns::Ours { until_ms, .. } => self.clock.monotonic_ms() < until_ms,
-            _ => false,
-        };
+        let holds = self.holds();
         if holds != std::mem::replace(&mut self.holding, holds) && working {
             // What came in meanwhile is taken before silence is judged.
             let watching = (holds && self.connected).then(|| self.clock.wall_ms());
@@ -274,14 +286,25 @@ impl Shell {
     /// share a few writes instead of needing one each.
     async fn take_waiting(&mut self) -> anyhow::Result<()> {
         for _ in 0..BATCH_MAX {
-            if !self.holding {
+            if !self.holds() {
                 break;
             }
-            match tokio::time::timeout(Duration::ZERO, next(&mut self.subscription)).await {
-                Ok(Some(event)) => self.on_subscription(event).await?,
+            let next = next(&mut self.held, &mut self.subscription);
+            match tokio::time::timeout(Duration::ZERO, next).await {
+                Ok(Some(event)) => self.take(event).await?,
                 Ok(None) | Err(_) => break,
             }
         }
+        Ok(())
+    }
+
+    /// Takes what came in, if it still is our turn: this process may have been stopped for long
+    /// while it waited. If it is not, it is kept until it is again.
+    async fn take(&mut self, event: SubscriptionEvent) -> anyhow::Result<()> {
+        if self.holds() {
+            return self.on_subscription(event).await;
+        }
+        self.held = Some(event);
         Ok(())
     }
 
@@ -350,7 +373,7 @@ impl Shell {
     }
 
     fn on_tick(&mut self) {
-        if self.holding {
+        if self.holds() {
             self.engine.on_tick(self.clock.wall_ms());
         }
         self.ticks = (self.ticks + 1) % TICKS_PER_WRITE;
@@ -430,11 +453,15 @@ impl Shell {
     }
 }
 
-/// The next event; never where there is no subscription yet.
-async fn next(subscription: &mut Option<Subscription>) -> Option<SubscriptionEvent> {
-    match subscription {
-        Some(subscription) => subscription.next().await,
-        None => std::future::pending().await,
+/// The next event, the one that was held first; never where there is no subscription yet.
+async fn next(
+    held: &mut Option<SubscriptionEvent>,
+    subscription: &mut Option<Subscription>,
+) -> Option<SubscriptionEvent> {
+    match (held.take(), subscription) {
+        (Some(event), _) => Some(event),
+        (None, Some(subscription)) => subscription.next().await,
+        (None, None) => std::future::pending().await,
     }
 }
 
@@ -458,22 +485,4 @@ fn is_final(error: &WireError) -> bool {
             | ErrorCode::BadPattern
             | ErrorCode::BadCommand
     )
-}
-
-fn warn_of_channels_not_set_up(rules: &[Rule], set_up: &[Channel]) {
-    let how = [
-        (Channel::WhatsApp, "set the TWILIO_ variables"),
-        (Channel::Webhook, "set AKLIGHT_WEBHOOK_URL"),
-        (Channel::Email, "set the AKLIGHT_SMTP_ variables"),
-    ];
-    for (channel, how) in how.into_iter().filter(|(channel, _)| !set_up.contains(channel)) {
-        let asks = |rule: &&Rule| {
-            let notify = rule.notify.iter().flatten();
-            notify.chain(&rule.fallback).any(|asked| *asked == channel)
-        };
-        if let Some(rule) = rules.iter().find(asks) {
-            let channel = channel.as_str();
-            warn!(rule = rule.name, channel, "rules name a channel that is not set up: {how}");
-        }
-    }
 }

@@ -58,6 +58,17 @@ impl Sample {
         }
     }
 
+    /// A yes or no of the payload: a boolean, or 1 and 0.
+    #[must_use]
+    pub fn flag(&self, field: &str) -> Option<bool> {
+        let value = self.fields.get(field)?;
+        value.as_bool().or(match value.as_f64() {
+            Some(1.0) => Some(true),
+            Some(0.0) => Some(false),
+            _ => None,
+        })
+    }
+
     /// The numbers of a list of the payload; none where it has no list of that name.
     pub fn numbers(&self, field: &str) -> impl Iterator<Item = f64> {
         let list = self.fields.get(field).and_then(Value::as_array);
@@ -83,6 +94,7 @@ mod tests {
         assert_eq!(sample.number("fs_used_percent"), Some(3.5));
         assert_eq!(sample.number("late"), None);
         assert_eq!((sample.word("late"), sample.word("unit")), (Some("true"), Some("%")));
+        assert_eq!((sample.flag("late"), sample.flag("value")), (Some(true), None));
         assert_eq!((sample.word("value"), sample.word("none")), (None, None));
         assert_eq!(Sample::parse(br#"{"value":1}"#).expect("a sample").at_ms, None);
     }

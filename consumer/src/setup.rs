@@ -4,12 +4,13 @@ use aklight_common::client::{ClientConfig, parse_brokers};
 use aklight_common::clock::{SharedClock, SystemClock};
 use aklight_common::wire::command::check_client_id;
 use anyhow::anyhow;
+use tracing::warn;
 
 use crate::ConsumerArgs;
 use crate::load::load_rules;
 use crate::notify::carrier::Carrier;
 use crate::notify::sender::Patience;
-use crate::rules::{Rules, defaults};
+use crate::rules::{Channel, Rule, Rules, defaults};
 
 /// The arguments, resolved.
 pub(crate) struct Setup {
@@ -62,4 +63,23 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = source.source();
     }
     text
+}
+
+/// Says once what rules ask for that nobody has set up.
+pub(crate) fn warn_of_channels_not_set_up(rules: &[Rule], set_up: &[Channel]) {
+    let how = [
+        (Channel::WhatsApp, "set the TWILIO_ variables"),
+        (Channel::Webhook, "set AKLIGHT_WEBHOOK_URL"),
+        (Channel::Email, "set the AKLIGHT_SMTP_ variables"),
+    ];
+    for (channel, how) in how.into_iter().filter(|(channel, _)| !set_up.contains(channel)) {
+        let asks = |rule: &&Rule| {
+            let notify = rule.notify.iter().flatten();
+            notify.chain(&rule.fallback).any(|asked| *asked == channel)
+        };
+        if let Some(rule) = rules.iter().find(asks) {
+            let channel = channel.as_str();
+            warn!(rule = rule.name, channel, "rules name a channel that is not set up: {how}");
+        }
+    }
 }

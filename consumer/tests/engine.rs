@@ -408,9 +408,9 @@ fire = "== 1"
 "#;
     let mut stage = Stage::by(folder.path(), rules, 0);
     let die = r#"{"ts":1795229527000,"value":1,"unit":"event","event":"die","image":"x","restarts":2,
-        "exit_code":137,"oom_killed":true,"failed":1,"last_cpu":[1,50,99],"last_memory":[20,60,99.6],"last_ts":1795229526000}"#;
+        "exit_code":137,"oom_killed":1,"failed":1,"last_cpu":[1,50,99],"last_memory":[20,60,99.6],"last_ts":1795229526000}"#;
     stage.payload("events/docker/p/web", 0, die.as_bytes());
-    let state = r#"{"ts":1795229527000,"value":0,"unit":"state","state":"exited","health":"none","exit_code":137,"oom_killed":true,"failed":1}"#;
+    let state = r#"{"ts":1795229527000,"value":0,"unit":"state","state":"exited","health":"none","exit_code":137,"oom_killed":1,"failed":1}"#;
     stage.payload("metrics/docker/p/web/state", 1, state.as_bytes());
     stage.engine.commit(NOW_MS);
     let expect = "metrics/docker/p/web/state: failed == 1; exit code 137, killed for memory, \

@@ -202,6 +202,21 @@ fn a_word_fires_and_is_over_only_when_it_stayed_away_for_long_enough() {
     );
 }
 
+#[test]
+fn a_yes_or_no_is_a_boolean_or_a_number() {
+    let rule = rule("field = \"oom_killed\"\nfire = \"== true\"");
+    for (fields, fires) in [
+        ("\"value\":0,\"oom_killed\":1", true),
+        ("\"value\":0,\"oom_killed\":true", true),
+        ("\"value\":0,\"oom_killed\":0", false),
+        ("\"value\":0,\"oom_killed\":false", false),
+        ("\"value\":0", false),
+    ] {
+        let (_, change) = judge(&rule, &State::default(), START_MS, fields, START_MS);
+        assert_eq!(change.is_some(), fires, "{fields}");
+    }
+}
+
 /// Fails, comes up, fails again, every 20 seconds for five minutes: one alert, one end.
 #[test]
 fn a_flapping_container_rings_once() {
@@ -245,6 +260,19 @@ fn growth_within_a_window_fires_and_a_counter_that_began_anew_is_a_new_baseline(
          11m    | 1 | resolved, everyone
          11m1s  | 2 | fired, everyone",
     );
+}
+
+/// A mute outlasts a reminder: who was not told is told at its end all the same.
+#[test]
+fn a_reminder_is_none_for_a_telephone_that_was_not_told() {
+    let rule = rule("fire = \"> 80\"\nrepeat = \"1m\"");
+    let (mut state, _) = number(&rule, &State::default(), START_MS, 90.0, START_MS);
+    state.told = false;
+    let now_ms = START_MS + 60_000;
+    let (state, reminder) = on_tick(&rule, &state, now_ms, START_MS);
+    assert_eq!(reminder.map(|change| said(&change)).as_deref(), Some("reminder, quiet"));
+    let (_, change) = number(&rule, &state, now_ms, 90.0, now_ms);
+    assert_eq!(change.map(|change| said(&change)).as_deref(), Some("fired, telephone"));
 }
 
 #[test]

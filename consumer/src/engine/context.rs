@@ -77,7 +77,7 @@ impl Context {
             known.exit_code = event.number("exit_code");
             known.oom_killed = false;
         }
-        known.oom_killed |= kind == "oom" || event.word("oom_killed") == Some("true");
+        known.oom_killed |= kind == "oom" || event.flag("oom_killed") == Some(true);
         known.restarts = event.number("restarts").or(known.restarts);
         for (field, series) in [("last_cpu", &mut known.cpu), ("last_memory", &mut known.memory)] {
             let last: Vec<f64> = event.numbers(field).take(SAMPLES_MAX).collect();
@@ -154,7 +154,7 @@ mod tests {
         context.sample(web(), "cpu", &sample(r#"{"value":50}"#));
         assert_eq!(context.of(&web(), 0), "cpu ▅ 50.0 %");
         context.event(web(), &sample(r#"{"ts":1,"value":1,"event":"oom","restarts":2}"#), 9);
-        let die = r#"{"ts":2,"value":1,"event":"die","exit_code":137,"oom_killed":true,"restarts":3,
+        let die = r#"{"ts":2,"value":1,"event":"die","exit_code":137,"oom_killed":1,"restarts":3,
             "last_cpu":[0,100],"last_memory":[50.5,98]}"#;
         context.event(web(), &sample(die), 9);
         context.event(web(), &sample(r#"{"ts":3,"value":1,"event":"start","restarts":3}"#), 9);

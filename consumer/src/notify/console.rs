@@ -133,7 +133,7 @@ fn happened(event: &Sample) -> String {
     if let Some(code) = event.number("exit_code") {
         said = format!("{said}, exit code {code}");
     }
-    if event.word("oom_killed") == Some("true") {
+    if event.flag("oom_killed") == Some(true) {
         said.push_str(", killed for memory");
     }
     said
@@ -210,7 +210,7 @@ mod tests {
             let sample = Sample::parse(payload).expect("a sample");
             printed(Output::Text, |c| c.record(&message, Some(&sample)).expect("printed"))
         };
-        let die = br#"{"ts":1,"value":1,"unit":"event","event":"die","exit_code":137,"oom_killed":true,"last_cpu":[1,2]}"#;
+        let die = br#"{"ts":1,"value":1,"unit":"event","event":"die","exit_code":137,"oom_killed":1,"last_cpu":[1,2]}"#;
         assert_eq!(
             print("events/docker/p/web", die),
             "events/docker/p/web die, exit code 137, killed for memory (p0@1234)\n"

@@ -175,8 +175,13 @@ impl Measured {
     /// What a sample says of the field. `None` where it has no such field, or one of another kind.
     #[must_use]
     pub fn see<'a>(&self, sample: &'a Sample) -> Option<Seen<'a>> {
-        match self.fire {
+        match &self.fire {
             Test::Number(_) => sample.number(&self.field).map(Seen::Number),
+            // A yes or no may also be measured as 1 or 0.
+            Test::Word { word, .. } if matches!(word.as_str(), "true" | "false") => {
+                let flag = sample.flag(&self.field)?;
+                Some(Seen::Word(if flag { "true" } else { "false" }))
+            }
             Test::Word { .. } => sample.word(&self.field).map(Seen::Word),
         }
     }

@@ -246,13 +246,15 @@ pub fn on_tick(
             if !(known && due) {
                 return quiet();
             }
-            (Kind::Reminder, Audience::Everyone, since_ms)
+            // Who was not told yet is not reminded: the next fresh sample makes up for it.
+            let audience = if before.told { Audience::Everyone } else { Audience::Quiet };
+            (Kind::Reminder, audience, since_ms)
         }
         (Condition::Measured(_), _) => return quiet(),
     };
     let mut after = before.clone();
     after.phase = Phase::Firing { since_ms, said_ms: now_ms };
-    after.told = true;
+    after.told |= kind == Kind::Fired;
     let value = match rule.condition {
         Condition::Measured(_) => before.value,
         Condition::Absent { .. } => (silent_ms / 1000) as f64,
