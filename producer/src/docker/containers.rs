@@ -152,12 +152,12 @@ impl Containers {
 
     /// Measures all that run, and says how each is.
     pub fn tick(&mut self, now: Moment, out: &mut Lines) {
-        let machine = match Machine::read(self.hierarchies.root()) {
-            Ok(machine) => machine,
-            Err(error) => return debug!("no container can be measured: {error}"),
-        };
+        // Without the machine's files, the engine still tells of its containers.
+        let machine = Machine::read(self.hierarchies.root()).ok();
         for container in self.known.values_mut() {
-            let alive = container.read(&self.hierarchies, &mut self.buffer, now, &machine, out);
+            let alive = machine.as_ref().is_some_and(|machine| {
+                container.read(&self.hierarchies, &mut self.buffer, now, machine, out)
+            });
             if self.engine_there || alive {
                 container.tell_state(now, out);
             }

@@ -309,6 +309,11 @@ fn one_without_files_is_measured_by_the_engine() {
             "system_cpu_usage": n * 2000, "online_cpus": 4}});
         Box::new(serde_json::from_value(stats).expect("stats"))
     };
+    // An engine elsewhere, and not even the machine's own files.
+    scene.tree.remove("/proc/stat");
+    scene.containers.tick(at(1), &mut scene.lines);
+    let told = scene.told();
+    assert!(topics(&told).contains(&"metrics/docker/p/far/state"), "{told:?}");
     scene.take(News::Measured("ffff".to_owned(), stats(1), at(1)));
     let told = scene.take(News::Measured("ffff".to_owned(), stats(2), at(2)));
     let cpu = told.iter().find(|(topic, _)| topic == "metrics/docker/p/far/cpu").expect("cpu");
