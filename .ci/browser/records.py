@@ -214,9 +214,15 @@ def fill(address, house=HOUSE, hours=24):
     sender.send(infos(house))
     for minute in range(hours * 60, 1, -1):
         sender.send(of_minute((now // 60000 - minute) * 60000, house))
-    # That took its time.
+    sender.send(stories())
+    sender.close()
+    catch_up(address, house)
+
+
+def catch_up(address, house=HOUSE):
+    """Five minutes of samples. Where there are some already they say the same: values are of their moment."""
+    sender = Sender(address)
     now = now_ms()
     for second in range(300, 0, -1):
         sender.send(of_moment(now - second * 1000, house))
-    sender.send(stories())
     sender.close()
