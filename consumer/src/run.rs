@@ -377,7 +377,7 @@ impl Shell {
             self.engine.on_tick(self.clock.wall_ms());
         }
         self.ticks = (self.ticks + 1) % TICKS_PER_WRITE;
-        if self.ticks == 0 {
+        if self.ticks == 0 || self.engine.has_due(self.clock.wall_ms()) {
             self.commit();
         }
     }

@@ -23,6 +23,9 @@ fire = "> 80"
 clear = "< 70"
 "#;
 
+/// How long a carrier takes to answer: long enough for kills to come in between.
+const SLOW: Duration = Duration::from_millis(100);
+
 /// Kills of one run.
 const ROUNDS: u64 = 50;
 
@@ -66,9 +69,9 @@ async fn no_moment_of_a_kill_loses_or_doubles_a_message_or_a_record() {
     let seed = seed();
     println!("KILLS_SEED={seed}");
     let mut state = seed | 1;
-    let (server, bodies) = twilio(Duration::from_millis(30)).await;
+    let (server, bodies) = twilio(SLOW, SLOW).await;
     let webhook = MockServer::start().await;
-    let slow = ResponseTemplate::new(200).set_delay(Duration::from_millis(20));
+    let slow = ResponseTemplate::new(200).set_delay(SLOW);
     Mock::given(method("POST")).respond_with(slow).mount(&webhook).await;
     let (uri, hook) = (server.uri(), webhook.uri());
     let env = [

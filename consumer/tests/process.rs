@@ -110,7 +110,7 @@ async fn an_alert_fires_once_wherever_the_consumer_is_killed() {
     for point in [Kill::Pending, Kill::WhileTwilioAnswers, Kill::Told] {
         let slow =
             if point == Kill::WhileTwilioAnswers { Duration::from_secs(8) } else { Duration::ZERO };
-        let (server, bodies) = twilio(slow).await;
+        let (server, bodies) = twilio(slow, Duration::ZERO).await;
         let uri = server.uri();
         let env = [
             ("TWILIO_ACCOUNT_SID", "AC1"),

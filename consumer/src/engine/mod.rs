@@ -280,6 +280,13 @@ impl Engine {
         self.urgent
     }
 
+    /// Whether a notice has waited for others for long enough.
+    #[must_use]
+    pub fn has_due(&self, now_ms: u64) -> bool {
+        let waits = |id: &u64| !self.handed.contains(id);
+        self.parts.memory.notices.iter().any(|n| n.due_ms <= now_ms && waits(&n.id))
+    }
+
     /// Whether the sender has something that it has not reported on.
     #[must_use]
     pub fn is_sending(&self) -> bool {

@@ -7,7 +7,7 @@ use serde_json::json;
 use wiremock::matchers::{method, path, path_regex};
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 
-/// A Twilio that keeps what it took, and answers the first POST only after a long while.
+/// A Twilio that keeps what it took, and answers after a while.
 #[derive(Clone, Default)]
 pub struct Bodies(Arc<Mutex<Vec<String>>>);
 
@@ -21,7 +21,7 @@ impl Bodies {
     }
 }
 
-struct Take(Bodies, Duration);
+struct Take(Bodies, Duration, Duration);
 
 impl Respond for Take {
     fn respond(&self, request: &Request) -> ResponseTemplate {
@@ -31,7 +31,7 @@ impl Respond for Take {
         let mut kept = self.0.0.lock().expect("a lock");
         kept.push(body);
         let sid = format!("SM{}", kept.len());
-        let delay = if kept.len() == 1 { self.1 } else { Duration::ZERO };
+        let delay = if kept.len() == 1 { self.1 } else { self.2 };
         ResponseTemplate::new(201)
             .set_body_json(json!({"sid": sid, "status": "queued"}))
             .set_delay(delay)
@@ -51,10 +51,10 @@ impl Respond for List {
     }
 }
 
-pub async fn twilio(first_answer_after: Duration) -> (MockServer, Bodies) {
+pub async fn twilio(first_answer_after: Duration, others_after: Duration) -> (MockServer, Bodies) {
     let (server, bodies) = (MockServer::start().await, Bodies::default());
     let messages = "/2010-04-01/Accounts/AC1/Messages.json";
-    let take = Take(bodies.clone(), first_answer_after);
+    let take = Take(bodies.clone(), first_answer_after, others_after);
     Mock::given(method("POST")).and(path(messages)).respond_with(take).mount(&server).await;
     Mock::given(method("GET"))
         .and(path(messages))
