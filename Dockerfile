@@ -15,6 +15,10 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends gcc libc6-dev \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
+# How hard the compiler tries, for cargo to find in its environment: a test of the containers builds
+# in half the time with less.
+ARG CARGO_PROFILE_RELEASE_OPT_LEVEL=3
+ARG CARGO_PROFILE_RELEASE_LTO=thin
 COPY Cargo.toml Cargo.lock ./
 COPY common/Cargo.toml common/
 COPY log/Cargo.toml log/
@@ -37,6 +41,8 @@ RUN for crate in common log broker producer consumer stress cli oracle sim; do \
 
 # ---- our own code -------------------------------------------------------------------------
 FROM dependencies AS build
+ARG CARGO_PROFILE_RELEASE_OPT_LEVEL=3
+ARG CARGO_PROFILE_RELEASE_LTO=thin
 COPY common common
 COPY log log
 COPY broker broker
