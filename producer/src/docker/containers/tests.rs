@@ -122,6 +122,7 @@ fn one_that_runs_is_described_and_measured_each_second() {
     let told = scene.tick();
     let of = |metric| &told.iter().find(|(topic, _)| topic.ends_with(metric)).expect(metric).1;
     assert_eq!(of("web/cpu")["value"], 50);
+    assert_eq!(of("web/cpu")["usage_us"], 500_000);
     assert_eq!(of("web/memory")["value"], 50);
     assert_eq!(of("web/state")["value"], 1);
     assert_eq!(of("web/restarts")["value"], 0);
