@@ -12,6 +12,9 @@
 //! for again every half minute, to be sure: what appeared without an event is described, what is
 //! not in it is gone.
 //!
+//! A container that the engine cannot tell of is passed over, and said so once: one that is broken
+//! must not hide all others. At the next list it is asked about again.
+//!
 //! What is left out: waiting for anybody. [`super::containers`] is told and decides.
 
 use std::collections::{HashMap, HashSet};
@@ -51,6 +54,10 @@ const CATCH_UP_QUIET: Duration = Duration::from_millis(200);
 /// Most events to catch up with: Docker remembers 256.
 const CATCH_UP_MAX: usize = 1024;
 
+/// So many questions about containers in a row without an answer: it is the engine that hangs, and
+/// not one container of it.
+const SLOW_MAX: u32 = 3;
+
 const LIST: &str = "/containers/json?all=1";
 
 /// The ids of containers that the engine is asked to measure.
@@ -65,6 +72,10 @@ pub struct Watcher<'a> {
     asked: Asked,
     /// Containers and the state in which they were described last.
     described: HashMap<String, String>,
+    /// Containers that the engine could not tell of, as the log said.
+    passed_over: HashSet<String>,
+    /// Questions about containers that had no answer, since one had.
+    slow: u32,
     /// When the newest event happened, in Unix nanoseconds of the engine's clock.
     newest_event: Option<u64>,
     said: Said,
@@ -96,6 +107,8 @@ impl<'a> Watcher<'a> {
             news,
             asked,
             described: HashMap::new(),
+            passed_over: HashSet::new(),
+            slow: 0,
             newest_event: None,
             said: Said::Nothing,
         }
@@ -153,6 +166,7 @@ impl<'a> Watcher<'a> {
             self.catch_up(&engine, &mut events).await?;
         }
         self.described.clear();
+        self.slow = 0;
         self.list(&engine).await?;
         info!("watching {} containers of {}", self.described.len(), engine.words());
         self.said = Said::Connected;
@@ -203,12 +217,38 @@ impl<'a> Watcher<'a> {
         engine: &Engine,
         id: &str,
     ) -> Result<Option<Details>, EngineError> {
-        let inspected = engine.get::<Inspected>(&format!("/containers/{id}/json")).await?;
+        let inspected = engine.get::<Inspected>(&format!("/containers/{id}/json")).await;
+        let inspected = self.unless_broken(id, inspected)?;
         let details = inspected.map(Details::new);
         if let Some(details) = &details {
             self.described.insert(id.to_owned(), details.state.clone());
         }
         Ok(details)
+    }
+
+    /// What the engine says of one container. Nothing, where that is all that is wrong with it.
+    fn unless_broken<T>(
+        &mut self,
+        id: &str,
+        answer: Result<Option<T>, EngineError>,
+    ) -> Result<Option<T>, EngineError> {
+        let error = match answer {
+            Err(EngineError::Slow(_)) if self.slow + 1 >= SLOW_MAX => return answer,
+            Err(error @ EngineError::Slow(_)) => {
+                self.slow += 1;
+                error
+            }
+            Err(error @ (EngineError::Refused { .. } | EngineError::Nonsense { .. })) => error,
+            Err(_) => return answer,
+            Ok(_) => {
+                self.slow = 0;
+                return answer;
+            }
+        };
+        if self.passed_over.insert(id.to_owned()) {
+            warn!("a container is passed over until the engine can tell of it: {error}");
+        }
+        Ok(None)
     }
 
     /// Asks who is there, and about each of whom that is news.
@@ -228,6 +268,7 @@ impl<'a> Watcher<'a> {
         }
         let ids: HashSet<String> = listed.into_iter().map(|one| one.id).collect();
         self.described.retain(|id, _| ids.contains(id));
+        self.passed_over.retain(|id| ids.contains(id));
         self.pass_on(News::Listed(ids)).await;
         Ok(())
     }
@@ -237,7 +278,8 @@ impl<'a> Watcher<'a> {
         let asked = self.asked.borrow().clone();
         for id in asked {
             let path = format!("/containers/{id}/stats?stream=false&one-shot=true");
-            if let Some(stats) = engine.get::<Stats>(&path).await? {
+            let stats = engine.get::<Stats>(&path).await;
+            if let Some(stats) = self.unless_broken(&id, stats)? {
                 let wall_ms = self.clock.wall_ms();
                 let now = Moment { wall_ms, monotonic_us: self.clock.monotonic_us() };
                 self.pass_on(News::Measured(id, Box::new(stats), now)).await;

@@ -244,3 +244,31 @@ fn an_engine_that_cannot_be_reached_so_is_refused_with_what_can() {
     assert_eq!(producer.wait().code(), Some(2));
     assert!(producer.log().contains("unix:///PATH or tcp://HOST:PORT"), "{}", producer.log());
 }
+
+#[test]
+fn one_that_the_engine_cannot_tell_of_is_passed_over_and_others_are_watched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put("aaaa", "broken", json!({}));
+    engine.refuse("/containers/aaaa/json");
+    engine.put("bbbb", "odd", json!({}));
+    engine.answer("/containers/bbbb/stats", json!({"cpu_stats": "what"}));
+    engine.put(ID, "web", json!({}));
+    engine.answer(&format!("/containers/{ID}/stats"), json!({"memory_stats": {"usage": 3}}));
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_until("some", || {
+        (broker.records_in("metrics/docker/p1/web/memory").len() > 3).then_some(())
+    });
+    wait_for(&broker, "metrics/docker/p1/odd/state", |_| true);
+    // What happens to others is told too.
+    let nanos = 4_000_000_000_000_000_000;
+    engine.tell(&event("die", "aaaa", nanos, &json!({"exitCode": "1"})));
+    engine.put(ID, "web", json!({"State": exited(3)}));
+    engine.tell(&event("die", ID, nanos + 1, &json!({"exitCode": "3"})));
+    wait_for(&broker, "events/docker/p1/web", |event| event["event"] == "die");
+    let log = producer.log();
+    assert!(!log.contains("the engine cannot be asked"), "{log}");
+    assert_eq!(log.matches("layer does not exist").count(), 1, "{log}");
+    assert_eq!(log.matches("/containers/bbbb/stats").count(), 1, "{log}");
+}
