@@ -9,8 +9,9 @@
 //! The stream of events is opened before the list is asked for, so that nothing falls between the
 //! two. After a break it goes on where it broke, as far as the engine remembers, and what it says
 //! at once is passed on before the list, which would tell the same with less. The list is asked
-//! for again every half minute, to be sure: what appeared without an event is described, what is
-//! not in it is gone.
+//! for again every half minute, to be sure: what is not in it is gone, what appeared without an
+//! event is described. Which of them are watched is decided by the description: a list has other
+//! names for the same.
 //!
 //! A container that the engine cannot tell of is passed over, and said so once: one that is broken
 //! must not hide all others. At the next list it is asked about again.
@@ -254,10 +255,13 @@ impl<'a> Watcher<'a> {
     /// Asks who is there, and about each of whom that is news.
     async fn list(&mut self, engine: &Engine) -> Result<(), EngineError> {
         let mut listed: Vec<Listed> = present(LIST, engine.get(LIST).await?)?;
-        listed.retain(|one| {
-            let name = one.names.first().map_or("", |name| name.trim_start_matches('/'));
-            self.watch.filter.takes(name, &one.image, &one.labels)
-        });
+        let ids: HashSet<String> = listed.iter().map(|one| one.id.clone()).collect();
+        self.described.retain(|id, _| ids.contains(id));
+        self.passed_over.retain(|id| ids.contains(id));
+        // First, because another may have taken the name of one that is gone.
+        self.pass_on(News::Listed(ids)).await;
+        listed
+            .retain(|one| self.described.contains_key(&one.id) || one.may_fit(&self.watch.filter));
         for one in listed.iter().take(CONTAINERS_MAX + 1) {
             if self.described.get(&one.id) == Some(&one.state) {
                 continue;
@@ -266,10 +270,6 @@ impl<'a> Watcher<'a> {
                 self.pass_on(News::Seen(Box::new(details), None)).await;
             }
         }
-        let ids: HashSet<String> = listed.into_iter().map(|one| one.id).collect();
-        self.described.retain(|id, _| ids.contains(id));
-        self.passed_over.retain(|id| ids.contains(id));
-        self.pass_on(News::Listed(ids)).await;
         Ok(())
     }
 
