@@ -185,21 +185,21 @@ impl<'a> Watcher<'a> {
     }
 
     async fn catch_up(&mut self, engine: &Engine, events: &mut Events) -> Result<(), EngineError> {
+        let told = self.newest_event;
         for _ in 0..CATCH_UP_MAX {
-            match timeout(CATCH_UP_QUIET, events.next()).await {
-                Ok(event) => self.happened(engine, &event?).await?,
-                Err(_) => break,
+            let Ok(event) = timeout(CATCH_UP_QUIET, events.next()).await else { break };
+            let event = event?;
+            // The stream begins with the one that it was asked to follow. Only here: an engine
+            // tells events that happen at once in any order, and its clock may be set back.
+            if Some(event.nanos()) > told {
+                self.happened(engine, &event).await?;
             }
         }
         Ok(())
     }
 
     async fn happened(&mut self, engine: &Engine, event: &Event) -> Result<(), EngineError> {
-        // The stream begins with the one that it was asked to follow.
-        if Some(event.nanos()) <= self.newest_event {
-            return Ok(());
-        }
-        self.newest_event = Some(event.nanos());
+        self.newest_event = self.newest_event.max(Some(event.nanos()));
         let happening = Happening::new(event);
         let id = &event.actor.id;
         if happening.action != Action::Destroy

@@ -323,3 +323,27 @@ fn one_made_anew_under_its_name_while_nobody_looked_has_the_last_word() {
     let last = broker.records_in("info/docker/p1/web").pop().expect("an info").sample;
     assert_eq!((&last["id"], &last["value"]), (&"ffff".into(), &1.into()));
 }
+
+#[test]
+fn an_event_that_is_older_than_the_one_before_it_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "web", json!({}));
+    engine.put("dddd", "db", json!({}));
+    let _producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_for(&broker, "metrics/docker/p1/web/state", |_| true);
+    wait_for(&broker, "metrics/docker/p1/db/state", |_| true);
+    let nanos = 4_000_000_000_000_000_000;
+    // Of the same moment, of a moment before, and of a clock that was set back by an hour.
+    for (id, name, nanos) in [
+        (ID, "web", nanos),
+        ("dddd", "db", nanos),
+        (ID, "web", nanos - 500_000_000),
+        ("dddd", "db", nanos - 3_600_000_000_000),
+    ] {
+        let topic = format!("events/docker/p1/{name}");
+        engine.tell(&event("oom", id, nanos, &json!({})));
+        wait_for(&broker, &topic, |event| event["ts"] == nanos / 1_000_000);
+    }
+}
