@@ -202,6 +202,40 @@ fn killed_for_memory_is_what_the_engine_its_event_or_the_kernel_says() {
 }
 
 #[test]
+fn a_count_that_could_not_be_read_for_a_while_is_no_kill() {
+    let kills = |scene: &Scene, text: &str| {
+        scene.tree.put(&format!("/sys/fs/cgroup/docker/{ID}/memory.events"), text);
+    };
+    let without_baseline = |scene: &mut Scene| {
+        scene.tree.remove("/proc/stat");
+        scene.seen(running(ID, "web"), None);
+        scene.tick();
+    };
+    let unread_once = |scene: &mut Scene| {
+        scene.seen(running(ID, "web"), None);
+        for text in ["", "oom_kill 0\n"] {
+            kills(scene, text);
+            scene.tick();
+        }
+    };
+    let ways: [&dyn Fn(&mut Scene); 2] = [&without_baseline, &unread_once];
+    for way in ways {
+        let mut scene = Scene::new(Filter::default());
+        way(&mut scene);
+        let told = scene.seen(ended(137), Some(Action::Die(Some(137))));
+        assert_eq!(told[0].1["oom_killed"], 0);
+    }
+    let mut scene = Scene::new(Filter::default());
+    scene.seen(running(ID, "web"), None);
+    for text in ["", "oom_kill 1\n"] {
+        kills(&scene, text);
+        scene.tick();
+    }
+    let told = scene.seen(ended(137), Some(Action::Die(Some(137))));
+    assert_eq!(told[0].1["oom_killed"], 1, "one between two readings is");
+}
+
+#[test]
 fn a_restart_by_the_engine_is_told_in_place_of_a_start() {
     let mut scene = Scene::new(Filter::default());
     scene.seen(running(ID, "web"), None);
