@@ -23,7 +23,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use aklight_common::clock::SharedClock;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::prctl;
 use nix::sys::signal::{SigHandler, SigSet, Signal, signal};
@@ -50,6 +50,10 @@ const SLEEP_MS_MAX: u64 = 60_000;
 
 /// Bytes that the parent takes from a pipe at a time: all that a pipe holds by default (pipe(7)).
 const PIPE_READ_BYTES: usize = 64 * 1024;
+
+/// What the pipe of containers is to hold: ten ticks of fifty that run, for a parent that a busy
+/// machine lets wait. The most that anybody gets without privileges (pipe(7)).
+const CONTAINERS_PIPE_BYTES: libc::c_int = 1 << 20;
 
 /// Which child.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -142,7 +146,7 @@ pub fn fork(collector: Collector, plan: &Plan) -> Result<Child, ForkError> {
     if threads != 1 {
         return Err(ForkError::Threads(threads));
     }
-    let (reading, writing) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    let (reading, writing) = pipe_of(collector)?;
     let parent = getpid();
     // SAFETY: there is one thread (counted above), so the child finds no lock that another one
     // holds and may run any code.
@@ -158,6 +162,15 @@ pub fn fork(collector: Collector, plan: &Plan) -> Result<Child, ForkError> {
             unsafe { libc::_exit(code) }
         }
     }
+}
+
+fn pipe_of(collector: Collector) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let (reading, writing) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK)?;
+    if collector == Collector::Docker {
+        // Where the kernel allows no more, the usual size has to do.
+        let _ = fcntl(&writing, FcntlArg::F_SETPIPE_SZ(CONTAINERS_PIPE_BYTES));
+    }
+    Ok((reading, writing))
 }
 
 /// How many threads this process has.
@@ -373,6 +386,16 @@ mod tests {
         };
         let error = fork(Collector::Cpu, &plan).expect_err("threads");
         assert!(matches!(error, ForkError::Threads(n) if n > 1), "{error}");
+    }
+
+    #[test]
+    fn the_pipe_of_containers_holds_ticks_and_not_a_part_of_one() {
+        let size = |collector| {
+            let (_reading, writing) = pipe_of(collector).expect("a pipe");
+            fcntl(&writing, FcntlArg::F_GETPIPE_SZ).expect("a size")
+        };
+        assert!(size(Collector::Docker) >= 1 << 20, "{}", size(Collector::Docker));
+        assert!(size(Collector::Cpu) <= 64 << 10);
     }
 
     #[test]

@@ -27,14 +27,11 @@ use crate::sequences::Sequences;
 use crate::spool::SEGMENT_SPAN_MAX;
 
 /// How far the sequences that the link holds may lie apart: the other half of the broker's
-/// window, see [`SEGMENT_SPAN_MAX`].
+/// window, see [`SEGMENT_SPAN_MAX`]. So it also bounds how many there are: a tick of four hundred
+/// containers that run, about a megabyte. What comes beyond it is late.
 pub const IN_FLIGHT_SPAN_MAX: u64 = 4000;
 
 const _: () = assert!(SEGMENT_SPAN_MAX + IN_FLIGHT_SPAN_MAX <= SEQUENCE_WINDOW);
-
-/// Most samples that the link holds: a spool of hours is sent a few hundred at each round trip,
-/// and a slow broker is not buried.
-const IN_FLIGHT_MAX: usize = 1024;
 
 /// The way from a measurement to a broker.
 #[derive(Debug)]
@@ -157,7 +154,6 @@ impl Outbox {
 
     fn send_backlog(&mut self) {
         while self.link.is_connected()
-            && self.in_flight.len() < IN_FLIGHT_MAX
             && let Some(taken) = self.backlog.take_oldest()
         {
             let refused = if self.has_room(taken.record.sequence) {
@@ -173,11 +169,8 @@ impl Outbox {
     }
 
     fn has_room(&self, sequence: u64) -> bool {
-        self.in_flight.len() < IN_FLIGHT_MAX
-            && self
-                .in_flight
-                .first_key_value()
-                .is_none_or(|(oldest, _)| sequence - oldest < IN_FLIGHT_SPAN_MAX)
+        let oldest = self.in_flight.first_key_value();
+        oldest.is_none_or(|(oldest, _)| sequence - oldest < IN_FLIGHT_SPAN_MAX)
     }
 
     /// Gives a sample to the link, and gives it back when the link has no room.
@@ -208,5 +201,45 @@ impl Outbox {
         }
         self.in_flight.values_mut().for_each(|sent| sent.spooled = true);
         0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use aklight_common::client::ClientConfig;
+    use aklight_common::clock::SystemClock;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+    use crate::sample::Sample;
+
+    #[test]
+    fn a_large_tick_is_not_late_while_a_broker_is_there() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let broker = listener.local_addr().expect("an address").to_string();
+        let config = ClientConfig::new(vec![broker], "p1");
+        let link = ProducerLink::new(config, 1, SystemClock::shared());
+        let mut outbox = Outbox::new(link, Sequences::open(None, None, 1), Backlog::new(None));
+        outbox.drive();
+        let (mut broker, _) = listener.accept().expect("a producer");
+        broker.write_all(b"OK\n").expect("written");
+        while !outbox.link.is_connected() {
+            let (socket, _) = outbox.fd().expect("a connection");
+            let ready =
+                poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], PollTimeout::from(200_u8));
+            ready.expect("waited");
+            outbox.drive();
+        }
+        // Four hundred containers that run, before the broker has answered for one sample.
+        for n in 0..3600_u64 {
+            let payload = Sample::new(n, n, "percent").to_json().into_bytes();
+            outbox.submit(Record { topic: "metrics/docker/p1/web/cpu".to_owned(), payload });
+        }
+        assert_eq!((outbox.in_flight.len(), outbox.backlog.len()), (3600, 0));
+        let late = |sent: &&InFlight| sent.record.payload.ends_with(b"\"late\":true}");
+        assert_eq!(outbox.in_flight.values().filter(late).count(), 0);
     }
 }

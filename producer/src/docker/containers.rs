@@ -377,8 +377,10 @@ impl Container {
         match files.read(hierarchies.root(), buffer, now, machine) {
             Ok(reading) => {
                 self.failed_reads = 0;
-                self.oom_seen |= reading.oom_kills > self.oom_kills;
-                self.oom_kills = reading.oom_kills;
+                // Without a number of before, the kills may be those of long ago.
+                let kills = reading.oom_kills.zip(self.oom_kills);
+                self.oom_seen |= kills.is_some_and(|(now, before)| now > before);
+                self.oom_kills = reading.oom_kills.or(self.oom_kills);
                 self.measured(reading, out);
                 true
             }

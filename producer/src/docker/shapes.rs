@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, HashMap};
 use serde::{Deserialize, Deserializer};
 
 use super::engine::EngineError;
+use super::filter::Filter;
 
 /// The answer to `/version`.
 #[derive(Debug, Deserialize)]
@@ -56,7 +57,7 @@ pub struct Listed {
     /// Each begins with a slash.
     #[serde(deserialize_with = "lenient")]
     pub names: Vec<String>,
-    /// The image's name.
+    /// The image's name, or its id where the name is another image's by now.
     #[serde(deserialize_with = "lenient")]
     pub image: String,
     /// One word.
@@ -65,6 +66,17 @@ pub struct Listed {
     /// Its labels.
     #[serde(deserialize_with = "lenient")]
     pub labels: BTreeMap<String, String>,
+}
+
+impl Listed {
+    /// Whether it is worth asking what it is: an image's id says nothing of the name that the
+    /// container was made from. A name with a further slash is that of a link to it.
+    #[must_use]
+    pub fn may_fit(&self, filter: &Filter) -> bool {
+        let mut names = self.names.iter().map(|name| name.trim_start_matches('/'));
+        let name = names.find(|name| !name.contains('/')).unwrap_or_default();
+        self.image.starts_with("sha256:") || filter.takes(name, &self.image, &self.labels)
+    }
 }
 
 /// The answer to `/containers/ID/json`.

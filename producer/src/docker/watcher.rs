@@ -9,8 +9,12 @@
 //! The stream of events is opened before the list is asked for, so that nothing falls between the
 //! two. After a break it goes on where it broke, as far as the engine remembers, and what it says
 //! at once is passed on before the list, which would tell the same with less. The list is asked
-//! for again every half minute, to be sure: what appeared without an event is described, what is
-//! not in it is gone.
+//! for again every half minute, to be sure: what is not in it is gone, what appeared without an
+//! event is described. Which of them are watched is decided by the description: a list has other
+//! names for the same.
+//!
+//! A container that the engine cannot tell of is passed over, and said so once: one that is broken
+//! must not hide all others. At the next list it is asked about again.
 //!
 //! What is left out: waiting for anybody. [`super::containers`] is told and decides.
 
@@ -51,6 +55,10 @@ const CATCH_UP_QUIET: Duration = Duration::from_millis(200);
 /// Most events to catch up with: Docker remembers 256.
 const CATCH_UP_MAX: usize = 1024;
 
+/// So many questions about containers in a row without an answer: it is the engine that hangs, and
+/// not one container of it.
+const SLOW_MAX: u32 = 3;
+
 const LIST: &str = "/containers/json?all=1";
 
 /// The ids of containers that the engine is asked to measure.
@@ -65,6 +73,10 @@ pub struct Watcher<'a> {
     asked: Asked,
     /// Containers and the state in which they were described last.
     described: HashMap<String, String>,
+    /// Containers that the engine could not tell of, as the log said.
+    passed_over: HashSet<String>,
+    /// Questions about containers that had no answer, since one had.
+    slow: u32,
     /// When the newest event happened, in Unix nanoseconds of the engine's clock.
     newest_event: Option<u64>,
     said: Said,
@@ -96,6 +108,8 @@ impl<'a> Watcher<'a> {
             news,
             asked,
             described: HashMap::new(),
+            passed_over: HashSet::new(),
+            slow: 0,
             newest_event: None,
             said: Said::Nothing,
         }
@@ -153,6 +167,7 @@ impl<'a> Watcher<'a> {
             self.catch_up(&engine, &mut events).await?;
         }
         self.described.clear();
+        self.slow = 0;
         self.list(&engine).await?;
         info!("watching {} containers of {}", self.described.len(), engine.words());
         self.said = Said::Connected;
@@ -170,21 +185,21 @@ impl<'a> Watcher<'a> {
     }
 
     async fn catch_up(&mut self, engine: &Engine, events: &mut Events) -> Result<(), EngineError> {
+        let told = self.newest_event;
         for _ in 0..CATCH_UP_MAX {
-            match timeout(CATCH_UP_QUIET, events.next()).await {
-                Ok(event) => self.happened(engine, &event?).await?,
-                Err(_) => break,
+            let Ok(event) = timeout(CATCH_UP_QUIET, events.next()).await else { break };
+            let event = event?;
+            // The stream begins with the one that it was asked to follow. Only here: an engine
+            // tells events that happen at once in any order, and its clock may be set back.
+            if Some(event.nanos()) > told {
+                self.happened(engine, &event).await?;
             }
         }
         Ok(())
     }
 
     async fn happened(&mut self, engine: &Engine, event: &Event) -> Result<(), EngineError> {
-        // The stream begins with the one that it was asked to follow.
-        if Some(event.nanos()) <= self.newest_event {
-            return Ok(());
-        }
-        self.newest_event = Some(event.nanos());
+        self.newest_event = self.newest_event.max(Some(event.nanos()));
         let happening = Happening::new(event);
         let id = &event.actor.id;
         if happening.action != Action::Destroy
@@ -203,7 +218,8 @@ impl<'a> Watcher<'a> {
         engine: &Engine,
         id: &str,
     ) -> Result<Option<Details>, EngineError> {
-        let inspected = engine.get::<Inspected>(&format!("/containers/{id}/json")).await?;
+        let inspected = engine.get::<Inspected>(&format!("/containers/{id}/json")).await;
+        let inspected = self.unless_broken(id, inspected)?;
         let details = inspected.map(Details::new);
         if let Some(details) = &details {
             self.described.insert(id.to_owned(), details.state.clone());
@@ -211,13 +227,41 @@ impl<'a> Watcher<'a> {
         Ok(details)
     }
 
+    /// What the engine says of one container. Nothing, where that is all that is wrong with it.
+    fn unless_broken<T>(
+        &mut self,
+        id: &str,
+        answer: Result<Option<T>, EngineError>,
+    ) -> Result<Option<T>, EngineError> {
+        let error = match answer {
+            Err(EngineError::Slow(_)) if self.slow + 1 >= SLOW_MAX => return answer,
+            Err(error @ EngineError::Slow(_)) => {
+                self.slow += 1;
+                error
+            }
+            Err(error @ (EngineError::Refused { .. } | EngineError::Nonsense { .. })) => error,
+            Err(_) => return answer,
+            Ok(_) => {
+                self.slow = 0;
+                return answer;
+            }
+        };
+        if self.passed_over.insert(id.to_owned()) {
+            warn!("a container is passed over until the engine can tell of it: {error}");
+        }
+        Ok(None)
+    }
+
     /// Asks who is there, and about each of whom that is news.
     async fn list(&mut self, engine: &Engine) -> Result<(), EngineError> {
         let mut listed: Vec<Listed> = present(LIST, engine.get(LIST).await?)?;
-        listed.retain(|one| {
-            let name = one.names.first().map_or("", |name| name.trim_start_matches('/'));
-            self.watch.filter.takes(name, &one.image, &one.labels)
-        });
+        let ids: HashSet<String> = listed.iter().map(|one| one.id.clone()).collect();
+        self.described.retain(|id, _| ids.contains(id));
+        self.passed_over.retain(|id| ids.contains(id));
+        // First, because another may have taken the name of one that is gone.
+        self.pass_on(News::Listed(ids)).await;
+        listed
+            .retain(|one| self.described.contains_key(&one.id) || one.may_fit(&self.watch.filter));
         for one in listed.iter().take(CONTAINERS_MAX + 1) {
             if self.described.get(&one.id) == Some(&one.state) {
                 continue;
@@ -226,9 +270,6 @@ impl<'a> Watcher<'a> {
                 self.pass_on(News::Seen(Box::new(details), None)).await;
             }
         }
-        let ids: HashSet<String> = listed.into_iter().map(|one| one.id).collect();
-        self.described.retain(|id, _| ids.contains(id));
-        self.pass_on(News::Listed(ids)).await;
         Ok(())
     }
 
@@ -237,7 +278,8 @@ impl<'a> Watcher<'a> {
         let asked = self.asked.borrow().clone();
         for id in asked {
             let path = format!("/containers/{id}/stats?stream=false&one-shot=true");
-            if let Some(stats) = engine.get::<Stats>(&path).await? {
+            let stats = engine.get::<Stats>(&path).await;
+            if let Some(stats) = self.unless_broken(&id, stats)? {
                 let wall_ms = self.clock.wall_ms();
                 let now = Moment { wall_ms, monotonic_us: self.clock.monotonic_us() };
                 self.pass_on(News::Measured(id, Box::new(stats), now)).await;

@@ -6,7 +6,8 @@
 //!
 //! The limit is the group's quota (`cpu.max`, or `cpu.cfs_quota_us`), in processors; without one
 //! it is all processors of the machine. `limit_percent` is the value in percent of the limit.
-//! What is left out: a limit by cpuset.
+//! `usage_us` is the counter itself, for those who make rates of their own. What is left out: a
+//! limit by cpuset.
 
 use std::path::PathBuf;
 
@@ -70,7 +71,8 @@ impl CpuCounter {
             Sample::new(wall_ms, value, "percent")
                 .with("cpus", u64::from(times.cpus))
                 .with("limit_cpus", limit_cpus)
-                .with("limit_percent", value / limit_cpus),
+                .with("limit_percent", value / limit_cpus)
+                .with("usage_us", times.used / 1000),
         )
     }
 }
@@ -242,6 +244,7 @@ mod tests {
         tree.put("/sys/fs/cgroup/cpu.stat", "usage_usec 750000\n");
         let sample = reader.read(2).expect("read").expect("a sample");
         assert_eq!(sample.value(), 25.0);
+        assert_eq!(sample.field("usage_us"), Some(750_000.0));
         assert_eq!(sample.field("limit_cpus"), Some(0.5));
         assert_eq!(sample.field("limit_percent"), Some(50.0));
     }
@@ -279,6 +282,7 @@ mod tests {
         tree.put("/proc/stat", &stat(200, 1000));
         tree.put("/v1/cpuacct.usage", "2500000000\n");
         let sample = reader.read(2).expect("read").expect("a sample");
+        assert_eq!(sample.field("usage_us"), Some(2_500_000.0));
         assert_eq!(sample.value(), 150.0);
         assert_eq!(sample.field("limit_percent"), Some(100.0));
     }

@@ -71,7 +71,7 @@ fn samples_of_all_metrics_arrive_with_their_fields() {
     let _producer = Producer::start(&broker.address(), folder.path());
     wait_for_each(&broker, 5);
     let fields: [(&str, &str, &[&str]); 4] = [
-        ("cpu", "percent", &["cpus", "limit_cpus", "limit_percent"]),
+        ("cpu", "percent", &["cpus", "limit_cpus", "limit_percent", "usage_us"]),
         ("memory", "percent", &["bytes", "limit_bytes", "rss_bytes"]),
         (
             "disk",

@@ -244,3 +244,106 @@ fn an_engine_that_cannot_be_reached_so_is_refused_with_what_can() {
     assert_eq!(producer.wait().code(), Some(2));
     assert!(producer.log().contains("unix:///PATH or tcp://HOST:PORT"), "{}", producer.log());
 }
+
+#[test]
+fn one_that_the_engine_cannot_tell_of_is_passed_over_and_others_are_watched() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put("aaaa", "broken", json!({}));
+    engine.refuse("/containers/aaaa/json");
+    engine.put("bbbb", "odd", json!({}));
+    engine.answer("/containers/bbbb/stats", json!({"cpu_stats": "what"}));
+    engine.put(ID, "web", json!({}));
+    engine.answer(&format!("/containers/{ID}/stats"), json!({"memory_stats": {"usage": 3}}));
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_until("some", || {
+        (broker.records_in("metrics/docker/p1/web/memory").len() > 3).then_some(())
+    });
+    wait_for(&broker, "metrics/docker/p1/odd/state", |_| true);
+    // What happens to others is told too.
+    let nanos = 4_000_000_000_000_000_000;
+    engine.tell(&event("die", "aaaa", nanos, &json!({"exitCode": "1"})));
+    engine.put(ID, "web", json!({"State": exited(3)}));
+    engine.tell(&event("die", ID, nanos + 1, &json!({"exitCode": "3"})));
+    wait_for(&broker, "events/docker/p1/web", |event| event["event"] == "die");
+    let log = producer.log();
+    assert!(!log.contains("the engine cannot be asked"), "{log}");
+    assert_eq!(log.matches("layer does not exist").count(), 1, "{log}");
+    assert_eq!(log.matches("/containers/bbbb/stats").count(), 1, "{log}");
+}
+
+#[test]
+fn one_whose_image_has_lost_its_name_is_watched_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let mut engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "web", json!({}));
+    engine.put("dddd", "db", json!({"Config": {"Image": "postgres:1"}}));
+    let flags = ["--include=image=nginx*", "--exclude=name=tmp*"];
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &flags);
+    wait_for(&broker, "metrics/docker/p1/web/state", |_| true);
+    engine.stop();
+    wait_until("the loss", || producer.log().contains("the engine cannot be asked").then_some(()));
+    // Another image was given the name meanwhile; the first of the names is a link's.
+    engine.answer(
+        "/containers/json",
+        json!([
+            {"Id": ID, "Names": ["/tmp/alias", "/web"], "Image": "sha256:5e1f", "State": "running"},
+            {"Id": "dddd", "Names": ["/db"], "Image": "sha256:77aa", "State": "running"},
+        ]),
+    );
+    engine.restart();
+    wait_until("the engine", || {
+        (producer.log().matches(" containers of Docker").count() == 2).then_some(())
+    });
+    let seen = broker.records_in("metrics/docker/p1/web/state").len();
+    wait_until("more", || {
+        (broker.records_in("metrics/docker/p1/web/state").len() > seen + 3).then_some(())
+    });
+    assert_eq!(broker.records_in("events/docker/p1/web").len(), 0);
+    assert_eq!(broker.records_in("metrics/docker/p1/db/state").len(), 0);
+}
+
+#[test]
+fn one_made_anew_under_its_name_while_nobody_looked_has_the_last_word() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let mut engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "web", json!({}));
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_for(&broker, "metrics/docker/p1/web/state", |_| true);
+    engine.stop();
+    wait_until("the loss", || producer.log().contains("the engine cannot be asked").then_some(()));
+    engine.remove(ID);
+    engine.put("ffff", "web", json!({}));
+    engine.restart();
+    wait_for(&broker, "info/docker/p1/web", |info| info["id"] == "ffff");
+    wait_for(&broker, "info/docker/p1/web", |info| info["value"] == 0);
+    let last = broker.records_in("info/docker/p1/web").pop().expect("an info").sample;
+    assert_eq!((&last["id"], &last["value"]), (&"ffff".into(), &1.into()));
+}
+
+#[test]
+fn an_event_that_is_older_than_the_one_before_it_is_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), docker_29());
+    engine.put(ID, "web", json!({}));
+    engine.put("dddd", "db", json!({}));
+    let _producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    wait_for(&broker, "metrics/docker/p1/web/state", |_| true);
+    wait_for(&broker, "metrics/docker/p1/db/state", |_| true);
+    let nanos = 4_000_000_000_000_000_000;
+    // Of the same moment, of a moment before, and of a clock that was set back by an hour.
+    for (id, name, nanos) in [
+        (ID, "web", nanos),
+        ("dddd", "db", nanos),
+        (ID, "web", nanos - 500_000_000),
+        ("dddd", "db", nanos - 3_600_000_000_000),
+    ] {
+        let topic = format!("events/docker/p1/{name}");
+        engine.tell(&event("oom", id, nanos, &json!({})));
+        wait_for(&broker, &topic, |event| event["ts"] == nanos / 1_000_000);
+    }
+}

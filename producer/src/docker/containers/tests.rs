@@ -122,6 +122,7 @@ fn one_that_runs_is_described_and_measured_each_second() {
     let told = scene.tick();
     let of = |metric| &told.iter().find(|(topic, _)| topic.ends_with(metric)).expect(metric).1;
     assert_eq!(of("web/cpu")["value"], 50);
+    assert_eq!(of("web/cpu")["usage_us"], 500_000);
     assert_eq!(of("web/memory")["value"], 50);
     assert_eq!(of("web/state")["value"], 1);
     assert_eq!(of("web/restarts")["value"], 0);
@@ -198,6 +199,40 @@ fn killed_for_memory_is_what_the_engine_its_event_or_the_kernel_says() {
         let told = scene.seen(ended(137), Some(Action::Die(Some(137))));
         assert_eq!(told[0].1["oom_killed"], 0, "that was another life");
     }
+}
+
+#[test]
+fn a_count_that_could_not_be_read_for_a_while_is_no_kill() {
+    let kills = |scene: &Scene, text: &str| {
+        scene.tree.put(&format!("/sys/fs/cgroup/docker/{ID}/memory.events"), text);
+    };
+    let without_baseline = |scene: &mut Scene| {
+        scene.tree.remove("/proc/stat");
+        scene.seen(running(ID, "web"), None);
+        scene.tick();
+    };
+    let unread_once = |scene: &mut Scene| {
+        scene.seen(running(ID, "web"), None);
+        for text in ["", "oom_kill 0\n"] {
+            kills(scene, text);
+            scene.tick();
+        }
+    };
+    let ways: [&dyn Fn(&mut Scene); 2] = [&without_baseline, &unread_once];
+    for way in ways {
+        let mut scene = Scene::new(Filter::default());
+        way(&mut scene);
+        let told = scene.seen(ended(137), Some(Action::Die(Some(137))));
+        assert_eq!(told[0].1["oom_killed"], 0);
+    }
+    let mut scene = Scene::new(Filter::default());
+    scene.seen(running(ID, "web"), None);
+    for text in ["", "oom_kill 1\n"] {
+        kills(&scene, text);
+        scene.tick();
+    }
+    let told = scene.seen(ended(137), Some(Action::Die(Some(137))));
+    assert_eq!(told[0].1["oom_killed"], 1, "one between two readings is");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! An engine on a socket of its own, for shapes that no engine here has: answers what it was told
 //! to, streams events, and can be stopped and started again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -15,6 +15,8 @@ use serde_json::{Value, json};
 struct Memory {
     /// Answers by path, without the version and the query.
     answers: BTreeMap<String, Value>,
+    /// Paths that are answered with an error of the engine's.
+    refused: BTreeSet<String>,
     requests: Vec<String>,
     /// What whoever listens is told at once.
     remembered: Vec<String>,
@@ -62,6 +64,11 @@ impl FakeEngine {
 
     pub fn answer(&self, path: &str, answer: Value) {
         self.shared.memory().answers.insert(path.to_owned(), answer);
+    }
+
+    /// A question fails from now on: something is broken in the engine.
+    pub fn refuse(&self, path: &str) {
+        self.shared.memory().refused.insert(path.to_owned());
     }
 
     /// There is a container; `inspected` is added to what each has.
@@ -167,10 +174,10 @@ fn serve(mut stream: UnixStream, shared: &Shared) {
         Some((_, rest)) => format!("/{rest}"),
         None => path.to_owned(),
     };
-    let answer = {
+    let (answer, refused) = {
         let mut memory = shared.memory();
         memory.requests.push(first);
-        memory.answers.get(&path).cloned()
+        (memory.answers.get(&path).cloned(), memory.refused.contains(&path))
     };
     if path == "/events" {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -184,6 +191,7 @@ fn serve(mut stream: UnixStream, shared: &Shared) {
         return;
     }
     let (status, body) = match answer {
+        _ if refused => ("500 Internal Server Error", json!({"message": "layer does not exist"})),
         Some(body) => ("200 OK", body),
         None => ("404 Not Found", json!({"message": "No such container"})),
     };
