@@ -652,3 +652,57 @@ fallback = ["webhook", "email"]
     stage.engine.commit(NOW_MS);
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
 }
+
+const ABSENT: &str = r#"
+[[rule]]
+name = "silent"
+match = "metrics/docker/+/cpu"
+absent = "30s"
+"#;
+
+/// A rule that is new to a topic does not take it for silent since 1970; silence from now on is.
+#[test]
+fn a_new_rule_on_a_topic_that_is_known_counts_silence_from_when_it_was_heard() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let general = format!("{RULES}{GENERAL}");
+    let mut stage = Stage::by(folder.path(), &general, 0);
+    stage.engine.watch(Some(NOW_MS - 600_000));
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.sample(WEB, 1, 0, 10.0);
+    stage.sample("metrics/docker/p/web/state", 2, 0, 1.0);
+    stage.engine.commit(NOW_MS);
+    let firing = |stage: &mut Stage, now_ms: u64| {
+        stage.engine.on_tick(now_ms);
+        stage.engine.commit(now_ms);
+        let records = stage.records("alerts/silent/");
+        records.iter().map(|record| record["value"].clone()).collect::<Vec<_>>()
+    };
+    let rules = format!("{general}{ABSENT}");
+    stage.engine.replace_rules(file::parse(Path::new("test"), &rules).expect("right"));
+    assert_eq!(firing(&mut stage, NOW_MS + 500), [0.0; 0], "by other rules");
+    assert_eq!(firing(&mut stage, NOW_MS + 30_000), [30.0]);
+    // Started again, with another name for the rule.
+    drop(stage);
+    let renamed = rules.replace("silent", "silence");
+    let mut stage = Stage::by(folder.path(), &renamed, 0);
+    stage.engine.watch(Some(NOW_MS));
+    stage.engine.on_tick(NOW_MS + 500);
+    stage.engine.commit(NOW_MS + 500);
+    assert!(!stage.recorded("alerts/silence/").contains(&"firing".to_owned()), "by a restart");
+}
+
+#[test]
+fn a_label_that_asks_for_silence_counts_it_from_when_the_container_was_heard() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let general = GENERAL.replace("/memory", "/state").replace("> 95", "== 5");
+    let mut stage = Stage::by(folder.path(), &general, 0);
+    stage.engine.watch(Some(NOW_MS - 600_000));
+    stage.sample("metrics/docker/p/web/state", 0, 0, 1.0);
+    stage.payload("info/docker/p/web", 1, info(r#","aklight.alert.absent":"5s""#).as_bytes());
+    stage.engine.on_tick(NOW_MS + 500);
+    stage.engine.commit(NOW_MS + 500);
+    assert_eq!(stage.printed(), "");
+    stage.engine.on_tick(NOW_MS + 5_000);
+    stage.engine.commit(NOW_MS + 5_000);
+    assert!(stage.printed().contains("silent for 5 s"), "{}", stage.printed());
+}

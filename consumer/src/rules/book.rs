@@ -163,6 +163,7 @@ impl Book {
             let fresh = self.fresh(&topic);
             let Some(states) = self.topics.get_mut(&topic) else { continue };
             let before = std::mem::replace(states, fresh);
+            hear(states, heard_ms(&before));
             for (rule, state) in before {
                 match states.iter_mut().find(|(kept, _)| kept.name == rule.name) {
                     Some((_, kept)) => *kept = state,
@@ -207,15 +208,19 @@ impl Book {
     /// Takes other rules. The state of a topic under a rule is kept where its name is. Gives back
     /// how many alerts were firing under rules that are gone.
     pub fn replace(&mut self, rules: Vec<Rule>) -> usize {
-        let kept: Vec<_> = self
-            .states()
-            .map(|(rule, topic, state)| (rule.name.clone(), topic.clone(), state.clone()))
-            .collect();
         let before = self.firing().count();
         self.rules = rules.into_iter().map(Arc::new).collect();
-        self.topics.clear();
-        for (rule, topic, state) in kept {
-            self.restore(&rule, &topic, state);
+        for (topic, kept) in std::mem::take(&mut self.topics) {
+            let mut states = self.fresh(&topic);
+            hear(&mut states, heard_ms(&kept));
+            for (rule, state) in kept {
+                if let Some((_, fresh)) = states.iter_mut().find(|(new, _)| new.name == rule.name) {
+                    *fresh = state;
+                }
+            }
+            if !states.is_empty() {
+                self.topics.insert(topic, states);
+            }
         }
         before - self.firing().count()
     }
@@ -233,7 +238,8 @@ impl Book {
     /// Puts a state back; one whose rule is gone or no longer matches is dropped.
     pub fn restore(&mut self, rule: &str, topic: &Topic, state: State) {
         if !self.topics.contains_key(topic) {
-            let fresh = self.fresh(topic);
+            let mut fresh = self.fresh(topic);
+            hear(&mut fresh, state.heard_ms);
             if !fresh.is_empty() {
                 self.topics.insert(topic.clone(), fresh);
             }
@@ -297,6 +303,18 @@ impl Book {
             .filter(|rule| rule.pattern.matches(topic.as_str()))
             .map(|rule| (Arc::clone(rule), State::default()))
             .collect()
+    }
+}
+
+/// When a topic was last heard: each of its states knows.
+fn heard_ms(states: &[(Arc<Rule>, State)]) -> u64 {
+    states.iter().map(|(_, state)| state.heard_ms).max().unwrap_or_default()
+}
+
+/// Tells new states when their topic was last heard: it is not silent because a rule is new.
+fn hear(states: &mut [(Arc<Rule>, State)], heard_ms: u64) {
+    for (_, state) in states {
+        state.heard_ms = heard_ms;
     }
 }
 
