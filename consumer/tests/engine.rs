@@ -540,6 +540,27 @@ fn what_is_muted_wakes_nobody_and_is_told_at_the_end_if_it_still_is_so() {
 }
 
 #[test]
+fn the_end_of_what_has_no_more_samples_is_told_when_the_mute_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::by(folder.path(), GENERAL, 0);
+    stage.sample(WEB, 0, 0, 99.0);
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.rung().len(), 2);
+    let until = NOW_MS + 60_000;
+    let mute =
+        format!(r##"{{"action":"mute","rule":"+","match":"#","by":"anna","until":{until}}}"##);
+    stage.payload("actions/alerts", 1, mute.as_bytes());
+    stage.payload("info/docker/p/web", 2, format!("{{\"ts\":{NOW_MS},\"value\":0}}").as_bytes());
+    stage.engine.commit(NOW_MS);
+    assert!(stage.rung().is_empty(), "muted");
+    assert_eq!(stage.printed().matches("--- RESOLVED ---").count(), 1);
+    stage.engine.on_tick(until);
+    stage.engine.commit(until);
+    let told = stage.rung().into_iter().map(|order| order.notice.alert.reason);
+    assert_eq!(told.collect::<Vec<_>>(), ["the container was removed"; 2]);
+}
+
+#[test]
 fn an_unmute_takes_the_mute_back() {
     let folder = tempfile::tempdir().expect("a folder");
     let mut stage = Stage::open(folder.path());
@@ -651,4 +672,142 @@ fallback = ["webhook", "email"]
     stage.engine.on_event(Event::Dead { id, reason: "refused".to_owned() }, NOW_MS);
     stage.engine.commit(NOW_MS);
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
+}
+
+const ABSENT: &str = r#"
+[[rule]]
+name = "silent"
+match = "metrics/docker/+/cpu"
+absent = "30s"
+"#;
+
+/// A rule that is new to a topic does not take it for silent since 1970; silence from now on is.
+#[test]
+fn a_new_rule_on_a_topic_that_is_known_counts_silence_from_when_it_was_heard() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let general = format!("{RULES}{GENERAL}");
+    let mut stage = Stage::by(folder.path(), &general, 0);
+    stage.engine.watch(Some(NOW_MS - 600_000));
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.sample(WEB, 1, 0, 10.0);
+    stage.sample("metrics/docker/p/web/state", 2, 0, 1.0);
+    stage.engine.commit(NOW_MS);
+    let firing = |stage: &mut Stage, now_ms: u64| {
+        stage.engine.on_tick(now_ms);
+        stage.engine.commit(now_ms);
+        let records = stage.records("alerts/silent/");
+        records.iter().map(|record| record["value"].clone()).collect::<Vec<_>>()
+    };
+    let rules = format!("{general}{ABSENT}");
+    stage.engine.replace_rules(file::parse(Path::new("test"), &rules).expect("right"));
+    assert_eq!(firing(&mut stage, NOW_MS + 500), [0.0; 0], "by other rules");
+    assert_eq!(firing(&mut stage, NOW_MS + 30_000), [30.0]);
+    // Started again, with another name for the rule.
+    drop(stage);
+    let renamed = rules.replace("silent", "silence");
+    let mut stage = Stage::by(folder.path(), &renamed, 0);
+    stage.engine.watch(Some(NOW_MS));
+    stage.engine.on_tick(NOW_MS + 500);
+    stage.engine.commit(NOW_MS + 500);
+    assert!(!stage.recorded("alerts/silence/").contains(&"firing".to_owned()), "by a restart");
+}
+
+#[test]
+fn a_label_that_asks_for_silence_counts_it_from_when_the_container_was_heard() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let general = GENERAL.replace("/memory", "/state").replace("> 95", "== 5");
+    let mut stage = Stage::by(folder.path(), &general, 0);
+    stage.engine.watch(Some(NOW_MS - 600_000));
+    stage.sample("metrics/docker/p/web/state", 0, 0, 1.0);
+    stage.payload("info/docker/p/web", 1, info(r#","aklight.alert.absent":"5s""#).as_bytes());
+    stage.engine.on_tick(NOW_MS + 500);
+    stage.engine.commit(NOW_MS + 500);
+    assert_eq!(stage.printed(), "");
+    stage.engine.on_tick(NOW_MS + 5_000);
+    stage.engine.commit(NOW_MS + 5_000);
+    assert!(stage.printed().contains("silent for 5 s"), "{}", stage.printed());
+}
+
+/// Whether by a signal or by a restart: a rule that goes leaves nothing firing behind.
+#[test]
+fn an_alert_whose_rule_is_gone_ends() {
+    for restarted in [false, true] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut stage = Stage::open(folder.path());
+        stage.sample(CPU, 0, 0, 90.0);
+        stage.engine.commit(NOW_MS);
+        assert_eq!((stage.rung().len(), stage.recorded("alerts/hot/")), (2, vec!["firing".into()]));
+        let renamed = RULES.replace("\"hot\"", "\"hotter\"");
+        if restarted {
+            drop(stage);
+            stage = Stage::by(folder.path(), &renamed, 0);
+            stage.rung();
+        } else {
+            stage.engine.replace_rules(file::parse(Path::new("test"), &renamed).expect("right"));
+        }
+        stage.engine.watch(Some(NOW_MS));
+        stage.engine.on_tick(NOW_MS + 500);
+        stage.engine.commit(NOW_MS + 500);
+        assert_eq!(stage.recorded("alerts/hot/").last().map(String::as_str), Some("ok"));
+        let told = stage.rung().into_iter().map(|order| order.notice.alert.reason);
+        assert_eq!(told.collect::<Vec<_>>(), ["its rule is gone"; 2], "restarted: {restarted}");
+        stage.engine.on_tick(NOW_MS + 1_000);
+        stage.engine.commit(NOW_MS + 1_000);
+        assert!(stage.rung().is_empty(), "once");
+    }
+}
+
+#[test]
+fn what_is_acknowledged_while_it_is_muted_is_not_told_when_the_mute_ends() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::open(folder.path());
+    let until = NOW_MS + 60_000;
+    for (n, action) in [
+        format!(r##"{{"action":"mute","rule":"+","match":"#","by":"anna","until":{until}}}"##),
+        r##"{"action":"acknowledge","rule":"+","match":"#","by":"anna"}"##.to_owned(),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        stage.payload("actions/alerts", 2 * n as u64, action.as_bytes());
+        stage.sample(CPU, 2 * n as u64 + 1, 0, 90.0);
+    }
+    stage.engine.on_tick(until);
+    stage.sample_at(CPU, 4, until, 90.0);
+    stage.engine.commit(until);
+    assert!(stage.rung().is_empty());
+}
+
+#[test]
+fn a_silence_that_is_acknowledged_is_recorded_as_long_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::by(folder.path(), ABSENT, 0);
+    stage.engine.watch(Some(NOW_MS));
+    stage.sample(CPU, 0, 0, 37.5);
+    stage.engine.on_tick(NOW_MS + 30_000);
+    let ack = r##"{"action":"acknowledge","rule":"+","match":"#","by":"anna"}"##;
+    stage.payload_at("actions/alerts", 1, ack.as_bytes(), NOW_MS + 40_000);
+    stage.engine.commit(NOW_MS + 40_000);
+    let records = stage.records("alerts/silent/");
+    assert_eq!(records.last().expect("one")["value"], 40.0);
+}
+
+/// It ended before anybody looked: there is no event of it, but its state says as much.
+#[test]
+fn a_container_that_had_failed_before_rings_with_its_exit_code_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules =
+        GENERAL.replace("/memory", "/state").replace("> 95\"", "== 1\"\nfield = \"failed\"");
+    let mut stage = Stage::by(folder.path(), &rules, 0);
+    let state = r#"{"ts":1795229527000,"value":0,"unit":"state","state":"exited","health":"none","exit_code":137,"oom_killed":1,"failed":1}"#;
+    stage.payload("metrics/docker/p/web/state", 0, state.as_bytes());
+    let ack = r##"{"action":"acknowledge","rule":"+","match":"#","by":"anna"}"##;
+    stage.payload("actions/alerts", 1, ack.as_bytes());
+    stage.engine.commit(NOW_MS);
+    let expect = "metrics/docker/p/web/state: failed == 1; exit code 137, killed for memory";
+    assert!(stage.printed().contains(expect), "{}", stage.printed());
+    let records = stage.records("alerts/");
+    let said =
+        |record: &Value| record["text"].as_str().is_some_and(|text| text.contains("code 137"));
+    assert!(records.len() == 2 && records.iter().all(said), "{records:?}");
 }

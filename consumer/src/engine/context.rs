@@ -2,7 +2,8 @@
 //!
 //! Fed with every sample and event, read when an alert is told. The event of a container comes
 //! before the `state` sample of the same moment in the same partition, so that it is here when the
-//! rule fires. Kept in memory only: after a restart an alert has what came in since.
+//! rule fires. Kept in memory only: after a restart an alert has what came in since. Where no event
+//! is known, the `state` sample itself tells how the container ended.
 //!
 //! Limits: [`CONTAINERS_MAX`] containers, a minute of samples each.
 
@@ -32,6 +33,8 @@ struct Recent {
     cpu: VecDeque<f64>,
     memory: VecDeque<f64>,
     event: Option<Event>,
+    /// As its state says it, where it failed.
+    failed: Option<Event>,
 }
 
 /// What an event said that is worth telling.
@@ -48,6 +51,16 @@ struct Event {
 impl Context {
     /// Notes a sample.
     pub fn sample(&mut self, container: Container, metric: &str, sample: &Sample) {
+        if metric == "state" {
+            if let Some(recent) = self.recent(container) {
+                recent.failed = (sample.flag("failed") == Some(true)).then(|| Event {
+                    exit_code: sample.number("exit_code"),
+                    oom_killed: sample.flag("oom_killed") == Some(true),
+                    ..Event::default()
+                });
+            }
+            return;
+        }
         if !matches!(metric, "cpu" | "memory") {
             return;
         }
@@ -99,7 +112,8 @@ impl Context {
     pub fn of(&self, container: &Container, now_ms: u64) -> String {
         let Some(recent) = self.containers.get(container) else { return String::new() };
         let fresh = |event: &&Event| now_ms.saturating_sub(event.at_ms) <= EVENT_AGE_MS_MAX;
-        let event = recent.event.as_ref().filter(fresh);
+        // One that ended before anybody looked has no event.
+        let event = recent.event.as_ref().filter(fresh).or(recent.failed.as_ref());
         let mut ended = Vec::new();
         let (mut cpu, mut memory) = (Vec::new(), Vec::new());
         if let Some(event) = event {

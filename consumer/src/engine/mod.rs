@@ -215,13 +215,7 @@ impl Engine {
     /// Takes other rules.
     pub fn replace_rules(&mut self, rules: Rules) {
         self.parts.quiet = rules.quiet;
-        let forgotten = self.parts.book.replace(rules.list);
-        if forgotten > 0 {
-            warn!(
-                forgotten,
-                "alerts of rules that are gone were firing: nobody is told of their end"
-            );
-        }
+        self.parts.book.replace(rules.list);
         self.dirty = true;
     }
 

@@ -4,7 +4,8 @@
 //! A change that is withheld (muted, or in quiet hours) is recorded and printed as ever, but wakes
 //! nobody, and the machine is told that the telephone did not hear of it: with the next sample it
 //! offers the change again, as long as it still is so, and is heard when the mute or the night has
-//! ended.
+//! ended. The end of what has no more samples (its container or its rule is gone) waits as a
+//! notice instead.
 
 use std::sync::Arc;
 
@@ -13,9 +14,9 @@ use tracing::{info, warn};
 
 use super::Engine;
 use crate::alerts::actions::{EVERY_RULE, MUTES_MAX};
-use crate::alerts::{Acknowledged, Action, Alert, People};
+use crate::alerts::{Acknowledged, Action, People};
 use crate::rules::machine::{Phase, State};
-use crate::rules::{Audience, Change, Kind, Rule, Severity, Verdict};
+use crate::rules::{Audience, Change, Condition, Kind, Rule, Severity, Verdict};
 
 impl Engine {
     /// Takes what somebody did.
@@ -104,7 +105,13 @@ impl Engine {
                 change: Change {
                     kind: Kind::Reminder,
                     audience: Audience::Quiet,
-                    value: state.value,
+                    value: match rule.condition {
+                        Condition::Measured(_) => state.value,
+                        // Of a silence the last sample's number says nothing.
+                        Condition::Absent { .. } => {
+                            (now_ms.saturating_sub(state.heard_ms) / 1000) as f64
+                        }
+                    },
                     since_ms: match state.phase {
                         Phase::Firing { since_ms, .. } => Some(since_ms),
                         _ => None,
@@ -116,7 +123,7 @@ impl Engine {
             })
             .collect();
         for verdict in verdicts {
-            let alert = Alert::new(&verdict, self.unit(&verdict.topic));
+            let alert = self.alert(&verdict, now_ms);
             self.announce(&alert, now_ms);
         }
     }
@@ -133,10 +140,15 @@ impl Engine {
         }
     }
 
-    /// Whether an alert waits: muted, or in quiet hours.
-    pub(super) fn is_withheld(&self, people: &People, severity: Severity, now_ms: u64) -> bool {
-        let quiet = self.parts.quiet.as_ref().is_some_and(|quiet| quiet.holds(severity, now_ms));
-        quiet || people.muted_until_ms.is_some()
+    /// Until when an alert waits: muted, or in quiet hours.
+    pub(super) fn withheld_until_ms(
+        &self,
+        people: &People,
+        severity: Severity,
+        now_ms: u64,
+    ) -> Option<u64> {
+        let quiet = self.parts.quiet.as_ref();
+        quiet.and_then(|quiet| quiet.until_ms(severity, now_ms)).max(people.muted_until_ms)
     }
 
     /// Drops mutes that have ended.

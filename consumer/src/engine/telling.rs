@@ -22,22 +22,26 @@ impl Engine {
     /// Puts into the memory what must be told of a verdict.
     pub(super) fn follow(&mut self, verdict: &Verdict, now_ms: u64) {
         let Verdict { rule, topic, change } = verdict;
-        let mut alert = Alert::new(verdict, self.unit(topic));
-        if let Some(About::Sample(container, _)) = About::of(topic)
-            && alert.kind != Kind::Resolved
-        {
-            alert.context = self.context.of(&container, now_ms);
-        }
+        let alert = self.alert(verdict, now_ms);
         let people = self.people(&rule.name, topic.as_str(), now_ms);
-        if alert.kind == Kind::Reminder && people.acknowledged_by.is_some() {
+        // Nor is it told when a mute or the night ends.
+        let again = alert.kind == Kind::Reminder
+            || (alert.kind == Kind::Fired && change.audience == Audience::Telephone);
+        if again && people.acknowledged_by.is_some() {
             return;
         }
         let told = mark(alert.kind).is_some();
         let mut loud = told && change.audience != Audience::Quiet;
-        if loud && self.is_withheld(&people, rule.severity, now_ms) {
-            loud = false;
-            if alert.kind != Kind::Reminder {
-                self.parts.book.withhold(&rule.name, topic);
+        let mut from_ms = now_ms;
+        if loud && let Some(until_ms) = self.withheld_until_ms(&people, rule.severity, now_ms) {
+            if change.reason.is_some() {
+                // No sample will come to offer it again.
+                from_ms = until_ms;
+            } else {
+                loud = false;
+                if alert.kind != Kind::Reminder {
+                    self.parts.book.withhold(&rule.name, topic);
+                }
             }
         }
         let printed = told && change.audience != Audience::Telephone;
@@ -45,7 +49,7 @@ impl Engine {
             self.parts.memory.notify(Notice::new(0, Destination::Console, alert.clone()));
         }
         if loud {
-            self.notify_people(rule, &alert, now_ms);
+            self.notify_people(rule, &alert, from_ms, now_ms);
         }
         if change.audience != Audience::Telephone && alert.kind != Kind::Reminder {
             self.announce(&alert, now_ms);
@@ -58,7 +62,19 @@ impl Engine {
         self.dirty = true;
     }
 
-    fn notify_people(&mut self, rule: &Rule, alert: &Alert, now_ms: u64) {
+    /// The alert of a verdict, with what else is known of its container.
+    pub(super) fn alert(&self, verdict: &Verdict, now_ms: u64) -> Alert {
+        let mut alert = Alert::new(verdict, self.unit(&verdict.topic));
+        if let Some(About::Sample(container, _)) = About::of(&verdict.topic)
+            && alert.kind != Kind::Resolved
+        {
+            alert.context = self.context.of(&container, now_ms);
+        }
+        alert
+    }
+
+    /// Tells the rule's people, not before `from_ms`.
+    fn notify_people(&mut self, rule: &Rule, alert: &Alert, from_ms: u64, now_ms: u64) {
         let destinations: Vec<_> = self
             .parts
             .outlets
@@ -66,7 +82,7 @@ impl Engine {
             .filter(|outlet| rule.notifies(outlet.channel))
             .flat_map(|outlet| outlet.destinations.clone())
             .collect();
-        let due_ms = now_ms + self.parts.group_wait_ms;
+        let due_ms = from_ms + self.parts.group_wait_ms;
         for destination in destinations {
             self.enqueue(destination, alert, rule.fallback.clone(), due_ms, now_ms);
         }
@@ -81,11 +97,13 @@ impl Engine {
         due_ms: u64,
         now_ms: u64,
     ) {
-        let handed = &self.handed;
+        let (handed, group_wait_ms) = (&self.handed, self.parts.group_wait_ms);
         let open = self.parts.memory.notices.iter_mut().find(|notice| {
             notice.destination == destination
                 && notice.fallback == fallback
                 && notice.due_ms > now_ms
+                // What waits for the morning is no company for what is told now.
+                && notice.due_ms.abs_diff(due_ms) <= group_wait_ms
                 && !handed.contains(&notice.id)
                 && notice.more.len() + 1 < GROUP_MAX
         });

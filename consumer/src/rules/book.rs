@@ -14,12 +14,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use aklight_common::Topic;
+use aklight_common::{Pattern, Topic};
 use serde::{Deserialize, Serialize};
 
 use super::labels::{self, Labelled};
 use super::machine::{Change, Phase, Reading, State, end, on_sample, on_tick};
-use super::{Condition, Container, Rule};
+use super::{Condition, Container, Rule, Severity};
 use crate::sample::Sample;
 
 /// Most topics that are judged: a machine of a few hundred bytes for each rule of each, some
@@ -73,6 +73,8 @@ pub struct Book {
     rules: Vec<Arc<Rule>>,
     containers: BTreeMap<Container, Known>,
     topics: BTreeMap<Topic, Vec<(Arc<Rule>, State)>>,
+    /// What stood under rules that are gone; it ends with the next tick. No more than there were.
+    gone: Vec<(Topic, Arc<Rule>, State)>,
 }
 
 /// What a sample led to.
@@ -91,7 +93,7 @@ impl Book {
     #[must_use]
     pub fn new(rules: Vec<Rule>) -> Self {
         let rules = rules.into_iter().map(Arc::new).collect();
-        Self { rules, containers: BTreeMap::new(), topics: BTreeMap::new() }
+        Self { rules, ..Self::default() }
     }
 
     /// The rules of the file, or the defaults.
@@ -128,9 +130,13 @@ impl Book {
         Judged::Changes(verdicts)
     }
 
-    /// Lets time pass for every topic.
+    /// Lets time pass for every topic, and ends what stood under rules that are gone.
     pub fn tick(&mut self, now_ms: u64, watching_since_ms: u64) -> Vec<Verdict> {
         let mut verdicts = Vec::new();
+        for (topic, rule, state) in std::mem::take(&mut self.gone) {
+            let change = end(&state, RULE_GONE, now_ms);
+            verdicts.extend(change.map(|change| verdict(&rule, &topic, change)));
+        }
         for (topic, states) in &mut self.topics {
             for (rule, state) in states {
                 let (after, change) = on_tick(rule, state, now_ms, watching_since_ms);
@@ -163,6 +169,7 @@ impl Book {
             let fresh = self.fresh(&topic);
             let Some(states) = self.topics.get_mut(&topic) else { continue };
             let before = std::mem::replace(states, fresh);
+            hear(states, heard_ms(&before));
             for (rule, state) in before {
                 match states.iter_mut().find(|(kept, _)| kept.name == rule.name) {
                     Some((_, kept)) => *kept = state,
@@ -204,25 +211,30 @@ impl Book {
         states.find(|(rule, _)| rule.name == name).map(|(rule, _)| &**rule)
     }
 
-    /// Takes other rules. The state of a topic under a rule is kept where its name is. Gives back
-    /// how many alerts were firing under rules that are gone.
-    pub fn replace(&mut self, rules: Vec<Rule>) -> usize {
-        let kept: Vec<_> = self
-            .states()
-            .map(|(rule, topic, state)| (rule.name.clone(), topic.clone(), state.clone()))
-            .collect();
-        let before = self.firing().count();
+    /// Takes other rules. The state of a topic under a rule is kept where its name is; what was
+    /// firing under the others ends with the next tick.
+    pub fn replace(&mut self, rules: Vec<Rule>) {
         self.rules = rules.into_iter().map(Arc::new).collect();
-        self.topics.clear();
-        for (rule, topic, state) in kept {
-            self.restore(&rule, &topic, state);
+        for (topic, kept) in std::mem::take(&mut self.topics) {
+            let mut states = self.fresh(&topic);
+            hear(&mut states, heard_ms(&kept));
+            for (rule, state) in kept {
+                match states.iter_mut().find(|(new, _)| new.name == rule.name) {
+                    Some((_, fresh)) => *fresh = state,
+                    None if state.phase == Phase::Ok => {}
+                    None => self.gone.push((topic.clone(), rule, state)),
+                }
+            }
+            if !states.is_empty() {
+                self.topics.insert(topic, states);
+            }
         }
-        before - self.firing().count()
     }
 
     /// Forgets how every topic stands; the rules stay.
     pub fn forget_states(&mut self) {
         self.topics.clear();
+        self.gone.clear();
     }
 
     /// Every topic that is firing, and under which rule.
@@ -230,22 +242,28 @@ impl Book {
         self.states().filter(|(_, _, state)| matches!(state.phase, Phase::Firing { .. }))
     }
 
-    /// Puts a state back; one whose rule is gone or no longer matches is dropped.
+    /// Puts a state back; one whose rule is gone or no longer matches ends with the next tick.
     pub fn restore(&mut self, rule: &str, topic: &Topic, state: State) {
         if !self.topics.contains_key(topic) {
-            let fresh = self.fresh(topic);
+            let mut fresh = self.fresh(topic);
+            hear(&mut fresh, state.heard_ms);
             if !fresh.is_empty() {
                 self.topics.insert(topic.clone(), fresh);
             }
         }
         if let Some(kept) = self.state_mut(rule, topic) {
             *kept = state;
+        } else if state.phase != Phase::Ok
+            && let Some(rule) = stand_in(rule, topic)
+        {
+            self.gone.push((topic.clone(), Arc::new(rule), state));
         }
     }
 
     /// The states that must outlive the process: all but those that a new topic would have.
     pub fn states(&self) -> impl Iterator<Item = (&Arc<Rule>, &Topic, &State)> {
-        self.topics.iter().flat_map(move |(topic, states)| {
+        let gone = self.gone.iter().map(|(topic, rule, state)| (rule, topic, state));
+        gone.chain(self.topics.iter().flat_map(move |(topic, states)| {
             states.iter().map(move |(rule, state)| (rule, topic, state)).filter(
                 |(rule, _, state)| {
                     state.phase != Phase::Ok
@@ -255,7 +273,7 @@ impl Book {
                             && state.heard_ms > 0)
                 },
             )
-        })
+        }))
     }
 
     /// The labels that are rules.
@@ -297,6 +315,31 @@ impl Book {
             .filter(|rule| rule.pattern.matches(topic.as_str()))
             .map(|rule| (Arc::clone(rule), State::default()))
             .collect()
+    }
+}
+
+/// In place of a rule of which only the name is known: everybody hears that its alert is over.
+fn stand_in(name: &str, topic: &Topic) -> Option<Rule> {
+    Some(Rule {
+        name: name.to_owned(),
+        pattern: Pattern::new(topic.as_str()).ok()?,
+        condition: Condition::Absent { after_ms: 0 },
+        repeat_ms: None,
+        severity: Severity::Warning,
+        notify: None,
+        fallback: Vec::new(),
+    })
+}
+
+/// When a topic was last heard: each of its states knows.
+fn heard_ms(states: &[(Arc<Rule>, State)]) -> u64 {
+    states.iter().map(|(_, state)| state.heard_ms).max().unwrap_or_default()
+}
+
+/// Tells new states when their topic was last heard: it is not silent because a rule is new.
+fn hear(states: &mut [(Arc<Rule>, State)], heard_ms: u64) {
+    for (_, state) in states {
+        state.heard_ms = heard_ms;
     }
 }
 

@@ -27,6 +27,7 @@ use aklight_common::{Pattern, Topic};
 
 use super::condition::{Condition, Measured, Test, VALUE};
 use super::container::{About, Container};
+use super::mistake::instead;
 use super::sentence::Sentence;
 use super::threshold::{Comparison, Threshold};
 use super::values::by_name;
@@ -48,8 +49,36 @@ const HEALTH: &str = "health";
 const RESTARTS: &str = "restarts";
 const ABSENT: &str = "absent";
 
-/// The metrics that a container has. Source: the topics' reference.
-const METRICS: [&str; 7] = ["cpu", "memory", "disk", "network", "pids", "throttling", "pressure"];
+/// The metrics that a container has, each with its fields beside `value`. Source: the topics'
+/// reference.
+const METRICS: [(&str, &[&str]); 7] = [
+    ("cpu", &["cpus", "limit_cpus", "limit_percent", "usage_us"]),
+    ("memory", &["bytes", "limit_bytes", "rss_bytes"]),
+    ("disk", &["read_bytes_s", "written_bytes_s", "read_bytes", "written_bytes"]),
+    (
+        "network",
+        &[
+            "rx_bytes_s",
+            "tx_bytes_s",
+            "rx_bytes",
+            "tx_bytes",
+            "rx_errors",
+            "tx_errors",
+            "rx_dropped",
+            "tx_dropped",
+        ],
+    ),
+    ("pids", &["limit"]),
+    ("throttling", &["throttled_us"]),
+    ("pressure", &["cpu", "memory", "io"]),
+];
+
+/// What a label on `state` may say: that it failed, or a word of the engine's.
+const STATES: [&str; 7] =
+    ["failed", "created", "running", "paused", "restarting", "exited", "dead"];
+
+/// What a label on `health` may say.
+const HEALTHS: [&str; 4] = ["healthy", "unhealthy", "starting", "none"];
 
 /// What a container's labels come to.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -96,12 +125,11 @@ pub fn read(container: &Container, labels: &BTreeMap<String, String>) -> Labelle
             continue;
         }
         let aspect = label.split('.').next().unwrap_or_default();
-        if text.trim() == "off" && is_aspect(aspect) {
-            read.own.insert(aspect.to_owned());
-            continue;
-        }
         match rule(container, label, text) {
-            Ok(rule) => {
+            Ok(None) => {
+                read.own.insert(aspect.to_owned());
+            }
+            Ok(Some(rule)) => {
                 read.own.insert(aspect.to_owned());
                 read.rules.push(Rule {
                     severity: severity.unwrap_or(rule.severity),
@@ -115,21 +143,36 @@ pub fn read(container: &Container, labels: &BTreeMap<String, String>) -> Labelle
     read
 }
 
-fn is_aspect(name: &str) -> bool {
-    METRICS.contains(&name) || [STATE, HEALTH, RESTARTS, ABSENT].contains(&name)
+/// The fields of an aspect beside its value; `None` where there is no such aspect.
+fn fields(aspect: &str) -> Option<&'static [&'static str]> {
+    if [STATE, HEALTH, RESTARTS, ABSENT].contains(&aspect) {
+        return Some(&[]);
+    }
+    METRICS.iter().find(|(name, _)| *name == aspect).map(|(_, fields)| *fields)
 }
 
 fn channels(text: &str) -> Result<Vec<Channel>, String> {
     text.split(',').map(|name| by_name(&Channel::BY_NAME, "channel", name.trim())).collect()
 }
 
-fn rule(container: &Container, label: &str, text: &str) -> Result<Rule, String> {
+/// The rule of a label; `None` where it only switches the general ones off.
+fn rule(container: &Container, label: &str, text: &str) -> Result<Option<Rule>, String> {
     let (aspect, field) = label.split_once('.').unwrap_or((label, VALUE));
-    if !is_aspect(aspect) {
-        let known = METRICS.join(", ");
+    let Some(fields) = fields(aspect) else {
+        let known = METRICS.map(|(name, _)| name).join(", ");
         return Err(format!(
             "there is no '{aspect}': write one of {known}, state, health, restarts, absent, severity, notify"
         ));
+    };
+    if field != VALUE && !fields.contains(&field) {
+        let hint = match fields {
+            [] => format!("write {PREFIX}{aspect}"),
+            fields => instead(field, fields),
+        };
+        return Err(format!("{aspect} has no field '{field}': {hint}"));
+    }
+    if text.trim().eq_ignore_ascii_case("off") {
+        return Ok(None);
     }
     let wrong = |mistake: String| format!("'{text}': {mistake}");
     let (condition, repeat_ms) = match aspect {
@@ -162,7 +205,7 @@ fn rule(container: &Container, label: &str, text: &str) -> Result<Rule, String> 
     };
     let name = format!("label-{}", label.replace('.', "-"));
     let (notify, fallback) = (None, Vec::new());
-    Ok(Rule { name, pattern, condition, repeat_ms, severity, notify, fallback })
+    Ok(Some(Rule { name, pattern, condition, repeat_ms, severity, notify, fallback }))
 }
 
 /// `failed`, or a word of the engine's; each with the durations of a sentence.
@@ -171,6 +214,20 @@ fn worded(aspect: &str, sentence: &Sentence) -> Result<Condition, String> {
     let Some(word) = &sentence.word else {
         return Err(format!("write a word, as in {example}"));
     };
+    let known: &[&str] = if aspect == STATE { &STATES } else { &HEALTHS };
+    if !known.contains(&word.as_str()) {
+        let hint = match (aspect, word.as_str()) {
+            // What people call it; the engine does not.
+            (STATE, "stopped") => "did you mean 'exited'?".to_owned(),
+            // What some readers of YAML make of a bare `off`.
+            (_, "false") => "did you mean \"off\"? Put it in quotes".to_owned(),
+            _ => instead(word, known),
+        };
+        return Err(format!("there is no {aspect} '{word}': {hint}"));
+    }
+    if sentence.clear.is_some() || sentence.window_ms.is_some() {
+        return Err(format!("'clear' and 'in' belong to numbers: write {example}"));
+    }
     let number = |comparison, limit| Test::Number(Threshold { comparison, limit });
     let (field, fire) = match (aspect, word.as_str()) {
         (STATE, "failed") => ("failed", number(Comparison::Equal, 1.0)),
@@ -278,6 +335,35 @@ mod tests {
                 "sms",
                 "unknown channel 'sms': write one of console, whatsapp, webhook, email",
             ),
+            (
+                "health",
+                "unhealty",
+                "'unhealty': there is no health 'unhealty': did you mean 'unhealthy'?",
+            ),
+            (
+                "health",
+                "false",
+                "'false': there is no health 'false': did you mean \"off\"? Put it in quotes",
+            ),
+            ("state", "stopped", "'stopped': there is no state 'stopped': did you mean 'exited'?"),
+            (
+                "state",
+                "failed clear < 1",
+                "'failed clear < 1': 'clear' and 'in' belong to numbers: write \"failed\"",
+            ),
+            (
+                "health",
+                "unhealthy in 5m",
+                "'unhealthy in 5m': 'clear' and 'in' belong to numbers: write \"unhealthy for 1m\"",
+            ),
+            ("absent", "30s for 1m", "'30s for 1m': 'for' stands there twice: write it once"),
+            (
+                "cpu.limit_percnt",
+                "> 90",
+                "cpu has no field 'limit_percnt': did you mean 'limit_percent'?",
+            ),
+            ("pids.", "off", "pids has no field '': write one of limit"),
+            ("state.word", "failed", "state has no field 'word': write aklight.alert.state"),
             ("health", "> 1", "'> 1': write a word, as in \"unhealthy for 1m\""),
             (
                 "absent",
@@ -299,6 +385,7 @@ mod tests {
     fn off_takes_the_general_rules_away_and_severity_and_notify_are_for_all() {
         let read = read_one("health", "off");
         assert_eq!((read.rules.len(), read.own.contains("health")), (0, true));
+        assert!(read_one("state", " OFF").own.contains("state"));
         let container = Container { producer: "p".to_owned(), name: "web".to_owned() };
         let labels = [("memory", "> 90"), ("severity", "info"), ("notify", "webhook, email")];
         let labels =

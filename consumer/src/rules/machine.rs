@@ -200,13 +200,18 @@ pub fn on_sample(
 }
 
 /// Ends a topic's standing under a rule, because there is nothing left to judge: the change that
-/// people are told of, where it was firing.
+/// people are told of, where it was firing; that it did not last, where it was pending.
 #[must_use]
 pub fn end(state: &State, reason: &'static str, now_ms: u64) -> Option<Change> {
-    let Phase::Firing { since_ms, .. } = state.phase else { return None };
+    let (kind, since_ms) = match state.phase {
+        Phase::Ok => return None,
+        Phase::Pending { since_ms } => (Kind::Lapsed, since_ms),
+        Phase::Firing { since_ms, .. } => (Kind::Resolved, since_ms),
+    };
+    let loud = state.told && kind == Kind::Resolved;
     Some(Change {
-        kind: Kind::Resolved,
-        audience: if state.told { Audience::Everyone } else { Audience::Quiet },
+        kind,
+        audience: if loud { Audience::Everyone } else { Audience::Quiet },
         value: state.value,
         since_ms: Some(since_ms),
         at_ms: now_ms,

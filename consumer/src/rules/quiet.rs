@@ -4,7 +4,7 @@
 //! the engine. The span may pass midnight, and follows the zone through its changes of the clock.
 
 use jiff::Timestamp;
-use jiff::civil::Time;
+use jiff::civil::{Date, Time};
 use jiff::tz::TimeZone;
 
 use super::Severity;
@@ -23,6 +23,22 @@ pub struct Quiet {
 }
 
 impl Quiet {
+    /// Until when an alert of this severity waits, Unix milliseconds; `None` where it does not.
+    #[must_use]
+    pub fn until_ms(&self, severity: Severity, now_ms: u64) -> Option<u64> {
+        if !self.holds(severity, now_ms) {
+            return None;
+        }
+        let now = Timestamp::from_millisecond(i64::try_from(now_ms).ok()?).ok()?;
+        let today = now.to_zoned(self.zone.clone()).date();
+        let end = |date: Date| date.to_datetime(self.to).to_zoned(self.zone.clone()).ok();
+        let end = end(today).filter(|end| end.timestamp() > now).or_else(|| {
+            let tomorrow = today.tomorrow().ok()?;
+            end(tomorrow)
+        })?;
+        u64::try_from(end.timestamp().as_millisecond()).ok()
+    }
+
     /// Whether an alert of this severity waits now.
     #[must_use]
     pub fn holds(&self, severity: Severity, now_ms: u64) -> bool {
@@ -81,6 +97,11 @@ mod tests {
         assert!(waits("2026-11-27T05:59:59Z") && !waits("2026-11-27T06:00:00Z"));
         // Summer: two hours.
         assert!(waits("2026-07-01T20:00:00Z") && !waits("2026-07-02T05:00:00Z"));
+        for evening in ["2026-11-26T21:00:00Z", "2026-11-27T05:59:59Z"] {
+            let morning = at("2026-11-27T06:00:00Z");
+            assert_eq!(night.until_ms(Severity::Warning, at(evening)), Some(morning));
+        }
+        assert_eq!(night.until_ms(Severity::Warning, at("2026-11-26T20:00:00Z")), None);
         assert!(!night.holds(Severity::Critical, at("2026-11-26T23:00:00Z")));
     }
 

@@ -3,6 +3,8 @@
 //! It begins with a comparison or a word; after that come pairs of a word and what belongs to
 //! it, in any order: `for`, `clear`, `in`, `repeat`. Pure: a text in, its parts or one mistake out.
 
+use std::collections::BTreeSet;
+
 use super::condition::{Condition, Measured, Test};
 use super::mistake::instead;
 use super::values::{at_once, milliseconds, test};
@@ -40,11 +42,15 @@ impl Sentence {
             }
             _ => return Err("begin with a comparison, as in \"> 90 for 2m clear < 80\"".to_owned()),
         }
+        let mut said = BTreeSet::new();
         while let Some(word) = words.next() {
             let Some((_, example)) = WORDS.iter().find(|(name, _)| *name == word) else {
                 let names = WORDS.map(|(name, _)| name);
                 return Err(format!("unknown word '{word}': {}", instead(word, &names)));
             };
+            if !said.insert(word) {
+                return Err(format!("'{word}' stands there twice: write it once"));
+            }
             if words.peek().is_none() {
                 return Err(format!("'{word}' needs what comes after it: write {example}"));
             }
