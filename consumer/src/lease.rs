@@ -2,8 +2,8 @@
 //!
 //! Two consumers of one id would judge the same records and ring twice. So they take turns, and
 //! the log is the judge: a turn is a record under `consumers/{id}`, and each follows one that was
-//! there before. It is stored with PRODUCE_ONCE under a sequence that its predecessor's offset
-//! decides; of all who would follow the same turn, the broker stores the first, and answers the
+//! there before. It is stored with PRODUCE_ONCE under the sequence after that of its predecessor,
+//! which says it; of all who would follow the same turn, the broker stores the first, and answers the
 //! others with the offset of that one, where they read whose it is. The newest record of the topic
 //! is therefore always the turn that counts.
 //!
@@ -19,6 +19,9 @@
 //! process is stopped. It looks at the clock before it judges a record; a process that is stopped
 //! between that look and the write of its file, a few microseconds later, is not covered.
 //!
+//! Invariant: sequences only grow, and none is more than one above its turn's offset. So whoever
+//! finds no turn begins above all that were there once, at the start of the partition of turns.
+//!
 //! An instance is a state file, not a process: one that is started again with its file goes on at
 //! once. Consumers that keep nothing take no turns.
 
@@ -26,6 +29,7 @@ use std::time::Duration;
 
 use aklight_common::client::{Client, ClientConfig, ClientError, FetchRequest, Producer};
 use aklight_common::clock::SharedClock;
+use aklight_common::partitioner::Partitioner;
 use aklight_common::wire::WireError;
 use aklight_common::{Offset, PartitionId, Pattern};
 use serde_json::{Value, json};
@@ -74,6 +78,8 @@ pub enum LeaseError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Turn {
     offset: Offset,
+    /// What it was stored under.
+    sequence: u64,
     instance: String,
     /// Tells the attempts of an instance apart.
     attempt: u64,
@@ -178,13 +184,8 @@ impl Lease {
             }
         }
         let sequence = match &newest {
-            // One beyond that of a first turn, which may have been stored there.
-            Some(turn) => turn.offset.0 + 2,
-            // Beyond every turn that was here once and is kept no more.
-            None => {
-                let partitions = client.cluster().await?.partitions;
-                partitions.iter().map(|partition| partition.start.0).max().unwrap_or(0) + 1
-            }
+            Some(turn) => turn.sequence.saturating_add(1),
+            None => self.first_sequence(&mut client).await?,
         };
         let attempt = self.clock.wall_us();
         let stored = self.store(&mut client, sequence, attempt, ending).await?;
@@ -204,6 +205,17 @@ impl Lease {
         Ok(Step::Ours { after_another: !ours })
     }
 
+    /// Beyond every turn that was here once and is kept no more.
+    async fn first_sequence(&self, client: &mut Client) -> Result<u64, LeaseError> {
+        let partitions = client.cluster().await?.partitions;
+        let count = u32::try_from(partitions.len()).unwrap_or(u32::MAX).max(1);
+        // Of their own partition: another's start may be so far ahead that all later turns are
+        // refused as too old.
+        let own = Partitioner::new(count).route(self.topic.as_bytes());
+        let own = partitions.iter().find(|partition| partition.id == own);
+        Ok(own.map_or(0, |partition| partition.start.0) + 1)
+    }
+
     /// Stores a turn, unless somebody was quicker; gives back the one that is stored.
     async fn store(
         &self,
@@ -216,6 +228,7 @@ impl Lease {
             "ts": self.clock.wall_ms(),
             "instance": self.instance,
             "attempt": attempt,
+            "sequence": sequence,
             "state": if ending { "ended" } else { "working" },
         })
         .to_string();
@@ -248,7 +261,9 @@ fn turn(offset: Offset, payload: &[u8]) -> Turn {
     let record: Value = serde_json::from_slice(payload).unwrap_or_default();
     let instance = record["instance"].as_str().unwrap_or_default().to_owned();
     let ended = instance.is_empty() || record["state"] == "ended";
-    Turn { offset, instance, attempt: record["attempt"].as_u64().unwrap_or_default(), ended }
+    let attempt = record["attempt"].as_u64().unwrap_or_default();
+    let sequence = record["sequence"].as_u64().unwrap_or(offset.0 + 1);
+    Turn { offset, sequence, instance, attempt, ended }
 }
 
 /// What the one who works must know of its turn.
