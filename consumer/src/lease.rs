@@ -25,6 +25,7 @@
 //! An instance is a state file, not a process: one that is started again with its file goes on at
 //! once. Consumers that keep nothing take no turns.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_common::client::{Client, ClientConfig, ClientError, FetchRequest, Producer};
@@ -109,6 +110,8 @@ pub struct Lease {
     seen: Option<(Turn, u64)>,
     /// When the newest turn of our own was sent.
     sent_ms: Option<u64>,
+    /// Stored the newest turn, and knows the next sequence: a connection for all turns.
+    producer: Option<Producer>,
 }
 
 impl Lease {
@@ -129,7 +132,16 @@ impl Lease {
         let config = ClientConfig { id: format!("{head}.turns.{hash:08x}"), ..config.clone() };
         let pattern = Pattern::new(&topic)?;
         let instance = instance.to_owned();
-        Ok(Self { config, clock, topic, pattern, instance, seen: None, sent_ms: None })
+        Ok(Self {
+            config,
+            clock,
+            topic,
+            pattern,
+            instance,
+            seen: None,
+            sent_ms: None,
+            producer: None,
+        })
     }
 
     /// Until when this instance may judge, by the clock that never goes back.
@@ -218,7 +230,7 @@ impl Lease {
 
     /// Stores a turn, unless somebody was quicker; gives back the one that is stored.
     async fn store(
-        &self,
+        &mut self,
         client: &mut Client,
         sequence: u64,
         attempt: u64,
@@ -232,10 +244,13 @@ impl Lease {
             "state": if ending { "ended" } else { "working" },
         })
         .to_string();
-        let clock = std::sync::Arc::clone(&self.clock);
-        let producer = Producer::open(self.config.clone(), sequence, clock);
+        let open = || Producer::open(self.config.clone(), sequence, Arc::clone(&self.clock));
+        let kept = self.producer.take().filter(|kept| kept.next_sequence() == sequence);
+        let producer = kept.unwrap_or_else(open);
         let sent = producer.send(&self.topic, self.topic.as_bytes(), payload.as_bytes()).await;
         let stored = sent.map_err(LeaseError::Refused)?;
+        // Only now: one that waits for an answer could store a turn that nobody counts on.
+        self.producer = Some(producer);
         self.read(client, stored.partition, stored.offset).await
     }
 

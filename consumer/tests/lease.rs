@@ -32,6 +32,19 @@ async fn a_consumer_keeps_its_turn_where_another_partition_begins_far_beyond_tha
     assert_eq!(first.step().await.expect("an answer"), Step::Others);
 }
 
+/// Each turn is a record, not a connection: a connection is a line in the log.
+#[tokio::test(flavor = "multi_thread")]
+async fn turns_share_a_connection() {
+    let broker = FakeBroker::start();
+    let mut lease = lease(&broker, "first");
+    for _ in 0..3 {
+        assert_eq!(lease.step().await.expect("a turn"), Step::Ours { after_another: false });
+    }
+    lease.end().await.expect("ended");
+    assert_eq!(broker.log().turns.len(), 4);
+    assert_eq!(broker.log().turn_takers, 1);
+}
+
 /// Whoever reads the log of a consumer that may not judge sees so.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_consumer_whose_turns_are_refused_says_that_it_judges_nothing() {
