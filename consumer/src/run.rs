@@ -277,7 +277,8 @@ impl Shell {
 
     /// Takes over what another one left; false where that cannot be read yet.
     async fn adopt(&mut self) -> bool {
-        match takeover::read(&self.config).await {
+        let awaited = self.engine.awaited();
+        match takeover::read(&self.config, awaited, &self.args.patterns).await {
             Ok(left) => {
                 self.engine.adopt(&left, self.clock.wall_ms());
                 true

@@ -243,6 +243,19 @@ impl Book {
         }
     }
 
+    /// Somebody else heard of a topic: where a rule wants to hear of it, silence counts from now on.
+    pub fn hear(&mut self, topic: &Topic, now_ms: u64) {
+        if self.topics.len() >= TOPICS_MAX {
+            return;
+        }
+        for (rule, _) in self.fresh(topic) {
+            if matches!(rule.condition, Condition::Absent { .. }) {
+                let state = State { heard_ms: now_ms, ..State::default() };
+                self.restore(&rule.name, topic, state);
+            }
+        }
+    }
+
     /// The states that must outlive the process: all but those that a new topic would have.
     pub fn states(&self) -> impl Iterator<Item = (&Arc<Rule>, &Topic, &State)> {
         self.topics.iter().flat_map(move |(topic, states)| {
