@@ -245,7 +245,8 @@ fn a_backlog_is_shown_and_rings_no_telephone_until_a_fresh_sample() {
     stage.sample(CPU, 1, 0, 91.0);
     stage.engine.commit(NOW_MS);
     assert_eq!(stage.rung().len(), 2);
-    assert_eq!(stage.recorded("alerts/"), ["firing"], "one change of state, recorded once");
+    let told: Vec<_> = stage.records("alerts/").iter().map(|r| r["told"].as_bool()).collect();
+    assert_eq!(told, [Some(false), Some(true)], "recorded again when the telephone hears of it");
     assert_eq!(stage.printed().lines().count(), 1);
 }
 
@@ -364,6 +365,48 @@ fn who_takes_over_misses_what_the_other_one_had_heard_of() {
     let recorded = stage.records("alerts/");
     let missed: Vec<_> = recorded.iter().map(|record| record["topic"].as_str()).collect();
     assert_eq!(missed, [Some("metrics/docker/host2/cpu"), Some("metrics/docker/host2/web/state")]);
+}
+
+/// What `first` recorded last of an alert, and whether who takes over from there rings at `later`.
+fn rings_after_a_takeover(first: &mut Stage, rules: &str, later: u64) -> bool {
+    let record = first.records("alerts/").pop().expect("a record").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut second = Stage::by(folder.path(), rules, 0);
+    let alerts = vec![message(&format!("alerts/hot/{CPU}"), &record)];
+    second.engine.adopt(&Left { alerts, ..Left::default() }, NOW_MS);
+    second.sample_at(CPU, 0, later, 91.0);
+    second.engine.commit(later);
+    !second.rung().is_empty()
+}
+
+#[test]
+fn who_takes_over_tells_what_was_withheld_and_only_that() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let later = NOW_MS + 60_000;
+    // NOW_MS is 02:52:07 UTC.
+    let quiet = format!("[quiet]\nfrom = \"02:00\"\nto = \"02:53\"\nzone = \"UTC\"\n{RULES}");
+    let mut stage = Stage::by(folder.path(), &quiet, 0);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    assert!(stage.rung().is_empty(), "withheld");
+    assert!(rings_after_a_takeover(&mut stage, &quiet, later), "nobody was told in the night");
+    stage.sample_at(CPU, 1, later, 90.0);
+    stage.engine.commit(later);
+    assert!(!stage.rung().is_empty(), "told in the morning");
+    assert!(!rings_after_a_takeover(&mut stage, &quiet, later), "told once");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::open(folder.path());
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let until = NOW_MS + 50_000;
+    let mute = format!(
+        "{{\"action\":\"mute\",\"rule\":\"+\",\"match\":\"#\",\"by\":\"a\",\"until\":{until}}}"
+    );
+    stage.payload("actions/alerts", 1, mute.as_bytes());
+    stage.engine.commit(NOW_MS);
+    assert!(!stage.rung().is_empty(), "told before it was muted");
+    assert!(!rings_after_a_takeover(&mut stage, RULES, later), "told before");
 }
 
 #[test]

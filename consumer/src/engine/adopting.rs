@@ -43,6 +43,8 @@ struct Record {
     since: Option<u64>,
     #[serde(default)]
     late: bool,
+    /// Missing in records of versions before.
+    told: Option<bool>,
     #[serde(default)]
     consumer: String,
     acknowledged_by: Option<String>,
@@ -111,7 +113,8 @@ impl Engine {
                 _ => Phase::Ok,
             };
             let is_firing = matches!(phase, Phase::Firing { .. });
-            let told = is_firing && !record.late && record.muted_until.is_none();
+            let maybe_told = is_firing && !record.late && record.muted_until.is_none();
+            let told = record.told.unwrap_or(maybe_told);
             let state = State {
                 phase,
                 told,

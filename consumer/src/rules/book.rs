@@ -197,6 +197,13 @@ impl Book {
         }
     }
 
+    /// Whether the telephone last heard that a topic fires under a rule.
+    #[must_use]
+    pub fn told(&self, rule: &str, topic: &Topic) -> bool {
+        let mut states = self.topics.get(topic).into_iter().flatten();
+        states.any(|(of, state)| of.name == rule && state.told)
+    }
+
     /// The rule of that name which judges a topic.
     #[must_use]
     pub fn rule(&self, name: &str, topic: &Topic) -> Option<&Rule> {
