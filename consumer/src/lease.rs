@@ -2,8 +2,8 @@
 //!
 //! Two consumers of one id would judge the same records and ring twice. So they take turns, and
 //! the log is the judge: a turn is a record under `consumers/{id}`, and each follows one that was
-//! there before. It is stored with PRODUCE_ONCE under a sequence that its predecessor's offset
-//! decides; of all who would follow the same turn, the broker stores the first, and answers the
+//! there before. It is stored with PRODUCE_ONCE under the sequence after that of its predecessor,
+//! which says it; of all who would follow the same turn, the broker stores the first, and answers the
 //! others with the offset of that one, where they read whose it is. The newest record of the topic
 //! is therefore always the turn that counts.
 //!
@@ -19,13 +19,18 @@
 //! process is stopped. It looks at the clock before it judges a record; a process that is stopped
 //! between that look and the write of its file, a few microseconds later, is not covered.
 //!
+//! Invariant: sequences only grow, and none is more than one above its turn's offset. So whoever
+//! finds no turn begins above all that were there once, at the start of the partition of turns.
+//!
 //! An instance is a state file, not a process: one that is started again with its file goes on at
 //! once. Consumers that keep nothing take no turns.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_common::client::{Client, ClientConfig, ClientError, FetchRequest, Producer};
 use aklight_common::clock::SharedClock;
+use aklight_common::partitioner::Partitioner;
 use aklight_common::wire::WireError;
 use aklight_common::{Offset, PartitionId, Pattern};
 use serde_json::{Value, json};
@@ -74,6 +79,8 @@ pub enum LeaseError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Turn {
     offset: Offset,
+    /// What it was stored under.
+    sequence: u64,
     instance: String,
     /// Tells the attempts of an instance apart.
     attempt: u64,
@@ -103,6 +110,8 @@ pub struct Lease {
     seen: Option<(Turn, u64)>,
     /// When the newest turn of our own was sent.
     sent_ms: Option<u64>,
+    /// Stored the newest turn, and knows the next sequence: a connection for all turns.
+    producer: Option<Producer>,
 }
 
 impl Lease {
@@ -123,7 +132,16 @@ impl Lease {
         let config = ClientConfig { id: format!("{head}.turns.{hash:08x}"), ..config.clone() };
         let pattern = Pattern::new(&topic)?;
         let instance = instance.to_owned();
-        Ok(Self { config, clock, topic, pattern, instance, seen: None, sent_ms: None })
+        Ok(Self {
+            config,
+            clock,
+            topic,
+            pattern,
+            instance,
+            seen: None,
+            sent_ms: None,
+            producer: None,
+        })
     }
 
     /// Until when this instance may judge, by the clock that never goes back.
@@ -178,13 +196,8 @@ impl Lease {
             }
         }
         let sequence = match &newest {
-            // One beyond that of a first turn, which may have been stored there.
-            Some(turn) => turn.offset.0 + 2,
-            // Beyond every turn that was here once and is kept no more.
-            None => {
-                let partitions = client.cluster().await?.partitions;
-                partitions.iter().map(|partition| partition.start.0).max().unwrap_or(0) + 1
-            }
+            Some(turn) => turn.sequence.saturating_add(1),
+            None => self.first_sequence(&mut client).await?,
         };
         let attempt = self.clock.wall_us();
         let stored = self.store(&mut client, sequence, attempt, ending).await?;
@@ -204,9 +217,20 @@ impl Lease {
         Ok(Step::Ours { after_another: !ours })
     }
 
+    /// Beyond every turn that was here once and is kept no more.
+    async fn first_sequence(&self, client: &mut Client) -> Result<u64, LeaseError> {
+        let partitions = client.cluster().await?.partitions;
+        let count = u32::try_from(partitions.len()).unwrap_or(u32::MAX).max(1);
+        // Of their own partition: another's start may be so far ahead that all later turns are
+        // refused as too old.
+        let own = Partitioner::new(count).route(self.topic.as_bytes());
+        let own = partitions.iter().find(|partition| partition.id == own);
+        Ok(own.map_or(0, |partition| partition.start.0) + 1)
+    }
+
     /// Stores a turn, unless somebody was quicker; gives back the one that is stored.
     async fn store(
-        &self,
+        &mut self,
         client: &mut Client,
         sequence: u64,
         attempt: u64,
@@ -216,13 +240,17 @@ impl Lease {
             "ts": self.clock.wall_ms(),
             "instance": self.instance,
             "attempt": attempt,
+            "sequence": sequence,
             "state": if ending { "ended" } else { "working" },
         })
         .to_string();
-        let clock = std::sync::Arc::clone(&self.clock);
-        let producer = Producer::open(self.config.clone(), sequence, clock);
+        let open = || Producer::open(self.config.clone(), sequence, Arc::clone(&self.clock));
+        let kept = self.producer.take().filter(|kept| kept.next_sequence() == sequence);
+        let producer = kept.unwrap_or_else(open);
         let sent = producer.send(&self.topic, self.topic.as_bytes(), payload.as_bytes()).await;
         let stored = sent.map_err(LeaseError::Refused)?;
+        // Only now: one that waits for an answer could store a turn that nobody counts on.
+        self.producer = Some(producer);
         self.read(client, stored.partition, stored.offset).await
     }
 
@@ -248,7 +276,9 @@ fn turn(offset: Offset, payload: &[u8]) -> Turn {
     let record: Value = serde_json::from_slice(payload).unwrap_or_default();
     let instance = record["instance"].as_str().unwrap_or_default().to_owned();
     let ended = instance.is_empty() || record["state"] == "ended";
-    Turn { offset, instance, attempt: record["attempt"].as_u64().unwrap_or_default(), ended }
+    let attempt = record["attempt"].as_u64().unwrap_or_default();
+    let sequence = record["sequence"].as_u64().unwrap_or(offset.0 + 1);
+    Turn { offset, sequence, instance, attempt, ended }
 }
 
 /// What the one who works must know of its turn.

@@ -263,14 +263,22 @@ impl Shell {
             // What came in meanwhile is taken before silence is judged.
             let watching = (holds && self.connected).then(|| self.clock.wall_ms());
             self.engine.watch(watching);
-            debug!(holds, "whether it is this consumer's turn");
+            if holds {
+                info!("judging again");
+            } else {
+                error!(
+                    "nothing is judged until the brokers take this consumer's turn again (a record under consumers/{}): is one there, may this consumer write, is their disk full?",
+                    self.args.id
+                );
+            }
         }
         Ok(())
     }
 
     /// Takes over what another one left; false where that cannot be read yet.
     async fn adopt(&mut self) -> bool {
-        match takeover::read(&self.config).await {
+        let awaited = self.engine.awaited();
+        match takeover::read(&self.config, awaited, &self.args.patterns).await {
             Ok(left) => {
                 self.engine.adopt(&left, self.clock.wall_ms());
                 true

@@ -16,13 +16,27 @@ pub(crate) enum TakeoverError {
     Pattern(#[from] PatternError),
 }
 
-/// Reads it.
-pub(crate) async fn read(config: &ClientConfig) -> Result<Left, TakeoverError> {
+/// Where the labels of a container look for silence.
+const STATES: &str = "metrics/docker/+/+/state";
+
+/// Reads it, for rules that look for silence under `awaited` and a consumer that hears what is
+/// under `followed`.
+pub(crate) async fn read(
+    config: &ClientConfig,
+    mut awaited: Vec<Pattern>,
+    followed: &[Pattern],
+) -> Result<Left, TakeoverError> {
     let mut client = Client::connect(config.clone()).await?;
     let infos = client.last(&Pattern::new("info/docker/#")?).await?;
+    let mut heard = Vec::new();
+    awaited.push(Pattern::new(STATES)?);
+    for pattern in awaited {
+        heard.extend(client.last(&pattern).await?.into_iter().map(|message| message.topic));
+    }
+    heard.retain(|topic| followed.iter().any(|pattern| pattern.matches(topic.as_str())));
     let alerts = client.last(&Pattern::new("alerts/#")?).await?;
     let actions = actions(&mut client).await?;
-    Ok(Left { infos, alerts, actions })
+    Ok(Left { infos, heard, alerts, actions })
 }
 
 /// Every action that is kept: people's, so that there are few.

@@ -10,6 +10,7 @@ use aklight_common::{Offset, PartitionId, Topic};
 use aklight_consumer::alerts::dead::DeadLetters;
 use aklight_consumer::alerts::store::Store;
 use aklight_consumer::alerts::{Announcement, Destination, Memory, Notice};
+use aklight_consumer::engine::adopting::Left;
 use aklight_consumer::engine::{Engine, Outlet, Parts};
 use aklight_consumer::notify::console::{Console, Output};
 use aklight_consumer::notify::sender::{Event, Order};
@@ -244,7 +245,8 @@ fn a_backlog_is_shown_and_rings_no_telephone_until_a_fresh_sample() {
     stage.sample(CPU, 1, 0, 91.0);
     stage.engine.commit(NOW_MS);
     assert_eq!(stage.rung().len(), 2);
-    assert_eq!(stage.recorded("alerts/"), ["firing"], "one change of state, recorded once");
+    let told: Vec<_> = stage.records("alerts/").iter().map(|r| r["told"].as_bool()).collect();
+    assert_eq!(told, [Some(false), Some(true)], "recorded again when the telephone hears of it");
     assert_eq!(stage.printed().lines().count(), 1);
 }
 
@@ -310,6 +312,101 @@ fn reminders_and_silence_wait_for_a_broker() {
     assert_eq!(stage.printed().lines().count(), 2);
     assert!(stage.printed().contains("is 90.0 %, limit > 80, for 40s now"), "{}", stage.printed());
     assert_eq!(stage.recorded("alerts/"), ["firing"], "a reminder is no change");
+}
+
+fn message(topic: &str, payload: &str) -> Message {
+    Message {
+        topic: Topic::new(topic).expect("a topic"),
+        offset: Offset(0),
+        partition: PartitionId(0),
+        key: b"k"[..].to_vec().into(),
+        payload: payload.as_bytes().to_vec().into(),
+    }
+}
+
+/// The machine of the other consumer died, and took producers with it that it had heard of.
+#[test]
+fn who_takes_over_misses_what_the_other_one_had_heard_of() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let silent = "[[rule]]\nname = \"silent\"\nmatch = \"metrics/docker/+/cpu\"\nabsent = \"30s\"";
+    let mut stage = Stage::by(folder.path(), silent, 0);
+    let absent = ",\"aklight.alert.absent\":\"10s\"";
+    let gone = info(absent).replace("\"value\":1", "\"value\":0");
+    let told = |topic: &str| {
+        let record = format!(
+            "{{\"ts\":1,\"state\":\"firing\",\"rule\":\"silent\",\"topic\":\"{topic}\",\"consumer\":\"c1\"}}"
+        );
+        message(&format!("alerts/silent/{topic}"), &record)
+    };
+    let heard = [
+        "metrics/docker/host2/cpu",
+        "metrics/docker/host3/cpu",
+        "metrics/docker/host2/web/state",
+        "metrics/docker/host2/old/state",
+        "metrics/docker/host2/db/state",
+    ];
+    let left = Left {
+        infos: vec![
+            message("info/docker/host2/web", &info(absent)),
+            message("info/docker/host2/db", &info("")),
+            message("info/docker/host2/old", &gone),
+        ],
+        heard: heard.iter().map(|topic| Topic::new(topic).expect("a topic")).collect(),
+        alerts: vec![told("metrics/docker/host3/cpu")],
+        actions: Vec::new(),
+    };
+    stage.engine.adopt(&left, NOW_MS);
+    stage.engine.watch(Some(NOW_MS));
+    stage.engine.on_tick(NOW_MS + 9_000);
+    stage.engine.commit(NOW_MS + 9_000);
+    assert_eq!(stage.recorded("alerts/"), [""; 0]);
+    stage.engine.on_tick(NOW_MS + 31_000);
+    stage.engine.commit(NOW_MS + 31_000);
+    let recorded = stage.records("alerts/");
+    let missed: Vec<_> = recorded.iter().map(|record| record["topic"].as_str()).collect();
+    assert_eq!(missed, [Some("metrics/docker/host2/cpu"), Some("metrics/docker/host2/web/state")]);
+}
+
+/// What `first` recorded last of an alert, and whether who takes over from there rings at `later`.
+fn rings_after_a_takeover(first: &mut Stage, rules: &str, later: u64) -> bool {
+    let record = first.records("alerts/").pop().expect("a record").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut second = Stage::by(folder.path(), rules, 0);
+    let alerts = vec![message(&format!("alerts/hot/{CPU}"), &record)];
+    second.engine.adopt(&Left { alerts, ..Left::default() }, NOW_MS);
+    second.sample_at(CPU, 0, later, 91.0);
+    second.engine.commit(later);
+    !second.rung().is_empty()
+}
+
+#[test]
+fn who_takes_over_tells_what_was_withheld_and_only_that() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let later = NOW_MS + 60_000;
+    // NOW_MS is 02:52:07 UTC.
+    let quiet = format!("[quiet]\nfrom = \"02:00\"\nto = \"02:53\"\nzone = \"UTC\"\n{RULES}");
+    let mut stage = Stage::by(folder.path(), &quiet, 0);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    assert!(stage.rung().is_empty(), "withheld");
+    assert!(rings_after_a_takeover(&mut stage, &quiet, later), "nobody was told in the night");
+    stage.sample_at(CPU, 1, later, 90.0);
+    stage.engine.commit(later);
+    assert!(!stage.rung().is_empty(), "told in the morning");
+    assert!(!rings_after_a_takeover(&mut stage, &quiet, later), "told once");
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::open(folder.path());
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let until = NOW_MS + 50_000;
+    let mute = format!(
+        "{{\"action\":\"mute\",\"rule\":\"+\",\"match\":\"#\",\"by\":\"a\",\"until\":{until}}}"
+    );
+    stage.payload("actions/alerts", 1, mute.as_bytes());
+    stage.engine.commit(NOW_MS);
+    assert!(!stage.rung().is_empty(), "told before it was muted");
+    assert!(!rings_after_a_takeover(&mut stage, RULES, later), "told before");
 }
 
 #[test]

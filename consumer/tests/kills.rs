@@ -180,6 +180,31 @@ async fn of_two_consumers_of_one_name_one_rings_and_the_other_takes_over() {
     assert_eq!(first.lines().len(), 1, "neither did 'web' end again: {:?}", first.lines());
 }
 
+/// A producer falls silent with the consumer that had heard of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn silence_that_begins_before_another_takes_over_is_told() {
+    let broker = FakeBroker::start();
+    let (here, there) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("one"));
+    let rules = here.path().join("rules.toml");
+    let silent = "[[rule]]\nname = \"silent\"\nmatch = \"metrics/docker/+/cpu\"\nabsent = \"10s\"";
+    std::fs::write(&rules, silent).expect("written");
+    let rules = rules.to_str().expect("text");
+    let args = ["--quiet", "--patterns", "metrics/docker/host2/#", "--rules", rules];
+    let first = Consumer::start(&broker, here.path(), &args, &[]);
+    until("registered", || broker.log().registrations == 1).await;
+    let second = Consumer::start(&broker, there.path(), &args, &[]);
+    until("the second waits", || second.log().contains("waiting for its end")).await;
+    broker.sample("host2", now_ms(), 5.0);
+    broker.sample("host3", now_ms(), 5.0);
+    until("it is heard", || broker.log().acknowledged["c1"] > 0).await;
+    first.signal(Signal::SIGTERM);
+    assert!(first.ended().1.is_empty(), "it is no silence yet");
+    until("the second goes on", || broker.log().registrations == 2).await;
+    second.until_line("metrics/docker/host2/cpu").await;
+    until("recorded", || !broker.announced("silent").is_empty()).await;
+    assert_eq!(broker.announced("silent"), ["firing"], "it does not listen to host3");
+}
+
 /// One that was stopped for so long that another took over judges nothing more.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_stopped_for_too_long_ends_instead_of_ringing_twice() {

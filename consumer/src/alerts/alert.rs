@@ -117,8 +117,9 @@ impl Alert {
     }
 
     /// The record of this change: a flat JSON object, as every payload under AKLight's topics.
+    /// `told` is whether the telephone last heard that the alert fires.
     #[must_use]
-    pub fn record_payload(&self, consumer: &str, people: &People) -> String {
+    pub fn record_payload(&self, consumer: &str, people: &People, told: bool) -> String {
         let mut record = json!({
             "ts": self.at_ms,
             "state": self.state(),
@@ -130,6 +131,7 @@ impl Alert {
             "limit": self.limit,
             "since": self.since_ms,
             "late": self.late,
+            "told": told,
             "consumer": consumer,
             "text": what(self),
         });

@@ -1,18 +1,21 @@
 //! Taking over from another consumer of the same name: how its alerts stand is read from its
 //! records, for its file is on another machine, or is gone.
 //!
-//! What the records do not hold begins anew: the growth of counters within a window, and what a
-//! container's last minute was.
+//! Who was heard of is in no record of an alert: of every topic that a rule wants to hear of, and
+//! that has a record, silence counts from now on. What the records do not hold begins anew: the
+//! growth of counters within a window, and what a container's last minute was.
 
-use aklight_common::Topic;
+use std::collections::HashSet;
+
 use aklight_common::client::Message;
+use aklight_common::{Pattern, Topic};
 use serde::Deserialize;
 use tracing::info;
 
 use super::Engine;
 use crate::alerts::{Acknowledged, Action};
-use crate::rules::About;
 use crate::rules::machine::{Phase, State};
+use crate::rules::{About, Condition};
 use crate::sample::Sample;
 
 /// What is stored of an earlier consumer's work.
@@ -20,6 +23,8 @@ use crate::sample::Sample;
 pub struct Left {
     /// The newest record of each topic below `info/docker/`.
     pub infos: Vec<Message>,
+    /// The topics that were heard of, of those that a rule wants to hear of.
+    pub heard: Vec<Topic>,
     /// The newest record of each topic below `alerts/`.
     pub alerts: Vec<Message>,
     /// What people did, the oldest first.
@@ -38,6 +43,8 @@ struct Record {
     since: Option<u64>,
     #[serde(default)]
     late: bool,
+    /// Missing in records of versions before.
+    told: Option<bool>,
     #[serde(default)]
     consumer: String,
     acknowledged_by: Option<String>,
@@ -45,6 +52,14 @@ struct Record {
 }
 
 impl Engine {
+    /// Where the rules look for silence, but for those of labels.
+    #[must_use]
+    pub fn awaited(&self) -> Vec<Pattern> {
+        let rules = self.rules().iter();
+        let awaiting = rules.filter(|rule| matches!(rule.condition, Condition::Absent { .. }));
+        awaiting.map(|rule| rule.pattern.clone()).collect()
+    }
+
     /// Goes on where another consumer of this name stopped. What this one was still to tell, it
     /// tells.
     pub fn adopt(&mut self, left: &Left, now_ms: u64) {
@@ -55,11 +70,24 @@ impl Engine {
         memory.processed.clear();
         memory.acknowledged.clear();
         memory.mutes.clear();
+        let mut gone = HashSet::new();
         for message in &left.infos {
             if let (Some(About::Info(container)), Ok(info)) =
                 (About::of(&message.topic), Sample::parse(&message.payload))
             {
+                if info.value == 0.0 {
+                    gone.insert(container.clone());
+                }
                 self.on_info(container, &info, now_ms);
+            }
+        }
+        for topic in &left.heard {
+            let is_gone = match About::of(topic) {
+                Some(About::Sample(container, _)) => gone.contains(&container),
+                _ => false,
+            };
+            if !is_gone {
+                self.parts.book.hear(topic, now_ms);
             }
         }
         for message in &left.actions {
@@ -85,7 +113,8 @@ impl Engine {
                 _ => Phase::Ok,
             };
             let is_firing = matches!(phase, Phase::Firing { .. });
-            let told = is_firing && !record.late && record.muted_until.is_none();
+            let maybe_told = is_firing && !record.late && record.muted_until.is_none();
+            let told = record.told.unwrap_or(maybe_told);
             let state = State {
                 phase,
                 told,

@@ -51,7 +51,8 @@ impl Engine {
         if loud {
             self.notify_people(rule, &alert, from_ms, now_ms);
         }
-        if change.audience != Audience::Telephone && alert.kind != Kind::Reminder {
+        // What the telephone hears later is recorded again: who takes over must know that it did.
+        if (change.audience != Audience::Telephone || loud) && alert.kind != Kind::Reminder {
             self.announce(&alert, now_ms);
         }
         if alert.kind == Kind::Resolved {
@@ -123,7 +124,9 @@ impl Engine {
     /// Records how an alert stands now.
     pub(super) fn announce(&mut self, alert: &Alert, now_ms: u64) {
         let people = self.people(&alert.rule, &alert.topic, now_ms);
-        let payload = alert.record_payload(&self.parts.memory.consumer, &people);
+        let topic = Topic::new(&alert.topic);
+        let told = topic.is_ok_and(|topic| self.parts.book.told(&alert.rule, &topic));
+        let payload = alert.record_payload(&self.parts.memory.consumer, &people, told);
         match alert.record_topic() {
             Ok(topic) => self.record(&topic, payload),
             Err(error) => {

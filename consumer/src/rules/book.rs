@@ -204,6 +204,13 @@ impl Book {
         }
     }
 
+    /// Whether the telephone last heard that a topic fires under a rule.
+    #[must_use]
+    pub fn told(&self, rule: &str, topic: &Topic) -> bool {
+        let mut states = self.topics.get(topic).into_iter().flatten();
+        states.any(|(of, state)| of.name == rule && state.told)
+    }
+
     /// The rule of that name which judges a topic.
     #[must_use]
     pub fn rule(&self, name: &str, topic: &Topic) -> Option<&Rule> {
@@ -257,6 +264,19 @@ impl Book {
             && let Some(rule) = stand_in(rule, topic)
         {
             self.gone.push((topic.clone(), Arc::new(rule), state));
+        }
+    }
+
+    /// Somebody else heard of a topic: where a rule wants to hear of it, silence counts from now on.
+    pub fn hear(&mut self, topic: &Topic, now_ms: u64) {
+        if self.topics.len() >= TOPICS_MAX {
+            return;
+        }
+        for (rule, _) in self.fresh(topic) {
+            if matches!(rule.condition, Condition::Absent { .. }) {
+                let state = State { heard_ms: now_ms, ..State::default() };
+                self.restore(&rule.name, topic, state);
+            }
         }
     }
 

@@ -12,7 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use aklight_common::wire::{self, ProducerMode, Reply};
+use aklight_common::wire::{self, ErrorCode, ProducerMode, Reply};
 use aklight_common::{BrokerId, Offset, PartitionId, Pattern};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -48,11 +48,20 @@ pub struct Log {
     pub registrations: usize,
     /// Whose turn it was: a partition of their own, so that tests can count the other records.
     pub turns: Vec<(String, String)>,
+    /// Where the partition of the other records begins: what was before is kept no more.
+    pub start: u64,
+    /// How often a producer of turns registered.
+    pub turn_takers: usize,
+    /// Turns are refused: the token does not allow them, say.
+    pub refuses_turns: bool,
+    highest: HashMap<String, u64>,
     once: HashMap<(String, u64), (u64, PartitionId)>,
 }
 
-/// Where turns are.
+/// Where turns are: where the key `consumers/c1` leads to.
 const TURNS: PartitionId = PartitionId(1);
+/// How far below its producer's highest a sequence may be, as in PROTOCOL.md.
+const SEQUENCE_WINDOW: u64 = 8_192;
 
 impl Log {
     /// The records of a partition.
@@ -183,10 +192,23 @@ impl Connection {
             wire::Command::RegisterProducer { id, mode } => {
                 self.producer = (*id).to_owned();
                 self.cumulative = *mode == ProducerMode::Cumulative;
+                self.broker.log().turn_takers += usize::from(id.contains(".turns."));
                 self.say(&Reply::Ok)
             }
             wire::Command::ProduceOnce { sequence, topic, payload, .. } => {
                 let key = (self.producer.clone(), *sequence);
+                if topic.starts_with("consumers/") && self.broker.log().refuses_turns {
+                    return self.say(&Reply::Err(ErrorCode::Forbidden.with("not yours")));
+                }
+                let highest = {
+                    let mut log = self.broker.log();
+                    let highest = log.highest.entry(self.producer.clone()).or_default();
+                    *highest = (*highest).max(*sequence);
+                    *highest
+                };
+                if sequence + SEQUENCE_WINDOW < highest {
+                    return self.say(&Reply::Err(ErrorCode::BadSequence.with("too old")));
+                }
                 let text = std::str::from_utf8(payload).expect("text");
                 let known = self.broker.log().once.get(&key).copied();
                 let (offset, partition) = known.unwrap_or_else(|| {
@@ -208,15 +230,19 @@ impl Connection {
             }
             wire::Command::Cluster => {
                 let address = self.broker.address.to_string();
-                let (id, start) = (BrokerId(1), Offset(0));
-                let (end, leader) = {
+                let id = BrokerId(1);
+                let (start, end, turns_end, leader) = {
                     let mut log = self.broker.log();
                     log.asked_for_ends += 1;
-                    (Offset(log.records.len() as u64), (!log.leaderless).then_some(id))
+                    let ends = (log.records.len() as u64, log.turns.len() as u64);
+                    let leader = (!log.leaderless).then_some(id);
+                    (Offset(log.start), Offset(ends.0.max(log.start)), Offset(ends.1), leader)
                 };
                 self.say(&Reply::Broker { id, address: &address, state: "alive" })?;
                 self.say(&Reply::Partition { id: PartitionId(0), leader, start, end })?;
-                self.say(&Reply::End { count: 2, next: None })
+                let start = Offset(0);
+                self.say(&Reply::Partition { id: TURNS, leader, start, end: turns_end })?;
+                self.say(&Reply::End { count: 3, next: None })
             }
             wire::Command::Last { pattern } => {
                 let pattern = Pattern::new(pattern).expect("checked");
