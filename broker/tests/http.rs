@@ -391,6 +391,35 @@ fn containers_have_the_names_that_dashboards_ask_for() {
     }
 }
 
+/// Topics live as long as their records, and the page asks for what lives.
+#[test]
+fn topics_that_are_no_longer_written_cost_no_room() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    for n in 0..2100 {
+        nc.send(&format!("PRODUCE|metrics/docker/h/old{n:04}/cpu|k|{{\"value\":{n}}}"));
+    }
+    (0..2100).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    let all = json(broker.http, "/api/last?match=metrics/%23");
+    let all = all["records"].as_array().expect("a list");
+    let values: Vec<_> = all.iter().map(|record| record["payload"]["value"].as_u64()).collect();
+    assert_eq!(values, (0..2100).map(Some).collect::<Vec<_>>(), "by the topics' names");
+    let newest = all.iter().filter_map(|record| record["time"].as_u64()).max().expect("some");
+    while now_ms() <= newest {
+        std::hint::spin_loop();
+    }
+    let from = now_ms();
+    produce(&mut nc, "metrics/docker/h/new/cpu", &json!({"value": 7}));
+    let last = json(broker.http, &format!("/api/last?match=metrics/%23&from={from}"));
+    assert_eq!(last["records"].as_array().expect("a list").len(), 1, "{last}");
+    assert_eq!(last["records"][0]["payload"]["value"], 7);
+    let history = json(
+        broker.http,
+        &format!("/api/history?match=metrics/%23&from={from}&to={}", from + 600_000),
+    );
+    assert_eq!(history["series"].as_array().expect("a list").len(), 1, "{history}");
+}
+
 /// Every `.route("…", get(…))` of the sources stands in the description, and nothing else does.
 #[test]
 fn the_description_names_every_route() {

@@ -101,10 +101,11 @@ impl Reading<'_> {
         let Grid { from_ms, to_ms, step_ms } = self.grid;
         let partitions = self.services.partitions.iter();
         let matching = partitions.flat_map(|partition| {
-            let patterns = self.patterns.0.iter();
-            patterns.map(|pattern| partition.topics.matching(pattern).len())
+            self.patterns.0.iter().flat_map(|pattern| partition.topics.matching(pattern))
         });
-        let lines = matching.sum::<usize>() * self.fields.len();
+        // Topics of what was removed long ago stay as long as their records do, and have no line here.
+        let matching = matching.filter(|(_, stats)| stats.last_time_us / 1000 >= from_ms);
+        let lines = matching.count() * self.fields.len();
         if lines > LINES_MAX {
             return Err(Problem::nonsense(format!(
                 "this asks for {lines} lines, and an answer has {LINES_MAX} at the most: write a narrower pattern, or fewer fields"

@@ -22,11 +22,15 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::Semaphore;
 
 use super::{Started, starting};
 use crate::config::MetricNames;
 use crate::services::Services;
 use crate::stats::Stats;
+
+/// Answers that read the log at once: scrapes that pile up must not take the broker's time.
+const READING_MAX: usize = 1;
 
 const KIND: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -45,6 +49,7 @@ struct Metrics {
     offsets: Gauges,
     starts: Gauges,
     bytes: Gauges,
+    reading: Arc<Semaphore>,
 }
 
 pub(super) fn routes(started: Started, stats: &Stats, names: MetricNames) -> Router {
@@ -75,7 +80,8 @@ impl Metrics {
         );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The broker's version", build);
-        Self { started, names, registry: Arc::new(registry), offsets, starts, bytes }
+        let reading = Arc::new(Semaphore::new(READING_MAX));
+        Self { started, names, registry: Arc::new(registry), offsets, starts, bytes, reading }
     }
 
     fn look(&self, services: &Services) {
@@ -97,7 +103,12 @@ async fn answer(State(metrics): State<Metrics>) -> Response {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
     }
     let names = metrics.names;
-    let reading = tokio::task::spawn_blocking(move || containers::text(&services, names));
+    let turn = metrics.reading.clone().acquire_owned().await;
+    let reading = tokio::task::spawn_blocking(move || {
+        // Held until it is done, even when nobody waits for the answer any more.
+        let _turn = turn;
+        containers::text(&services, names)
+    });
     match reading.await {
         Ok(Ok(containers)) => {
             ([(header::CONTENT_TYPE, KIND)], to_text(&own) + &containers).into_response()
