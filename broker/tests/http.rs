@@ -363,7 +363,8 @@ fn containers_have_the_names_that_dashboards_ask_for() {
             "container_memory_working_set_bytes{id=\"/docker/abc\",name=\"a/b\",image=\"nginx\",host=\"h\"} 1024",
         ),
     ] {
-        let (_folder, broker) = started_with(&["--metric-names", names]);
+        let hosts = ["--http-hosts", "prometheus.example.com"];
+        let (_folder, broker) = started_with(&[&["--metric-names", names], &hosts[..]].concat());
         let mut nc = broker.connect();
         let ts = now_ms();
         for (topic, payload) in [
@@ -388,6 +389,14 @@ fn containers_have_the_names_that_dashboards_ask_for() {
         // A counter that no sample holds is not guessed.
         assert!(!answer.contains("container_cpu_usage_seconds_total"), "{answer}");
         assert!(!answer.contains("container_cpu_time_seconds_total"), "{answer}");
+        let by_address = get(broker.http, "/metrics").1;
+        assert!(by_address.contains(some), "{by_address}");
+        // Whoever asks by a stranger's name gets what tells of no container, and why.
+        let stranger = raw(broker.http, "GET /metrics HTTP/1.1\r\nHost: evil.com\r\n");
+        assert!(stranger.starts_with("HTTP/1.1 200"), "{stranger}");
+        assert!(stranger.contains("aklight_build_info"), "{stranger}");
+        assert!(!stranger.contains("nginx"), "{stranger}");
+        assert!(stranger.contains("\n# No containers: refused: this broker"), "{stranger}");
     }
 }
 

@@ -2,6 +2,9 @@
 //! container that it has records of (`containers`). Every broker has copies of all: scrape one, or
 //! take the containers from one of them.
 //!
+//! Containers are shown to those that the `guard` lets in. Others read the broker's own numbers, and in
+//! a comment why no more.
+//!
 //! The answer is Prometheus text, version 0.0.4, which everything that scrapes reads. Our library
 //! writes its younger form, OpenMetrics; `to_text` makes the older one of it.
 
@@ -13,7 +16,7 @@ use std::sync::atomic::AtomicI64;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -24,6 +27,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::Semaphore;
 
+use super::guard::Guard;
 use super::{Started, starting};
 use crate::config::MetricNames;
 use crate::services::Services;
@@ -44,6 +48,7 @@ type Gauges = Family<PartitionLabel, Gauge<i64, AtomicI64>>;
 #[derive(Clone)]
 struct Metrics {
     started: Started,
+    guard: Guard,
     names: MetricNames,
     registry: Arc<Registry>,
     offsets: Gauges,
@@ -52,13 +57,13 @@ struct Metrics {
     reading: Arc<Semaphore>,
 }
 
-pub(super) fn routes(started: Started, stats: &Stats, names: MetricNames) -> Router {
-    let metrics = Metrics::new(started, stats, names);
+pub(super) fn routes(started: Started, guard: Guard, stats: &Stats, names: MetricNames) -> Router {
+    let metrics = Metrics::new(started, guard, stats, names);
     Router::new().route("/metrics", get(answer)).with_state(metrics)
 }
 
 impl Metrics {
-    fn new(started: Started, stats: &Stats, names: MetricNames) -> Self {
+    fn new(started: Started, guard: Guard, stats: &Stats, names: MetricNames) -> Self {
         let mut registry = Registry::with_prefix("aklight");
         stats.register(&mut registry);
         let (offsets, starts, bytes) = (Gauges::default(), Gauges::default(), Gauges::default());
@@ -81,7 +86,16 @@ impl Metrics {
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The broker's version", build);
         let reading = Arc::new(Semaphore::new(READING_MAX));
-        Self { started, names, registry: Arc::new(registry), offsets, starts, bytes, reading }
+        Self {
+            started,
+            guard,
+            names,
+            registry: Arc::new(registry),
+            offsets,
+            starts,
+            bytes,
+            reading,
+        }
     }
 
     fn look(&self, services: &Services) {
@@ -95,12 +109,17 @@ impl Metrics {
     }
 }
 
-async fn answer(State(metrics): State<Metrics>) -> Response {
+async fn answer(State(metrics): State<Metrics>, headers: HeaderMap) -> Response {
     let Some(services) = metrics.started.get().cloned() else { return starting() };
     metrics.look(&services);
     let mut own = String::new();
     if let Err(error) = encode(&mut own, &metrics.registry) {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
+    }
+    let kind = [(header::CONTENT_TYPE, KIND)];
+    if let Err(problem) = metrics.guard.judge(&headers) {
+        let text = to_text(&own) + &format!("# No containers: {}\n", problem.text);
+        return (kind, text).into_response();
     }
     let names = metrics.names;
     let turn = metrics.reading.clone().acquire_owned().await;
@@ -110,9 +129,7 @@ async fn answer(State(metrics): State<Metrics>) -> Response {
         containers::text(&services, names)
     });
     match reading.await {
-        Ok(Ok(containers)) => {
-            ([(header::CONTENT_TYPE, KIND)], to_text(&own) + &containers).into_response()
-        }
+        Ok(Ok(containers)) => (kind, to_text(&own) + &containers).into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         Err(_) => starting(),
     }
@@ -150,7 +167,9 @@ mod tests {
 
     #[test]
     fn names_are_those_of_their_values() {
-        let metrics = Metrics::new(Started::default(), &Stats::default(), MetricNames::default());
+        let guard = Guard { started: Started::default(), hosts: Vec::new() };
+        let (started, stats) = (Started::default(), Stats::default());
+        let metrics = Metrics::new(started, guard, &stats, MetricNames::default());
         metrics.bytes.get_or_create(&PartitionLabel { partition: 0 }).set(7);
         let mut open = String::new();
         encode(&mut open, &metrics.registry).expect("encodes");
