@@ -429,6 +429,22 @@ fn topics_that_are_no_longer_written_cost_no_room() {
     assert_eq!(history["series"].as_array().expect("a list").len(), 1, "{history}");
 }
 
+#[test]
+fn a_history_of_many_lines_has_fewer_steps() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    for n in 0..300 {
+        nc.send(&format!("PRODUCE|many/{n}|k|{{\"value\":1,\"a\":2}}"));
+    }
+    (0..300).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    let (from, to) = (now_ms() - 300_000, now_ms() + 100_000);
+    let path = format!("match=many/%2B&from={from}&to={to}&points=1000&fields=value,a,b,c");
+    let history = json(broker.http, &format!("/api/history?{path}"));
+    // 1,200 lines of 166 steps are 200,000 points.
+    assert_eq!(history["step"], (to - from).div_ceil(166));
+    assert_eq!(history["series"].as_array().expect("a list").len(), 600);
+}
+
 /// Every `.route("…", get(…))` of the sources stands in the description, and nothing else does.
 #[test]
 fn the_description_names_every_route() {

@@ -44,6 +44,9 @@ const POINTS_MAX: u64 = 1000;
 const LINES_MAX: usize = 2000;
 const FIELDS_MAX: usize = 16;
 
+/// Most steps of all lines together: some ten megabytes, as they are gathered and as JSON.
+const STEPS_MAX: u64 = 200_000;
+
 /// Bytes of the log that one question may read in each partition, of samples and of minutes each.
 const READ_BYTES_MAX: usize = 64 << 20;
 
@@ -77,12 +80,29 @@ pub(super) async fn answer(
     if fields.len() > FIELDS_MAX {
         return Err(Problem::nonsense(format!("at most {FIELDS_MAX} fields at once")));
     }
-    let (grid, patterns) = (Grid::new(from, to, points), question.r#match);
+    let patterns = question.r#match;
     let read = api.read(move |services| {
-        let reading = Reading { services, grid, patterns: &patterns, fields: &fields };
-        reading.answer(now_ms)
+        let lines = lines(services, &patterns, from) * fields.len();
+        if lines > LINES_MAX {
+            return Err(Problem::nonsense(format!(
+                "this asks for {lines} lines, and an answer has {LINES_MAX} at the most: write a narrower pattern, or fewer fields"
+            )));
+        }
+        let points = points.min(STEPS_MAX / (lines as u64).max(1));
+        let grid = Grid::new(from, to, points);
+        Reading { services, grid, patterns: &patterns, fields: &fields }.answer(now_ms)
     });
     read.await
+}
+
+/// How many topics had a record since: those of what was removed long ago stay as long as their
+/// records do, and have no line.
+fn lines(services: &Services, patterns: &Patterns, from_ms: u64) -> usize {
+    let matching = services
+        .partitions
+        .iter()
+        .flat_map(|partition| patterns.0.iter().flat_map(|p| partition.topics.matching(p)));
+    matching.filter(|(_, stats)| stats.last_time_us / 1000 >= from_ms).count()
 }
 
 /// A question that is being answered.
@@ -99,32 +119,21 @@ type Covered = HashMap<String, u64>;
 impl Reading<'_> {
     fn answer(&self, now_ms: u64) -> Result<Vec<u8>, Problem> {
         let Grid { from_ms, to_ms, step_ms } = self.grid;
-        let partitions = self.services.partitions.iter();
-        let matching = partitions.flat_map(|partition| {
-            self.patterns.0.iter().flat_map(|pattern| partition.topics.matching(pattern))
-        });
-        // Topics of what was removed long ago stay as long as their records do, and have no line here.
-        let matching = matching.filter(|(_, stats)| stats.last_time_us / 1000 >= from_ms);
-        let lines = matching.count() * self.fields.len();
-        if lines > LINES_MAX {
-            return Err(Problem::nonsense(format!(
-                "this asks for {lines} lines, and an answer has {LINES_MAX} at the most: write a narrower pattern, or fewer fields"
-            )));
-        }
-        let mut all = Vec::new();
+        let head = json!({"now": now_ms, "from": from_ms, "to": to_ms, "step": step_ms});
+        let mut out = head.to_string().into_bytes();
+        out.pop();
+        out.extend_from_slice(b",\"series\":[");
         let mut covered = Covered::new();
         if to_ms - from_ms > SAMPLES_MS_MAX {
             let mut minutes = self.series("rollup/1m");
             self.read_minutes(&mut minutes, &mut covered)?;
             self.read_tail(&mut minutes, &covered)?;
-            all.append(&mut minutes.to_json());
+            minutes.put_json(&mut out);
         }
         let wanted = |topic: &str| self.patterns.matches(topic) && !covered.contains_key(topic);
-        all.append(&mut self.read_samples(&wanted)?.to_json());
-        let answer = json!({
-            "now": now_ms, "from": from_ms, "to": to_ms, "step": step_ms, "series": all,
-        });
-        Ok(answer.to_string().into_bytes())
+        self.read_samples(&wanted)?.put_json(&mut out);
+        out.extend_from_slice(b"]}");
+        Ok(out)
     }
 
     fn series(&self, source: &'static str) -> Series {

@@ -97,23 +97,36 @@ impl Series {
         step.max = step.max.max(more.max);
     }
 
-    /// As JSON; a step is `[where it begins, mean, least, greatest]`.
-    pub(super) fn to_json(&self) -> Vec<Value> {
-        let lines = self.lines.iter().map(|((topic, place), line)| {
-            let points = line.steps.iter().map(|(at, step)| {
-                let begins = self.grid.from_ms + at * self.grid.step_ms;
-                let mean = step.sum / step.count;
-                json!([begins, rounded(mean), rounded(step.min), rounded(step.max)])
-            });
-            json!({
+    /// Adds the lines to a list of JSON, which they are written into one by one, as they may be many;
+    /// a step is `[where it begins, mean, least, greatest]`.
+    pub(super) fn put_json(&self, out: &mut Vec<u8>) {
+        for ((topic, place), line) in &self.lines {
+            if !out.ends_with(b"[") {
+                out.push(b',');
+            }
+            let head = json!({
                 "topic": topic,
                 "field": self.fields[*place],
                 "unit": line.unit,
                 "source": self.source,
-                "points": points.collect::<Vec<_>>(),
-            })
-        });
-        lines.collect()
+            });
+            out.extend_from_slice(head.to_string().as_bytes());
+            out.pop();
+            out.extend_from_slice(b",\"points\":[");
+            for (at, step) in &line.steps {
+                if !out.ends_with(b"[") {
+                    out.push(b',');
+                }
+                let begins = self.grid.from_ms + at * self.grid.step_ms;
+                let mean = rounded(step.sum / step.count);
+                // Numbers, written into memory: that does not fail.
+                let _ = serde_json::to_writer(
+                    &mut *out,
+                    &(begins, mean, rounded(step.min), rounded(step.max)),
+                );
+            }
+            out.extend_from_slice(b"]}");
+        }
     }
 }
 
@@ -126,8 +139,15 @@ fn rounded(value: f64) -> f64 {
 mod tests {
     use super::*;
 
+    fn shown(series: &Series) -> Value {
+        let mut out = b"[".to_vec();
+        series.put_json(&mut out);
+        out.push(b']');
+        serde_json::from_slice(&out).expect("JSON")
+    }
+
     fn points(series: &Series) -> Value {
-        series.to_json()[0]["points"].clone()
+        shown(series)[0]["points"].clone()
     }
 
     #[test]
@@ -138,7 +158,7 @@ mod tests {
             series.add("t", ts, &json!({"value": value, "unit": "percent"}));
         }
         assert_eq!(points(&series), json!([[1000, 2.0, 1.0, 3.0], [2000, 8.0, 8.0, 8.0]]));
-        assert_eq!(series.to_json()[0]["unit"], "percent");
+        assert_eq!(shown(&series)[0]["unit"], "percent");
     }
 
     #[test]
