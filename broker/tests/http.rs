@@ -445,6 +445,46 @@ fn a_history_of_many_lines_has_fewer_steps() {
     assert_eq!(history["series"].as_array().expect("a list").len(), 600);
 }
 
+#[test]
+fn a_long_history_loses_neither_its_newest_values_nor_a_word_about_it() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let (now, fill) = (now_ms(), "x".repeat(1_000_000));
+    let old = json!({"ts": now - 600_000, "value": 1, "count": 60, "fill": fill});
+    let line = format!("PRODUCE|rollup/1m/t|k|{old}");
+    (0..72).for_each(|_| nc.send(&line));
+    (0..72).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    produce(&mut nc, "rollup/1m/t", &json!({"ts": now - 30_000, "value": 77, "count": 60}));
+    let newest = json(broker.http, "/api/last?match=rollup/%23");
+    let newest = newest["records"][0]["time"].as_u64().expect("a time");
+    // A thousand steps, the last of which begins with the newest record.
+    let (from, to) = (newest - 999 * 960, newest + 960);
+    let path = format!("/api/history?match=t&points=1000&from={from}&to={to}");
+    let history = json(broker.http, &path);
+    let line = &history["series"][0];
+    assert_eq!(line["source"], "sampled");
+    let points = line["points"].as_array().expect("a list");
+    assert_eq!(points.last().expect("some")[1], 77.0, "{line}");
+}
+
+#[test]
+fn samples_behind_the_last_minute_are_shown_however_late_it_is() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    // What was measured since is stored minutes before the question's end, as broker's times go.
+    let (now, minute) = (now_ms(), now_ms() / 60_000 * 60_000);
+    let record = json!({"ts": minute - 120_000, "value": 2, "count": 60, "unit": "percent"});
+    produce(&mut nc, "rollup/1m/t", &record);
+    produce(&mut nc, "t", &json!({"ts": now - 1000, "value": 7, "unit": "percent"}));
+    let to = now + 600_000;
+    let path = format!("/api/history?match=t&points=1000&from={}&to={to}", now - 600_000);
+    let history = json(broker.http, &path);
+    let line = &history["series"][0];
+    let points = line["points"].as_array().expect("a list");
+    let means: Vec<_> = points.iter().map(|point| point[1].clone()).collect();
+    assert_eq!(means, [json!(2.0), json!(7.0)], "{line}");
+}
+
 /// Every `.route("…", get(…))` of the sources stands in the description, and nothing else does.
 #[test]
 fn the_description_names_every_route() {

@@ -3,9 +3,10 @@
 //!
 //! Up to a quarter of an hour is read from the samples; longer from the minutes' records
 //! (`rollup/1m/…`), which have `value` only, and from the samples of the last minutes, which have no
-//! record yet. A topic without such records is read from its samples all the same: all of them where
-//! that is no more than [`READ_BYTES_MAX`], else from the beginning of each step as much as its share
-//! allows (`"source": "sampled"`): then something short may be missing.
+//! record yet. A topic without such records is read from its samples all the same.
+//!
+//! Either is read in full where that is no more than [`READ_BYTES_MAX`], else from the beginning of
+//! each step as much as its share allows (`"source": "sampled"`): then something short may be missing.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,7 +18,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::series::{Grid, Series};
+use super::series::{Grid, SAMPLED, Series};
 use super::{Api, Asked, Patterns, parameters};
 use crate::admin::problem::Problem;
 use crate::fetch::span;
@@ -125,9 +126,9 @@ impl Reading<'_> {
         out.extend_from_slice(b",\"series\":[");
         let mut covered = Covered::new();
         if to_ms - from_ms > SAMPLES_MS_MAX {
-            let mut minutes = self.series("rollup/1m");
-            self.read_minutes(&mut minutes, &mut covered)?;
-            self.read_tail(&mut minutes, &covered)?;
+            let mut minutes = self.read_minutes()?;
+            covered.extend(minutes.newest().map(|(topic, ts)| (topic.to_owned(), ts + MINUTE_MS)));
+            minutes.join(self.read_tail(&covered)?);
             minutes.put_json(&mut out);
         }
         let wanted = |topic: &str| self.patterns.matches(topic) && !covered.contains_key(topic);
@@ -163,53 +164,70 @@ impl Reading<'_> {
         Ok(whole)
     }
 
-    fn read_minutes(&self, minutes: &mut Series, covered: &mut Covered) -> Result<(), Problem> {
+    /// Reads a stretch: all of it, or, where that is too much, from the beginning of each step as
+    /// much as its share allows.
+    fn read(
+        &self,
+        source: &'static str,
+        wanted: &dyn Fn(&str) -> bool,
+        span: Range<u64>,
+        add: &dyn Fn(&mut Series, &str, u64, &Value),
+    ) -> Result<Series, Problem> {
+        let mut series = self.series(source);
+        let mut put = |topic: &str, ts: u64, payload: &Value| add(&mut series, topic, ts, payload);
+        if self.walk(wanted, span.clone(), READ_BYTES_MAX, &mut put)? {
+            return Ok(series);
+        }
+        let mut sampled = self.series(SAMPLED);
+        let steps = self.grid.starts().map(|start| start..start + self.grid.step_ms);
+        let pieces = steps.chain(std::iter::once(self.grid.to_ms..span.end));
+        let pieces = pieces.map(|piece| piece.start.max(span.start)..piece.end);
+        let pieces: Vec<_> = pieces.filter(|piece| !piece.is_empty()).collect();
+        for piece in &pieces {
+            let mut put =
+                |topic: &str, ts: u64, payload: &Value| add(&mut sampled, topic, ts, payload);
+            self.walk(wanted, piece.clone(), READ_BYTES_MAX / pieces.len(), &mut put)?;
+        }
+        Ok(sampled)
+    }
+
+    fn read_minutes(&self) -> Result<Series, Problem> {
         let patterns = self.patterns.0.iter();
         // A pattern that is too long with the prefix matches no topic that exists.
         let patterns =
             patterns.filter_map(|pattern| Pattern::new(&format!("{MINUTES}{pattern}")).ok());
         let patterns = Patterns(patterns.collect());
         let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
-        let mut add = |topic: &str, ts: u64, minute: &Value| {
-            let topic = topic.strip_prefix(MINUTES).unwrap_or(topic);
-            minutes.add_minute(topic, ts, minute);
-            let end = covered.entry(topic.to_owned()).or_default();
-            *end = (*end).max(ts + MINUTE_MS);
-        };
-        self.walk(&|topic| patterns.matches(topic), span, READ_BYTES_MAX, &mut add)?;
-        Ok(())
+        self.read(
+            "rollup/1m",
+            &|topic| patterns.matches(topic),
+            span,
+            &|minutes, topic, ts, minute| {
+                minutes.add_minute(topic.strip_prefix(MINUTES).unwrap_or(topic), ts, minute);
+            },
+        )
     }
 
-    /// Adds the samples of minutes that have no record yet.
-    fn read_tail(&self, minutes: &mut Series, covered: &Covered) -> Result<(), Problem> {
+    /// Reads the samples of minutes that have no record yet: of the last minutes, or since the last
+    /// record where a topic has none for longer, but not further back than samples are read.
+    fn read_tail(&self, covered: &Covered) -> Result<Series, Problem> {
         let Grid { from_ms, to_ms, .. } = self.grid;
-        let span = to_ms.saturating_sub(TAIL_MS).max(from_ms)..to_ms.saturating_add(LATE_MS);
+        let oldest = covered.values().min().copied().unwrap_or(to_ms);
+        let start = oldest.min(to_ms.saturating_sub(TAIL_MS));
+        let start = start.max(to_ms.saturating_sub(SAMPLES_MS_MAX)).max(from_ms);
         let wanted = |topic: &str| covered.contains_key(topic);
-        let mut add = |topic: &str, ts: u64, sample: &Value| {
+        let span = start..to_ms.saturating_add(LATE_MS);
+        self.read("rollup/1m", &wanted, span, &|tail, topic, ts, sample| {
             if covered.get(topic).is_some_and(|end| ts >= *end)
                 && let Some(value) = sample.get("value")
             {
-                minutes.add_minute(topic, ts, &json!({ "value": value }));
+                tail.add_minute(topic, ts, &json!({ "value": value }));
             }
-        };
-        self.walk(&wanted, span, READ_BYTES_MAX, &mut add)?;
-        Ok(())
+        })
     }
 
     fn read_samples(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Series, Problem> {
         let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
-        let mut samples = self.series("samples");
-        let mut add = |topic: &str, ts: u64, sample: &Value| samples.add(topic, ts, sample);
-        if self.walk(wanted, span, READ_BYTES_MAX, &mut add)? {
-            return Ok(samples);
-        }
-        let mut sampled = self.series("sampled");
-        let starts: Vec<_> = self.grid.starts().collect();
-        let share = READ_BYTES_MAX / starts.len().max(1);
-        for start in starts {
-            let mut add = |topic: &str, ts: u64, sample: &Value| sampled.add(topic, ts, sample);
-            self.walk(wanted, start..start + self.grid.step_ms, share, &mut add)?;
-        }
-        Ok(sampled)
+        self.read("samples", wanted, span, &Series::add)
     }
 }

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+/// The source of lines of which a part was read.
+pub(super) const SAMPLED: &str = "sampled";
+
 /// The steps of a stretch of time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grid {
@@ -28,6 +31,7 @@ struct Step {
 #[derive(Debug, Default)]
 struct Line {
     unit: Option<String>,
+    newest_ms: u64,
     steps: BTreeMap<u64, Step>,
 }
 
@@ -52,6 +56,16 @@ impl Grid {
     /// Where each step begins.
     pub(super) fn starts(&self) -> impl Iterator<Item = u64> + use<> {
         (self.from_ms..self.to_ms).step_by(usize::try_from(self.step_ms).unwrap_or(usize::MAX))
+    }
+}
+
+impl Line {
+    fn add(&mut self, at: u64, more: Step) {
+        let step = self.steps.entry(at).or_insert(Step { sum: 0.0, count: 0.0, ..more });
+        step.sum += more.sum;
+        step.count += more.count;
+        step.min = step.min.min(more.min);
+        step.max = step.max.max(more.max);
     }
 }
 
@@ -90,11 +104,24 @@ impl Series {
         if line.unit.is_none() && self.fields[place] == "value" {
             line.unit = from.get("unit").and_then(Value::as_str).map(str::to_owned);
         }
-        let step = line.steps.entry(at).or_insert(Step { sum: 0.0, count: 0.0, ..more });
-        step.sum += more.sum;
-        step.count += more.count;
-        step.min = step.min.min(more.min);
-        step.max = step.max.max(more.max);
+        line.newest_ms = line.newest_ms.max(ts);
+        line.add(at, more);
+    }
+
+    /// The topics, each with the moment of its newest value; one with several lines more than once.
+    pub(super) fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.lines.iter().map(|((topic, _), line)| (topic.as_str(), line.newest_ms))
+    }
+
+    /// Adds further values of the same lines; those of a part make the whole a part.
+    pub(super) fn join(&mut self, further: Self) {
+        if further.source == SAMPLED {
+            self.source = SAMPLED;
+        }
+        for (name, line) in further.lines {
+            let known = self.lines.entry(name).or_default();
+            line.steps.into_iter().for_each(|(at, step)| known.add(at, step));
+        }
     }
 
     /// Adds the lines to a list of JSON, which they are written into one by one, as they may be many;
