@@ -485,6 +485,48 @@ fn samples_behind_the_last_minute_are_shown_however_late_it_is() {
     assert_eq!(means, [json!(2.0), json!(7.0)], "{line}");
 }
 
+#[test]
+fn records_are_paged_without_losing_one() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    for n in 0..300 {
+        nc.send(&format!("PRODUCE|events/x|{}|{{\"n\":{n}}}", n % 3));
+    }
+    (0..300).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    let (mut numbers, mut before) = (Vec::new(), String::new());
+    for _ in 0..100 {
+        let page = json(broker.http, &format!("/api/records?match=events/%23&limit=7{before}"));
+        let records = page["records"].as_array().expect("a list");
+        numbers.extend(records.iter().map(|r| r["payload"]["n"].as_u64().expect("a number")));
+        let Some(next) = page["next"].as_str() else { break };
+        before = format!("&before={next}");
+    }
+    assert_eq!(numbers.len(), 300);
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..300).collect::<Vec<_>>());
+    let (status, said) = get(broker.http, "/api/records?match=a&before=yesterday");
+    assert_eq!((status, said.contains("next")), (400, true), "{said}");
+}
+
+#[test]
+fn records_that_were_too_much_to_read_come_with_the_next_question() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let fill = "x".repeat(1_000_000);
+    for n in 0..72 {
+        nc.send(&format!("PRODUCE|t|k|{}", json!({"n": n, "fill": fill})));
+    }
+    (0..72).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    let page = json(broker.http, "/api/records?match=t&limit=20");
+    let shown = page["records"].as_array().expect("a list").len();
+    assert_eq!(page["left_out"], 20 - shown, "{}", page["left_out"]);
+    let number = |record: &Value| record["payload"]["n"].as_u64().expect("a number");
+    let oldest = number(&page["records"][shown - 1]);
+    let next = page["next"].as_str().expect("more");
+    let older = json(broker.http, &format!("/api/records?match=t&limit=1&before={next}"));
+    assert_eq!(number(&older["records"][0]), oldest - 1);
+}
+
 /// Every `.route("…", get(…))` of the sources stands in the description, and nothing else does.
 #[test]
 fn the_description_names_every_route() {

@@ -14,7 +14,7 @@ use super::ANSWER_BYTES_MAX;
 #[derive(Default)]
 pub(super) struct Listing {
     bytes: Vec<u8>,
-    left_out: usize,
+    pub(super) left_out: usize,
 }
 
 impl Listing {
