@@ -367,7 +367,8 @@ fn containers_have_the_names_that_dashboards_ask_for() {
             "container_memory_working_set_bytes{id=\"/docker/abc\",name=\"a/b\",image=\"nginx\",host=\"h\"} 1024",
         ),
     ] {
-        let (_folder, broker) = started_with(&["--metric-names", names]);
+        let hosts = ["--http-hosts", "prometheus.example.com"];
+        let (_folder, broker) = started_with(&[&["--metric-names", names], &hosts[..]].concat());
         let mut nc = broker.connect();
         let ts = now_ms();
         for (topic, payload) in [
@@ -392,7 +393,142 @@ fn containers_have_the_names_that_dashboards_ask_for() {
         // A counter that no sample holds is not guessed.
         assert!(!answer.contains("container_cpu_usage_seconds_total"), "{answer}");
         assert!(!answer.contains("container_cpu_time_seconds_total"), "{answer}");
+        let by_address = get(broker.http, "/metrics").1;
+        assert!(by_address.contains(some), "{by_address}");
+        // Whoever asks by a stranger's name gets what tells of no container, and why.
+        let stranger = raw(broker.http, "GET /metrics HTTP/1.1\r\nHost: evil.com\r\n");
+        assert!(stranger.starts_with("HTTP/1.1 200"), "{stranger}");
+        assert!(stranger.contains("aklight_build_info"), "{stranger}");
+        assert!(!stranger.contains("nginx"), "{stranger}");
+        assert!(stranger.contains("\n# No containers: refused: this broker"), "{stranger}");
     }
+}
+
+/// Topics live as long as their records, and the page asks for what lives.
+#[test]
+fn topics_that_are_no_longer_written_cost_no_room() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    for n in 0..2100 {
+        nc.send(&format!("PRODUCE|metrics/docker/h/old{n:04}/cpu|k|{{\"value\":{n}}}"));
+    }
+    (0..2100).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    let all = json(broker.http, "/api/last?match=metrics/%23");
+    let all = all["records"].as_array().expect("a list");
+    let values: Vec<_> = all.iter().map(|record| record["payload"]["value"].as_u64()).collect();
+    assert_eq!(values, (0..2100).map(Some).collect::<Vec<_>>(), "by the topics' names");
+    let newest = all.iter().filter_map(|record| record["time"].as_u64()).max().expect("some");
+    while now_ms() <= newest {
+        std::hint::spin_loop();
+    }
+    let from = now_ms();
+    produce(&mut nc, "metrics/docker/h/new/cpu", &json!({"value": 7}));
+    let last = json(broker.http, &format!("/api/last?match=metrics/%23&from={from}"));
+    assert_eq!(last["records"].as_array().expect("a list").len(), 1, "{last}");
+    assert_eq!(last["records"][0]["payload"]["value"], 7);
+    let history = json(
+        broker.http,
+        &format!("/api/history?match=metrics/%23&from={from}&to={}", from + 600_000),
+    );
+    assert_eq!(history["series"].as_array().expect("a list").len(), 1, "{history}");
+}
+
+#[test]
+fn a_history_of_many_lines_has_fewer_steps() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    for n in 0..300 {
+        nc.send(&format!("PRODUCE|many/{n}|k|{{\"value\":1,\"a\":2}}"));
+    }
+    (0..300).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    let (from, to) = (now_ms() - 300_000, now_ms() + 100_000);
+    let path = format!("match=many/%2B&from={from}&to={to}&points=1000&fields=value,a,b,c");
+    let history = json(broker.http, &format!("/api/history?{path}"));
+    // 1,200 lines of 166 steps are 200,000 points.
+    assert_eq!(history["step"], (to - from).div_ceil(166));
+    assert_eq!(history["series"].as_array().expect("a list").len(), 600);
+}
+
+#[test]
+fn a_long_history_loses_neither_its_newest_values_nor_a_word_about_it() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let (now, fill) = (now_ms(), "x".repeat(1_000_000));
+    let old = json!({"ts": now - 600_000, "value": 1, "count": 60, "fill": fill});
+    let line = format!("PRODUCE|rollup/1m/t|k|{old}");
+    (0..72).for_each(|_| nc.send(&line));
+    (0..72).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    produce(&mut nc, "rollup/1m/t", &json!({"ts": now - 30_000, "value": 77, "count": 60}));
+    let newest = json(broker.http, "/api/last?match=rollup/%23");
+    let newest = newest["records"][0]["time"].as_u64().expect("a time");
+    // A thousand steps, the last of which begins with the newest record.
+    let (from, to) = (newest - 999 * 960, newest + 960);
+    let path = format!("/api/history?match=t&points=1000&from={from}&to={to}");
+    let history = json(broker.http, &path);
+    let line = &history["series"][0];
+    assert_eq!(line["source"], "sampled");
+    let points = line["points"].as_array().expect("a list");
+    assert_eq!(points.last().expect("some")[1], 77.0, "{line}");
+}
+
+#[test]
+fn samples_behind_the_last_minute_are_shown_however_late_it_is() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    // What was measured since is stored minutes before the question's end, as broker's times go.
+    let (now, minute) = (now_ms(), now_ms() / 60_000 * 60_000);
+    let record = json!({"ts": minute - 120_000, "value": 2, "count": 60, "unit": "percent"});
+    produce(&mut nc, "rollup/1m/t", &record);
+    produce(&mut nc, "t", &json!({"ts": now - 1000, "value": 7, "unit": "percent"}));
+    let to = now + 600_000;
+    let path = format!("/api/history?match=t&points=1000&from={}&to={to}", now - 600_000);
+    let history = json(broker.http, &path);
+    let line = &history["series"][0];
+    let points = line["points"].as_array().expect("a list");
+    let means: Vec<_> = points.iter().map(|point| point[1].clone()).collect();
+    assert_eq!(means, [json!(2.0), json!(7.0)], "{line}");
+}
+
+#[test]
+fn records_are_paged_without_losing_one() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    for n in 0..300 {
+        nc.send(&format!("PRODUCE|events/x|{}|{{\"n\":{n}}}", n % 3));
+    }
+    (0..300).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    let (mut numbers, mut before) = (Vec::new(), String::new());
+    for _ in 0..100 {
+        let page = json(broker.http, &format!("/api/records?match=events/%23&limit=7{before}"));
+        let records = page["records"].as_array().expect("a list");
+        numbers.extend(records.iter().map(|r| r["payload"]["n"].as_u64().expect("a number")));
+        let Some(next) = page["next"].as_str() else { break };
+        before = format!("&before={next}");
+    }
+    assert_eq!(numbers.len(), 300);
+    numbers.sort_unstable();
+    assert_eq!(numbers, (0..300).collect::<Vec<_>>());
+    let (status, said) = get(broker.http, "/api/records?match=a&before=yesterday");
+    assert_eq!((status, said.contains("next")), (400, true), "{said}");
+}
+
+#[test]
+fn records_that_were_too_much_to_read_come_with_the_next_question() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let fill = "x".repeat(1_000_000);
+    for n in 0..72 {
+        nc.send(&format!("PRODUCE|t|k|{}", json!({"n": n, "fill": fill})));
+    }
+    (0..72).for_each(|_| assert!(nc.line().expect("an answer").starts_with("ACK|")));
+    let page = json(broker.http, "/api/records?match=t&limit=20");
+    let shown = page["records"].as_array().expect("a list").len();
+    assert_eq!(page["left_out"], 20 - shown, "{}", page["left_out"]);
+    let number = |record: &Value| record["payload"]["n"].as_u64().expect("a number");
+    let oldest = number(&page["records"][shown - 1]);
+    let next = page["next"].as_str().expect("more");
+    let older = json(broker.http, &format!("/api/records?match=t&limit=1&before={next}"));
+    assert_eq!(number(&older["records"][0]), oldest - 1);
 }
 
 /// Every `.route("…", get(…))` of the sources stands in the description, and nothing else does.

@@ -8,6 +8,8 @@
 //!   dot, names under domains that nobody can buy, the brokers' own, and those of `--http-hosts`.
 //! - A POST must be JSON ([`read_json`]): a form or a text may be sent anywhere without asking.
 //!
+//! `/metrics` asks it as well, and tells strangers of the broker only.
+//!
 //! What it is not: authentication. Whoever reaches the port may read and change.
 
 use std::net::IpAddr;
@@ -50,7 +52,8 @@ pub(super) async fn check(State(guard): State<Guard>, request: Request, next: Ne
 }
 
 impl Guard {
-    fn judge(&self, headers: &HeaderMap) -> Result<(), Problem> {
+    /// Whether who asks may see what the brokers were told, or why not.
+    pub(super) fn judge(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
         let host = text(header::HOST).unwrap_or_default();
         if let Some(origin) = text(header::ORIGIN) {

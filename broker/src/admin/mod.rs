@@ -8,7 +8,8 @@
 //! - `/`, `/page/…`: the page: `page`
 //! - `/openapi.json`: all of these, described
 //!
-//! What browsers use is behind the `guard`; what machines ask is not.
+//! What browsers use is behind the `guard`, and so are the containers in `/metrics`; what else
+//! machines ask is not.
 
 mod api;
 mod cluster;
@@ -62,9 +63,9 @@ pub async fn serve(
         .merge(api::routes(services.clone()))
         .merge(cluster::routes(services.clone()))
         .merge(page::routes())
-        .layer(from_fn_with_state(guard, guard::check));
+        .layer(from_fn_with_state(guard.clone(), guard::check));
     let router = health::routes(services.clone(), telemetry.events)
-        .merge(metrics::routes(services, &telemetry.stats, config.metric_names))
+        .merge(metrics::routes(services, guard, &telemetry.stats, config.metric_names))
         .merge(guarded);
     let service = router.into_make_service_with_connect_info::<Lease>();
     axum::serve(Limited::new(listener), service)

@@ -189,7 +189,7 @@ pub async fn last(
         let mut send = |partition, offset, record: &Record<'_>| {
             out.push(&message(partition, offset, record));
         };
-        count += u64::from(newest.show(partitions, &mut send)?);
+        count += newest::show(partitions, std::slice::from_ref(&newest), &mut send)?;
         out.flush_when_large().await?;
         tokio::task::yield_now().await;
     }

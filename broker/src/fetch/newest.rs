@@ -18,7 +18,8 @@ pub struct Newest {
     pub topic: String,
     partition: PartitionId,
     offset: Offset,
-    time_us: u64,
+    /// When it came in, in microseconds since the Unix epoch.
+    pub time_us: u64,
 }
 
 /// The topics that one of the patterns matches, by name, each with the place of its newest record.
@@ -42,18 +43,33 @@ pub fn newest(partitions: &Partitions, patterns: &[Pattern]) -> Vec<Newest> {
     found.into_values().collect()
 }
 
-impl Newest {
-    /// Reads it; `false` when retention, or damage, has taken it since: then the topic has none.
-    ///
-    /// # Errors
-    /// When the disk does not answer, or what is stored does not decode.
-    pub fn show(&self, partitions: &Partitions, sink: Sink<'_>) -> Result<bool, WireError> {
-        let Some(partition) = partitions.get(self.partition) else { return Ok(false) };
-        let Ok(batches) = reader::read_one(partition, self.offset)? else { return Ok(false) };
-        let found = batches.first().and_then(|b| reader::records(b, self.offset).next());
-        let Some(found) = found else { return Ok(false) };
-        let (offset, record) = found?;
-        sink(partition.id, offset, &record);
-        Ok(true)
+/// Reads them in the order of the log, each batch once however many of them it holds, and says how
+/// many there were: what retention, or damage, has taken since is passed over.
+///
+/// # Errors
+/// When the disk does not answer, or what is stored does not decode.
+pub fn show(partitions: &Partitions, all: &[Newest], sink: Sink<'_>) -> Result<u64, WireError> {
+    let mut places: Vec<_> = all.iter().map(|newest| (newest.partition, newest.offset)).collect();
+    places.sort_unstable();
+    let mut places = places.into_iter().peekable();
+    let mut count = 0;
+    while let Some((id, first)) = places.next() {
+        let Some(partition) = partitions.get(id) else { continue };
+        let Ok(batches) = reader::read_one(partition, first)? else { continue };
+        let mut wanted = first;
+        for record in batches.first().into_iter().flat_map(|b| reader::records(b, first)) {
+            let (offset, record) = record?;
+            if offset != wanted {
+                continue;
+            }
+            sink(id, offset, &record);
+            count += 1;
+            let batch_end = batches[0].header.end_offset();
+            let Some((_, next)) = places.next_if(|next| next.0 == id && next.1 < batch_end) else {
+                break;
+            };
+            wanted = next;
+        }
     }
+    Ok(count)
 }

@@ -3,9 +3,10 @@
 //!
 //! Up to a quarter of an hour is read from the samples; longer from the minutes' records
 //! (`rollup/1m/…`), which have `value` only, and from the samples of the last minutes, which have no
-//! record yet. A topic without such records is read from its samples all the same: all of them where
-//! that is no more than [`READ_BYTES_MAX`], else from the beginning of each step as much as its share
-//! allows (`"source": "sampled"`): then something short may be missing.
+//! record yet. A topic without such records is read from its samples all the same.
+//!
+//! Either is read in full where that is no more than [`READ_BYTES_MAX`], else from the beginning of
+//! each step as much as its share allows (`"source": "sampled"`): then something short may be missing.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -17,7 +18,7 @@ use axum::response::Response;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::series::{Grid, Series};
+use super::series::{Grid, SAMPLED, Series};
 use super::{Api, Asked, Patterns, parameters};
 use crate::admin::problem::Problem;
 use crate::fetch::span;
@@ -43,6 +44,9 @@ const POINTS_MAX: u64 = 1000;
 /// Most lines of an answer, and most fields of a topic.
 const LINES_MAX: usize = 2000;
 const FIELDS_MAX: usize = 16;
+
+/// Most steps of all lines together: some ten megabytes, as they are gathered and as JSON.
+const STEPS_MAX: u64 = 200_000;
 
 /// Bytes of the log that one question may read in each partition, of samples and of minutes each.
 const READ_BYTES_MAX: usize = 64 << 20;
@@ -77,12 +81,29 @@ pub(super) async fn answer(
     if fields.len() > FIELDS_MAX {
         return Err(Problem::nonsense(format!("at most {FIELDS_MAX} fields at once")));
     }
-    let (grid, patterns) = (Grid::new(from, to, points), question.r#match);
+    let patterns = question.r#match;
     let read = api.read(move |services| {
-        let reading = Reading { services, grid, patterns: &patterns, fields: &fields };
-        reading.answer(now_ms)
+        let lines = lines(services, &patterns, from) * fields.len();
+        if lines > LINES_MAX {
+            return Err(Problem::nonsense(format!(
+                "this asks for {lines} lines, and an answer has {LINES_MAX} at the most: write a narrower pattern, or fewer fields"
+            )));
+        }
+        let points = points.min(STEPS_MAX / (lines as u64).max(1));
+        let grid = Grid::new(from, to, points);
+        Reading { services, grid, patterns: &patterns, fields: &fields }.answer(now_ms)
     });
     read.await
+}
+
+/// How many topics had a record since: those of what was removed long ago stay as long as their
+/// records do, and have no line.
+fn lines(services: &Services, patterns: &Patterns, from_ms: u64) -> usize {
+    let matching = services
+        .partitions
+        .iter()
+        .flat_map(|partition| patterns.0.iter().flat_map(|p| partition.topics.matching(p)));
+    matching.filter(|(_, stats)| stats.last_time_us / 1000 >= from_ms).count()
 }
 
 /// A question that is being answered.
@@ -99,31 +120,21 @@ type Covered = HashMap<String, u64>;
 impl Reading<'_> {
     fn answer(&self, now_ms: u64) -> Result<Vec<u8>, Problem> {
         let Grid { from_ms, to_ms, step_ms } = self.grid;
-        let partitions = self.services.partitions.iter();
-        let matching = partitions.flat_map(|partition| {
-            let patterns = self.patterns.0.iter();
-            patterns.map(|pattern| partition.topics.matching(pattern).len())
-        });
-        let lines = matching.sum::<usize>() * self.fields.len();
-        if lines > LINES_MAX {
-            return Err(Problem::nonsense(format!(
-                "this asks for {lines} lines, and an answer has {LINES_MAX} at the most: write a narrower pattern, or fewer fields"
-            )));
-        }
-        let mut all = Vec::new();
+        let head = json!({"now": now_ms, "from": from_ms, "to": to_ms, "step": step_ms});
+        let mut out = head.to_string().into_bytes();
+        out.pop();
+        out.extend_from_slice(b",\"series\":[");
         let mut covered = Covered::new();
         if to_ms - from_ms > SAMPLES_MS_MAX {
-            let mut minutes = self.series("rollup/1m");
-            self.read_minutes(&mut minutes, &mut covered)?;
-            self.read_tail(&mut minutes, &covered)?;
-            all.append(&mut minutes.to_json());
+            let mut minutes = self.read_minutes()?;
+            covered.extend(minutes.newest().map(|(topic, ts)| (topic.to_owned(), ts + MINUTE_MS)));
+            minutes.join(self.read_tail(&covered)?);
+            minutes.put_json(&mut out);
         }
         let wanted = |topic: &str| self.patterns.matches(topic) && !covered.contains_key(topic);
-        all.append(&mut self.read_samples(&wanted)?.to_json());
-        let answer = json!({
-            "now": now_ms, "from": from_ms, "to": to_ms, "step": step_ms, "series": all,
-        });
-        Ok(answer.to_string().into_bytes())
+        self.read_samples(&wanted)?.put_json(&mut out);
+        out.extend_from_slice(b"]}");
+        Ok(out)
     }
 
     fn series(&self, source: &'static str) -> Series {
@@ -153,53 +164,70 @@ impl Reading<'_> {
         Ok(whole)
     }
 
-    fn read_minutes(&self, minutes: &mut Series, covered: &mut Covered) -> Result<(), Problem> {
+    /// Reads a stretch: all of it, or, where that is too much, from the beginning of each step as
+    /// much as its share allows.
+    fn read(
+        &self,
+        source: &'static str,
+        wanted: &dyn Fn(&str) -> bool,
+        span: Range<u64>,
+        add: &dyn Fn(&mut Series, &str, u64, &Value),
+    ) -> Result<Series, Problem> {
+        let mut series = self.series(source);
+        let mut put = |topic: &str, ts: u64, payload: &Value| add(&mut series, topic, ts, payload);
+        if self.walk(wanted, span.clone(), READ_BYTES_MAX, &mut put)? {
+            return Ok(series);
+        }
+        let mut sampled = self.series(SAMPLED);
+        let steps = self.grid.starts().map(|start| start..start + self.grid.step_ms);
+        let pieces = steps.chain(std::iter::once(self.grid.to_ms..span.end));
+        let pieces = pieces.map(|piece| piece.start.max(span.start)..piece.end);
+        let pieces: Vec<_> = pieces.filter(|piece| !piece.is_empty()).collect();
+        for piece in &pieces {
+            let mut put =
+                |topic: &str, ts: u64, payload: &Value| add(&mut sampled, topic, ts, payload);
+            self.walk(wanted, piece.clone(), READ_BYTES_MAX / pieces.len(), &mut put)?;
+        }
+        Ok(sampled)
+    }
+
+    fn read_minutes(&self) -> Result<Series, Problem> {
         let patterns = self.patterns.0.iter();
         // A pattern that is too long with the prefix matches no topic that exists.
         let patterns =
             patterns.filter_map(|pattern| Pattern::new(&format!("{MINUTES}{pattern}")).ok());
         let patterns = Patterns(patterns.collect());
         let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
-        let mut add = |topic: &str, ts: u64, minute: &Value| {
-            let topic = topic.strip_prefix(MINUTES).unwrap_or(topic);
-            minutes.add_minute(topic, ts, minute);
-            let end = covered.entry(topic.to_owned()).or_default();
-            *end = (*end).max(ts + MINUTE_MS);
-        };
-        self.walk(&|topic| patterns.matches(topic), span, READ_BYTES_MAX, &mut add)?;
-        Ok(())
+        self.read(
+            "rollup/1m",
+            &|topic| patterns.matches(topic),
+            span,
+            &|minutes, topic, ts, minute| {
+                minutes.add_minute(topic.strip_prefix(MINUTES).unwrap_or(topic), ts, minute);
+            },
+        )
     }
 
-    /// Adds the samples of minutes that have no record yet.
-    fn read_tail(&self, minutes: &mut Series, covered: &Covered) -> Result<(), Problem> {
+    /// Reads the samples of minutes that have no record yet: of the last minutes, or since the last
+    /// record where a topic has none for longer, but not further back than samples are read.
+    fn read_tail(&self, covered: &Covered) -> Result<Series, Problem> {
         let Grid { from_ms, to_ms, .. } = self.grid;
-        let span = to_ms.saturating_sub(TAIL_MS).max(from_ms)..to_ms.saturating_add(LATE_MS);
+        let oldest = covered.values().min().copied().unwrap_or(to_ms);
+        let start = oldest.min(to_ms.saturating_sub(TAIL_MS));
+        let start = start.max(to_ms.saturating_sub(SAMPLES_MS_MAX)).max(from_ms);
         let wanted = |topic: &str| covered.contains_key(topic);
-        let mut add = |topic: &str, ts: u64, sample: &Value| {
+        let span = start..to_ms.saturating_add(LATE_MS);
+        self.read("rollup/1m", &wanted, span, &|tail, topic, ts, sample| {
             if covered.get(topic).is_some_and(|end| ts >= *end)
                 && let Some(value) = sample.get("value")
             {
-                minutes.add_minute(topic, ts, &json!({ "value": value }));
+                tail.add_minute(topic, ts, &json!({ "value": value }));
             }
-        };
-        self.walk(&wanted, span, READ_BYTES_MAX, &mut add)?;
-        Ok(())
+        })
     }
 
     fn read_samples(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Series, Problem> {
         let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
-        let mut samples = self.series("samples");
-        let mut add = |topic: &str, ts: u64, sample: &Value| samples.add(topic, ts, sample);
-        if self.walk(wanted, span, READ_BYTES_MAX, &mut add)? {
-            return Ok(samples);
-        }
-        let mut sampled = self.series("sampled");
-        let starts: Vec<_> = self.grid.starts().collect();
-        let share = READ_BYTES_MAX / starts.len().max(1);
-        for start in starts {
-            let mut add = |topic: &str, ts: u64, sample: &Value| sampled.add(topic, ts, sample);
-            self.walk(wanted, start..start + self.grid.step_ms, share, &mut add)?;
-        }
-        Ok(sampled)
+        self.read("samples", wanted, span, &Series::add)
     }
 }

@@ -1,31 +1,51 @@
-//! `GET /api/last?match=PATTERN`: the newest record of each topic, by the topics' names.
+//! `GET /api/last?match=PATTERN&from=MS`: the newest record of each topic, by the topics' names; with
+//! `from` of those only that had one since.
+
+use std::collections::BTreeMap;
 
 use aklight_common::record::Record;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::shown::Listing;
+use super::shown::{Listing, put_record};
 use super::{Api, Asked, Patterns, parameters};
 use crate::admin::problem::Problem;
-use crate::fetch::newest::newest;
+use crate::fetch::newest::{newest, show};
+
+/// Topics whose records are held at once: they are read by their places and shown by their names.
+const TOGETHER: usize = 1000;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Question {
     r#match: Patterns,
+    from: Option<u64>,
 }
 
 pub(super) async fn answer(
     State(api): State<Api>,
     asked: Asked<Question>,
 ) -> Result<Response, Problem> {
-    let Patterns(patterns) = parameters(asked)?.r#match;
+    let Question { r#match: Patterns(patterns), from } = parameters(asked)?;
+    let from_us = from.unwrap_or_default().saturating_mul(1000);
     let read = api.read(move |services| {
         let mut listing = Listing::default();
-        for newest in newest(&services.partitions, &patterns) {
-            let mut add = |_, _, record: &Record<'_>| listing.push(record);
-            newest.show(&services.partitions, &mut add)?;
+        let mut all = newest(&services.partitions, &patterns);
+        all.retain(|newest| newest.time_us >= from_us);
+        for some in all.chunks(TOGETHER) {
+            if listing.is_full() {
+                listing.leave_out(some.len());
+                continue;
+            }
+            let mut by_name = BTreeMap::new();
+            let mut add = |_, _, record: &Record<'_>| {
+                let mut shown = Vec::new();
+                put_record(&mut shown, record);
+                by_name.insert(record.topic.to_owned(), shown);
+            };
+            show(&services.partitions, some, &mut add)?;
+            by_name.values().for_each(|shown| listing.push_shown(shown));
         }
         Ok(listing.into_answer(services.stamp.now_us() / 1000))
     });

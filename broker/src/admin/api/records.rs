@@ -1,11 +1,14 @@
-//! `GET /api/records?match=PATTERN&from=MS&to=MS&limit=N`: records of a stretch of time, the newest
-//! first.
+//! `GET /api/records?match=PATTERN&from=MS&to=MS&limit=N&before=PLACE`: records of a stretch of time,
+//! the newest first. Where there may be older ones, `"next"` is the place of the last one shown: give
+//! it as `before` to go on from there.
 //!
 //! The log is read forwards, and asked for is its end: so it is read in pieces from the end back,
 //! each four times as long as the one before, until there are enough or the stretch is through. What
-//! one question may read is bounded; `"whole": false` says that the bound was met.
+//! one question may read is bounded; `"whole": false` says that the bound was met. The piece in which
+//! it was met is left to the next question, as its end is missing; unless it is the first one.
 
 use aklight_common::record::Record;
+use aklight_common::{Offset, PartitionId};
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
@@ -37,6 +40,31 @@ pub(super) struct Question {
     from: Option<u64>,
     to: Option<u64>,
     limit: Option<usize>,
+    before: Option<Place>,
+}
+
+/// Where a record is among all: its moment, then its partition and offset, as many come in at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(try_from = "String")]
+struct Place {
+    time_us: u64,
+    partition: u32,
+    offset: u64,
+}
+
+impl TryFrom<String> for Place {
+    type Error = &'static str;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let read = |text: &str| {
+            let mut numbers = text.split('-').map(|number| number.parse::<u64>().ok());
+            let time_us = numbers.next()??;
+            let partition = u32::try_from(numbers.next()??).ok()?;
+            let offset = numbers.next()??;
+            numbers.next().is_none().then_some(Self { time_us, partition, offset })
+        };
+        read(&text).ok_or("before is a place that an answer gave as next")
+    }
 }
 
 pub(super) async fn answer(
@@ -53,26 +81,35 @@ pub(super) async fn answer(
 fn read(services: &Services, question: &Question) -> Result<Vec<u8>, Problem> {
     let now_us = services.stamp.now_us();
     let to = question.to.map_or(u64::MAX, |ms| ms.saturating_mul(1000));
+    let before = question.before;
+    let to = before.map_or(to, |before| to.min(before.time_us.saturating_add(1)));
     let from = question.from.map(|ms| ms.saturating_mul(1000));
     let from = from.unwrap_or_else(|| now_us.min(to).saturating_sub(BACK_US));
     let limit = question.limit.unwrap_or(LIMIT_DEFAULT);
     let mut budgets = vec![READ_BYTES_MAX; services.partitions.len()];
     let (mut end, mut length) = (to, PIECE_US);
     // Newest first; each with its moment, which orders partitions among each other.
-    let mut found: Vec<(u64, Vec<u8>)> = Vec::new();
+    let mut found: Vec<(Place, Vec<u8>)> = Vec::new();
     let mut whole = true;
     while end > from && found.len() < limit && whole {
         let start = end.min(now_us).saturating_sub(length).max(from);
         let mut piece = Vec::new();
         for (partition, budget) in services.partitions.iter().zip(&mut budgets) {
-            let mut add = |_, _, record: &Record<'_>| {
+            let mut add = |PartitionId(partition), Offset(offset), record: &Record<'_>| {
+                let place = Place { time_us: record.time_us, partition, offset };
+                if before.is_some_and(|before| place >= before) {
+                    return;
+                }
                 let mut shown = Vec::new();
                 put_record(&mut shown, record);
-                piece.push((record.time_us, shown));
+                piece.push((place, shown));
                 keep_newest(&mut piece, 2 * limit, limit);
             };
             let wanted = |topic: &str| question.r#match.matches(topic);
             whole &= span::walk(partition, &wanted, start..end, budget, &mut add)?;
+        }
+        if !whole && !found.is_empty() {
+            break;
         }
         let missing = limit - found.len();
         keep_newest(&mut piece, missing, missing);
@@ -82,16 +119,22 @@ fn read(services: &Services, question: &Question) -> Result<Vec<u8>, Problem> {
     }
     let mut listing = Listing::default();
     found.iter().for_each(|(_, shown)| listing.push_shown(shown));
+    let shown = found.len() - listing.left_out;
     let mut answer = listing.into_answer(now_us / 1000);
     answer.pop();
-    answer.extend_from_slice(format!(",\"whole\":{whole}}}").as_bytes());
+    let is_more = !whole || found.len() == limit || shown < found.len();
+    let last = found[..shown].last().filter(|_| is_more);
+    let next = last.map_or("null".to_owned(), |(place, _)| {
+        format!("\"{}-{}-{}\"", place.time_us, place.partition, place.offset)
+    });
+    answer.extend_from_slice(format!(",\"whole\":{whole},\"next\":{next}}}").as_bytes());
     Ok(answer)
 }
 
 /// Drops the oldest once there are more than `max`, so that `kept` are left, in the order of time.
-fn keep_newest(piece: &mut Vec<(u64, Vec<u8>)>, max: usize, kept: usize) {
+fn keep_newest(piece: &mut Vec<(Place, Vec<u8>)>, max: usize, kept: usize) {
     if piece.len() > max || max == kept {
-        piece.sort_by_key(|(time_us, _)| *time_us);
+        piece.sort_unstable_by_key(|(place, _)| *place);
         piece.drain(..piece.len().saturating_sub(kept));
     }
 }

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
+/// The source of lines of which a part was read.
+pub(super) const SAMPLED: &str = "sampled";
+
 /// The steps of a stretch of time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Grid {
@@ -28,6 +31,7 @@ struct Step {
 #[derive(Debug, Default)]
 struct Line {
     unit: Option<String>,
+    newest_ms: u64,
     steps: BTreeMap<u64, Step>,
 }
 
@@ -52,6 +56,16 @@ impl Grid {
     /// Where each step begins.
     pub(super) fn starts(&self) -> impl Iterator<Item = u64> + use<> {
         (self.from_ms..self.to_ms).step_by(usize::try_from(self.step_ms).unwrap_or(usize::MAX))
+    }
+}
+
+impl Line {
+    fn add(&mut self, at: u64, more: Step) {
+        let step = self.steps.entry(at).or_insert(Step { sum: 0.0, count: 0.0, ..more });
+        step.sum += more.sum;
+        step.count += more.count;
+        step.min = step.min.min(more.min);
+        step.max = step.max.max(more.max);
     }
 }
 
@@ -90,30 +104,56 @@ impl Series {
         if line.unit.is_none() && self.fields[place] == "value" {
             line.unit = from.get("unit").and_then(Value::as_str).map(str::to_owned);
         }
-        let step = line.steps.entry(at).or_insert(Step { sum: 0.0, count: 0.0, ..more });
-        step.sum += more.sum;
-        step.count += more.count;
-        step.min = step.min.min(more.min);
-        step.max = step.max.max(more.max);
+        line.newest_ms = line.newest_ms.max(ts);
+        line.add(at, more);
     }
 
-    /// As JSON; a step is `[where it begins, mean, least, greatest]`.
-    pub(super) fn to_json(&self) -> Vec<Value> {
-        let lines = self.lines.iter().map(|((topic, place), line)| {
-            let points = line.steps.iter().map(|(at, step)| {
-                let begins = self.grid.from_ms + at * self.grid.step_ms;
-                let mean = step.sum / step.count;
-                json!([begins, rounded(mean), rounded(step.min), rounded(step.max)])
-            });
-            json!({
+    /// The topics, each with the moment of its newest value; one with several lines more than once.
+    pub(super) fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
+        self.lines.iter().map(|((topic, _), line)| (topic.as_str(), line.newest_ms))
+    }
+
+    /// Adds further values of the same lines; those of a part make the whole a part.
+    pub(super) fn join(&mut self, further: Self) {
+        if further.source == SAMPLED {
+            self.source = SAMPLED;
+        }
+        for (name, line) in further.lines {
+            let known = self.lines.entry(name).or_default();
+            line.steps.into_iter().for_each(|(at, step)| known.add(at, step));
+        }
+    }
+
+    /// Adds the lines to a list of JSON, which they are written into one by one, as they may be many;
+    /// a step is `[where it begins, mean, least, greatest]`.
+    pub(super) fn put_json(&self, out: &mut Vec<u8>) {
+        for ((topic, place), line) in &self.lines {
+            if !out.ends_with(b"[") {
+                out.push(b',');
+            }
+            let head = json!({
                 "topic": topic,
                 "field": self.fields[*place],
                 "unit": line.unit,
                 "source": self.source,
-                "points": points.collect::<Vec<_>>(),
-            })
-        });
-        lines.collect()
+            });
+            out.extend_from_slice(head.to_string().as_bytes());
+            out.pop();
+            out.extend_from_slice(b",\"points\":[");
+            for (at, step) in &line.steps {
+                if !out.ends_with(b"[") {
+                    out.push(b',');
+                }
+                let begins = self.grid.from_ms + at * self.grid.step_ms;
+                let mean = rounded(step.sum / step.count);
+                // Numbers, written into memory: that does not fail.
+                let _ = serde_json::to_writer(
+                    &mut *out,
+                    &(begins, mean, rounded(step.min), rounded(step.max)),
+                );
+            }
+            out.extend_from_slice(b"]}");
+        }
     }
 }
 
@@ -126,8 +166,15 @@ fn rounded(value: f64) -> f64 {
 mod tests {
     use super::*;
 
+    fn shown(series: &Series) -> Value {
+        let mut out = b"[".to_vec();
+        series.put_json(&mut out);
+        out.push(b']');
+        serde_json::from_slice(&out).expect("JSON")
+    }
+
     fn points(series: &Series) -> Value {
-        series.to_json()[0]["points"].clone()
+        shown(series)[0]["points"].clone()
     }
 
     #[test]
@@ -138,7 +185,7 @@ mod tests {
             series.add("t", ts, &json!({"value": value, "unit": "percent"}));
         }
         assert_eq!(points(&series), json!([[1000, 2.0, 1.0, 3.0], [2000, 8.0, 8.0, 8.0]]));
-        assert_eq!(series.to_json()[0]["unit"], "percent");
+        assert_eq!(shown(&series)[0]["unit"], "percent");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::ANSWER_BYTES_MAX;
 #[derive(Default)]
 pub(super) struct Listing {
     bytes: Vec<u8>,
-    left_out: usize,
+    pub(super) left_out: usize,
 }
 
 impl Listing {
@@ -29,14 +29,22 @@ impl Listing {
     }
 
     fn add(&mut self, put: impl FnOnce(&mut Vec<u8>)) {
-        if self.bytes.len() >= ANSWER_BYTES_MAX {
-            self.left_out += 1;
-            return;
+        if self.is_full() {
+            return self.leave_out(1);
         }
         if !self.bytes.is_empty() {
             self.bytes.push(b',');
         }
         put(&mut self.bytes);
+    }
+
+    /// Counts records that there is no room for.
+    pub(super) fn leave_out(&mut self, records: usize) {
+        self.left_out += records;
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.bytes.len() >= ANSWER_BYTES_MAX
     }
 
     pub(super) fn is_empty(&self) -> bool {

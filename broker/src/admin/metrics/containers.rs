@@ -5,7 +5,7 @@
 //! A container that was removed, and a value that no sample confirmed for a minute, are left out. What
 //! a sample does not hold is left out as well, never guessed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use aklight_common::Pattern;
 use aklight_common::record::Record;
@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::exposition::{Exposition, Family, Kind, Labels};
 use crate::config::MetricNames;
-use crate::fetch::newest::newest;
+use crate::fetch::newest::{newest, show};
 use crate::services::Services;
 
 /// Age at which a value is no longer the newest that there should be, in microseconds.
@@ -35,43 +35,48 @@ type Name = (String, String);
 /// All containers' values.
 pub(super) fn text(services: &Services, names: MetricNames) -> Result<String, WireError> {
     let now_us = services.stamp.now_us();
-    let patterns = ["metrics/docker/+/+/+", "info/docker/+/+"];
-    let patterns: Vec<_> = patterns.iter().filter_map(|p| Pattern::new(p).ok()).collect();
+    let find = |pattern| {
+        let pattern = Pattern::new(pattern).into_iter().collect::<Vec<_>>();
+        newest(&services.partitions, &pattern)
+    };
+    // Topics stay as long as their records: whoever was removed this week is told apart unread.
+    let mut wanted = find("metrics/docker/+/+/+");
+    wanted.retain(|sample| sample.time_us + STALE_US > now_us);
+    let there: BTreeSet<_> = wanted.iter().filter_map(|sample| name_of(&sample.topic)).collect();
+    let mut infos = find("info/docker/+/+");
+    infos.retain(|info| name_of(&info.topic).is_some_and(|name| there.contains(&name)));
+    wanted.append(&mut infos);
     let mut containers: BTreeMap<Name, Container> = BTreeMap::new();
-    for newest in newest(&services.partitions, &patterns) {
-        let mut look = |_, _, record: &Record<'_>| {
-            if let Ok(payload) = serde_json::from_slice(record.payload) {
-                place(&mut containers, record, payload, now_us);
-            }
-        };
-        newest.show(&services.partitions, &mut look)?;
-    }
+    let mut look = |_, _, record: &Record<'_>| {
+        if let Ok(payload) = serde_json::from_slice(record.payload) {
+            place(&mut containers, record, payload);
+        }
+    };
+    show(&services.partitions, &wanted, &mut look)?;
     let mut all = Exposition::default();
     for ((producer, name), container) in &containers {
-        if container.seen_us > 0 && container.info["value"] != 0 {
+        if container.info["value"] != 0 {
             container.expose(producer, &plain(name), names, now_us, &mut all);
         }
     }
     Ok(all.into_text())
 }
 
-fn place(
-    containers: &mut BTreeMap<Name, Container>,
-    record: &Record<'_>,
-    payload: Value,
-    now_us: u64,
-) {
-    let levels: Vec<_> = record.topic.split('/').collect();
-    match levels[..] {
-        ["info", _, producer, name] => {
-            containers.entry((producer.to_owned(), name.to_owned())).or_default().info = payload;
-        }
-        ["metrics", _, producer, name, metric] if record.time_us + STALE_US > now_us => {
-            let container = containers.entry((producer.to_owned(), name.to_owned())).or_default();
+/// Of which container a topic tells.
+fn name_of(topic: &str) -> Option<Name> {
+    let mut levels = topic.split('/').skip(2).map(str::to_owned);
+    Some((levels.next()?, levels.next()?))
+}
+
+fn place(containers: &mut BTreeMap<Name, Container>, record: &Record<'_>, payload: Value) {
+    let Some(name) = name_of(record.topic) else { return };
+    let container = containers.entry(name).or_default();
+    match record.topic.split('/').nth(4) {
+        Some(metric) => {
             container.samples.insert(metric.to_owned(), payload);
             container.seen_us = container.seen_us.max(record.time_us);
         }
-        _ => {}
+        None => container.info = payload,
     }
 }
 

@@ -2,6 +2,9 @@
 //! container that it has records of (`containers`). Every broker has copies of all: scrape one, or
 //! take the containers from one of them.
 //!
+//! Containers are shown to those that the `guard` lets in. Others read the broker's own numbers, and in
+//! a comment why no more.
+//!
 //! The answer is Prometheus text, version 0.0.4, which everything that scrapes reads. Our library
 //! writes its younger form, OpenMetrics; `to_text` makes the older one of it.
 
@@ -13,7 +16,7 @@ use std::sync::atomic::AtomicI64;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus_client::encoding::EncodeLabelSet;
@@ -22,11 +25,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::Semaphore;
 
+use super::guard::Guard;
 use super::{Started, starting};
 use crate::config::MetricNames;
 use crate::services::Services;
 use crate::stats::Stats;
+
+/// Answers that read the log at once: scrapes that pile up must not take the broker's time.
+const READING_MAX: usize = 1;
 
 const KIND: &str = "text/plain; version=0.0.4; charset=utf-8";
 
@@ -40,20 +48,22 @@ type Gauges = Family<PartitionLabel, Gauge<i64, AtomicI64>>;
 #[derive(Clone)]
 struct Metrics {
     started: Started,
+    guard: Guard,
     names: MetricNames,
     registry: Arc<Registry>,
     offsets: Gauges,
     starts: Gauges,
     bytes: Gauges,
+    reading: Arc<Semaphore>,
 }
 
-pub(super) fn routes(started: Started, stats: &Stats, names: MetricNames) -> Router {
-    let metrics = Metrics::new(started, stats, names);
+pub(super) fn routes(started: Started, guard: Guard, stats: &Stats, names: MetricNames) -> Router {
+    let metrics = Metrics::new(started, guard, stats, names);
     Router::new().route("/metrics", get(answer)).with_state(metrics)
 }
 
 impl Metrics {
-    fn new(started: Started, stats: &Stats, names: MetricNames) -> Self {
+    fn new(started: Started, guard: Guard, stats: &Stats, names: MetricNames) -> Self {
         let mut registry = Registry::with_prefix("aklight");
         stats.register(&mut registry);
         let (offsets, starts, bytes) = (Gauges::default(), Gauges::default(), Gauges::default());
@@ -75,7 +85,17 @@ impl Metrics {
         );
         let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("build", "The broker's version", build);
-        Self { started, names, registry: Arc::new(registry), offsets, starts, bytes }
+        let reading = Arc::new(Semaphore::new(READING_MAX));
+        Self {
+            started,
+            guard,
+            names,
+            registry: Arc::new(registry),
+            offsets,
+            starts,
+            bytes,
+            reading,
+        }
     }
 
     fn look(&self, services: &Services) {
@@ -89,19 +109,27 @@ impl Metrics {
     }
 }
 
-async fn answer(State(metrics): State<Metrics>) -> Response {
+async fn answer(State(metrics): State<Metrics>, headers: HeaderMap) -> Response {
     let Some(services) = metrics.started.get().cloned() else { return starting() };
     metrics.look(&services);
     let mut own = String::new();
     if let Err(error) = encode(&mut own, &metrics.registry) {
         return (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response();
     }
+    let kind = [(header::CONTENT_TYPE, KIND)];
+    if let Err(problem) = metrics.guard.judge(&headers) {
+        let text = to_text(&own) + &format!("# No containers: {}\n", problem.text);
+        return (kind, text).into_response();
+    }
     let names = metrics.names;
-    let reading = tokio::task::spawn_blocking(move || containers::text(&services, names));
+    let turn = metrics.reading.clone().acquire_owned().await;
+    let reading = tokio::task::spawn_blocking(move || {
+        // Held until it is done, even when nobody waits for the answer any more.
+        let _turn = turn;
+        containers::text(&services, names)
+    });
     match reading.await {
-        Ok(Ok(containers)) => {
-            ([(header::CONTENT_TYPE, KIND)], to_text(&own) + &containers).into_response()
-        }
+        Ok(Ok(containers)) => (kind, to_text(&own) + &containers).into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
         Err(_) => starting(),
     }
@@ -139,7 +167,9 @@ mod tests {
 
     #[test]
     fn names_are_those_of_their_values() {
-        let metrics = Metrics::new(Started::default(), &Stats::default(), MetricNames::default());
+        let guard = Guard { started: Started::default(), hosts: Vec::new() };
+        let (started, stats) = (Started::default(), Stats::default());
+        let metrics = Metrics::new(started, guard, &stats, MetricNames::default());
         metrics.bytes.get_or_create(&PartitionLabel { partition: 0 }).set(7);
         let mut open = String::new();
         encode(&mut open, &metrics.registry).expect("encodes");

@@ -7,7 +7,9 @@ import { get } from './api.js';
 import { about, matches, plain } from './topics.js';
 
 /** What the page follows. */
-export const FOLLOWED = ['metrics/docker/#', 'info/docker/#', 'events/docker/#', 'alerts/#', 'deliveries/#', 'actions/alerts'].join('|');
+const PASSING = ['metrics/docker/#', 'info/docker/#', 'events/docker/#'].join('|');
+const LASTING = ['alerts/#', 'deliveries/#', 'actions/alerts'].join('|');
+export const FOLLOWED = `${PASSING}|${LASTING}`;
 
 // Points of a sparkline, one a second.
 const SPARK = 90;
@@ -62,11 +64,13 @@ export class Store {
   /** Those that are there, or were within the hour. */
   shown(things) { return [...things.values()].filter((thing) => this.now() - thing.seen < FORGOTTEN); }
 
-  /** Asks for all that is known now. */
+  /** Asks for all that is known now, of containers that were there within the hour. */
   async load() {
-    const { now, records } = await get('/api/last', { match: FOLLOWED });
+    const { now, records } = await get('/api/last', { match: LASTING });
     this.ahead = now - Date.now();
     records.forEach((record) => this.take(record));
+    const lately = await get('/api/last', { match: PASSING, from: now - FORGOTTEN });
+    lately.records.forEach((record) => this.take(record));
     const day = now - 86400000;
     const sparked = SPARKED.flatMap((metric) => [`metrics/docker/+/${metric}`, `metrics/docker/+/+/${metric}`]).join('|');
     const [sparks, actions, deliveries] = await Promise.all([
