@@ -189,7 +189,7 @@ impl Measured {
 
 /// How a counter grew. A counter that is lower than before began anew: a new baseline, no growth.
 ///
-/// Invariant: steps are in the order of time and at most [`STEPS_MAX`].
+/// Invariant: steps are in the order of time and at most `STEPS_MAX`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Growth {
     last: Option<f64>,

@@ -3,7 +3,7 @@
 //! A rule names topics by a pattern and says when one of them is in trouble: a field of its
 //! samples meets a [`condition`], or the topic falls silent. [`file`](mod@file) turns a TOML text
 //! into rules and reports every mistake at once, [`labels`] does so with a container's labels,
-//! [`defaults`](mod@defaults) are there without either; [`machine`] is what happens to one topic
+//! `defaults` are there without either; [`machine`] is what happens to one topic
 //! under one rule; [`book`] keeps the state of every such pair and feeds the machines; [`quiet`]
 //! says when people sleep.
 //!
