@@ -7,10 +7,9 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use aklight_common::client::{Client, FetchRequest, Message};
+use aklight_common::Pattern;
+use aklight_common::client::Message;
 use aklight_common::clock::{Clock as _, SystemClock};
-use aklight_common::limits::FETCH_RECORDS_MAX;
-use aklight_common::{Offset, Pattern};
 use aklight_consumer::RetryArgs;
 use aklight_consumer::alerts::actions;
 use aklight_consumer::notify::message::{moment, number};
@@ -172,7 +171,7 @@ fn act(args: &ActionArgs, action: &str, more: &Value) -> anyhow::Result<ExitCode
 fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<ExitCode> {
     let messages = block_on(async {
         let mut client = args.brokers.connect().await?;
-        let messages = all(&mut client, &Pattern::new("deliveries/#")?).await?;
+        let messages = client.fetch_all(&Pattern::new("deliveries/#")?).await?;
         client.quit().await?;
         Ok(messages)
     })?;
@@ -202,27 +201,6 @@ fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<ExitCode> {
     let header = ["AT", "CONSUMER", "CHANNEL", "MESSAGE", "STATUS", "RULE", "TOPIC", "REASON"];
     Output::new(&args.output).table(&header, &rows, &json.into())?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Every record of a pattern that is kept.
-async fn all(client: &mut Client, pattern: &Pattern) -> anyhow::Result<Vec<Message>> {
-    let mut messages = Vec::new();
-    for partition in client.cluster().await?.partitions {
-        let mut offset = partition.start;
-        while offset < partition.end {
-            let (pattern, partition) = (pattern.clone(), Some(partition.id));
-            let max = FETCH_RECORDS_MAX;
-            let request = FetchRequest { pattern, offset, partition, max, wait_ms: 0 };
-            let fetched = client.fetch(&request).await?;
-            let next = fetched.next.first().map_or(Offset(u64::MAX), |(_, next)| *next);
-            messages.extend(fetched.messages);
-            if next <= offset {
-                break;
-            }
-            offset = next;
-        }
-    }
-    Ok(messages)
 }
 
 fn record(message: &Message) -> Option<Value> {

@@ -1,7 +1,6 @@
 //! What another consumer of this name left, read from a broker: see [`Left`].
 
-use aklight_common::client::{Client, ClientConfig, ClientError, FetchRequest, Message};
-use aklight_common::limits::FETCH_RECORDS_MAX;
+use aklight_common::client::{Client, ClientConfig, ClientError};
 use aklight_common::{Pattern, PatternError};
 
 use crate::alerts::actions;
@@ -35,27 +34,7 @@ pub(crate) async fn read(
     }
     heard.retain(|topic| followed.iter().any(|pattern| pattern.matches(topic.as_str())));
     let alerts = client.last(&Pattern::new("alerts/#")?).await?;
-    let actions = actions(&mut client).await?;
+    // People's, so that there are few.
+    let actions = client.fetch_all(&Pattern::new(actions::TOPIC)?).await?;
     Ok(Left { infos, heard, alerts, actions })
-}
-
-/// Every action that is kept: people's, so that there are few.
-async fn actions(client: &mut Client) -> Result<Vec<Message>, TakeoverError> {
-    let pattern = Pattern::new(actions::TOPIC)?;
-    let mut found = Vec::new();
-    for partition in client.cluster().await?.partitions {
-        let mut offset = partition.start;
-        while offset < partition.end {
-            let (pattern, partition) = (pattern.clone(), Some(partition.id));
-            let max = FETCH_RECORDS_MAX;
-            let request = FetchRequest { pattern, offset, partition, max, wait_ms: 0 };
-            let fetched = client.fetch(&request).await?;
-            found.extend(fetched.messages);
-            match fetched.next.first() {
-                Some((_, next)) if *next > offset => offset = *next,
-                _ => break,
-            }
-        }
-    }
-    Ok(found)
 }

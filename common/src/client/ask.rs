@@ -21,6 +21,7 @@ use super::error::ClientError;
 use super::values::{
     BrokerInfo, ClusterInfo, FetchRequest, Fetched, Message, PartitionInfo, Stored, TopicCount,
 };
+use crate::limits::FETCH_RECORDS_MAX;
 use crate::topic::check_topic;
 use crate::wire::{Command, ErrorCode, Line, LineCutter, Reply, WireError};
 use crate::{Offset, PartitionId, Pattern, Topic};
@@ -144,6 +145,31 @@ impl Client {
             .await;
         self.config.request_timeout = patience;
         Ok(Fetched { next: listed?.unwrap_or_default(), messages })
+    }
+
+    /// Every record of a pattern that is kept, up to where the log ends now: for topics of which
+    /// there are few.
+    ///
+    /// # Errors
+    /// As [`Self::fetch`].
+    pub async fn fetch_all(&mut self, pattern: &Pattern) -> Result<Vec<Message>, ClientError> {
+        let mut messages = Vec::new();
+        for partition in self.cluster().await?.partitions {
+            let mut offset = partition.start;
+            while offset < partition.end {
+                let (pattern, partition) = (pattern.clone(), Some(partition.id));
+                let max = FETCH_RECORDS_MAX;
+                let request = FetchRequest { pattern, offset, partition, max, wait_ms: 0 };
+                let fetched = self.fetch(&request).await?;
+                messages.extend(fetched.messages);
+                match fetched.next.first() {
+                    Some((_, next)) if *next > offset => offset = *next,
+                    // An answer without progress is the end of what this broker knows.
+                    _ => break,
+                }
+            }
+        }
+        Ok(messages)
     }
 
     /// Reads the newest record of each matching topic.
