@@ -3,11 +3,17 @@
 //! A peer that takes entries and then says nothing is not waited for: after [`ANSWER_WAIT`] the
 //! stream counts as broken and openraft begins another, so that a connection that died without a
 //! word costs no more than an election does.
+//!
+//! An answer says how far a follower's log matches, not which message it is for, and openraft takes
+//! it for every message on its way that goes no further, one without entries that was sent later
+//! too. The later one would count as heard by a follower that may have turned to another leader
+//! meanwhile, and a barrier would pass at a leader that leads no more. So an answer that could be
+//! taken so waits for the later message's own ([`watched`]).
 
+use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aklight_common::BrokerId;
@@ -22,11 +28,12 @@ use openraft::raft::{
     AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError,
     StreamAppendResult, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
+use parking_lot::Mutex;
 use tokio::time::timeout;
 
 use super::peers::Peers;
 use super::transport::{Answers, GroupId, Kind, PeerError};
-use super::types::{Snapshot, Types, Vote};
+use super::types::{LogId, Snapshot, Types, Vote};
 use super::wire;
 
 /// Longest silence of a follower that has entries to answer for: far above the slowest sync of a
@@ -113,14 +120,15 @@ impl RaftNetworkV2<Types> for Client {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let sent = Arc::new(AtomicU64::new(0));
-            let counting = sent.clone();
+            let owed = Owed::default();
+            let asking = owed.clone();
             let mut bodies = input
                 // Entries of a running log always encode; were one not to, the stream ends here
                 // and the follower's silence is noticed.
-                .scan((), |(), request| ready(wire::encode_append(request).ok()))
-                .inspect(move |_| {
-                    counting.fetch_add(1, Ordering::Relaxed);
+                .scan((), move |(), request| {
+                    let last = request.entries.last().map(|entry| entry.log_id);
+                    asking.lock().push_back(last.or(request.prev_log_id));
+                    ready(wire::encode_append(request).ok())
                 })
                 .boxed()
                 .peekable();
@@ -135,7 +143,7 @@ impl RaftNetworkV2<Types> for Client {
                 .stream(self.target, self.group, self.appends, bodies.boxed(), CALL_WAIT)
                 .await
                 .map_err(unreachable)?;
-            Ok(watched(answers, sent).boxed())
+            Ok(watched(answers, owed).boxed())
         })
     }
 
@@ -205,30 +213,40 @@ impl RaftNetworkV2<Types> for Client {
     }
 }
 
-/// Answers as openraft wants them; a follower that owes one for [`ANSWER_WAIT`] ends them.
+/// The messages of one stream without an answer, the oldest first: where each would bring the
+/// follower's log.
+type Owed = Arc<Mutex<VecDeque<Option<LogId>>>>;
+
+/// Answers as openraft wants them; a follower that owes one for [`ANSWER_WAIT`] ends them. One that
+/// could be taken for a later message's is left out: that one's own says as much, and is on its way.
 fn watched(
     answers: Answers,
-    sent: Arc<AtomicU64>,
+    owed: Owed,
 ) -> impl Stream<Item = Result<StreamAppendResult<Types>, RPCError<Types>>> {
-    stream::unfold(Some((answers, 0)), move |state| {
-        let sent = sent.clone();
+    stream::unfold(Some(answers), move |state| {
+        let owed = owed.clone();
         async move {
-            let (mut answers, answered) = state?;
+            let mut answers = state?;
             loop {
-                let owed = sent.load(Ordering::Relaxed) > answered;
-                match timeout(ANSWER_WAIT, answers.next()).await {
+                let is_owed = !owed.lock().is_empty();
+                let answer = match timeout(ANSWER_WAIT, answers.next()).await {
                     Ok(None) => return None,
-                    Ok(Some(Ok(body))) => {
-                        let answer = wire::decode_append_answer(body).map_err(unreachable);
-                        let goes_on = matches!(answer, Ok(Ok(_)));
-                        return Some((answer, goes_on.then_some((answers, answered + 1))));
+                    Ok(Some(answer)) => answer.and_then(|body| {
+                        wire::decode_append_answer(body)
+                            .map_err(|error| PeerError::Refused(error.to_string()))
+                    }),
+                    Err(_) if is_owed => {
+                        Err(PeerError::Unreachable("it does not answer".to_owned()))
                     }
-                    Ok(Some(Err(error))) => return Some((Err(unreachable(error)), None)),
-                    Err(_) if owed => {
-                        let silent = PeerError::Unreachable("it does not answer".to_owned());
-                        return Some((Err(unreachable(silent)), None));
-                    }
-                    Err(_) => {}
+                    Err(_) => continue,
+                };
+                let Ok(Ok(matching)) = &answer else {
+                    return Some((answer.map_err(unreachable), None));
+                };
+                let mut owed = owed.lock();
+                owed.pop_front();
+                if owed.front().is_none_or(|later| later > matching) {
+                    return Some((answer.map_err(unreachable), Some(answers)));
                 }
             }
         }
@@ -237,4 +255,52 @@ fn watched(
 
 fn unreachable(error: impl std::fmt::Display) -> RPCError<Types> {
     RPCError::Unreachable(Unreachable::from_string(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+    use tokio::sync::mpsc;
+
+    use super::super::types::log_id;
+    use super::*;
+
+    /// What openraft is told of answers that come one by one, to messages that go up to these
+    /// entries of one term.
+    struct Told {
+        answer: mpsc::UnboundedSender<Result<Bytes, PeerError>>,
+        told: BoxStream<'static, Result<StreamAppendResult<Types>, RPCError<Types>>>,
+    }
+
+    impl Told {
+        fn of(sent: &[u64]) -> Self {
+            let owed: Owed = Arc::default();
+            owed.lock().extend(sent.iter().map(|index| Some(log_id(3, *index))));
+            let (answer, answers) = mpsc::unbounded_channel();
+            let answers = stream::unfold(answers, async |mut answers| {
+                Some((answers.recv().await?, answers))
+            });
+            Self { answer, told: watched(answers.boxed(), owed).boxed() }
+        }
+
+        fn after(&mut self, matching: u64) -> Option<u64> {
+            let body = wire::encode_append_answer(&Ok(Some(log_id(3, matching))));
+            self.answer.send(Ok(body)).expect("somebody listens");
+            let told = self.told.next().now_or_never()?;
+            let matching = told.expect("goes on").expect("no error").expect("no conflict");
+            matching.map(|id| id.index)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_not_taken_for_a_later_message_without_entries() {
+        // 661 was sent, then twice only that it is committed: until the last one is answered, nobody
+        // knows whom the follower follows by then.
+        let mut told = Told::of(&[660, 661, 661, 661, 662]);
+        assert_eq!(told.after(660), Some(660));
+        assert_eq!(told.after(661), None);
+        assert_eq!(told.after(661), None);
+        assert_eq!(told.after(661), Some(661));
+        assert_eq!(told.after(662), Some(662));
+    }
 }
