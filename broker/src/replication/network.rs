@@ -277,9 +277,8 @@ mod tests {
             let owed: Owed = Arc::default();
             owed.lock().extend(sent.iter().map(|index| Some(log_id(3, *index))));
             let (answer, answers) = mpsc::unbounded_channel();
-            let answers = stream::unfold(answers, async |mut answers| {
-                Some((answers.recv().await?, answers))
-            });
+            let answers =
+                stream::unfold(answers, async |mut answers| Some((answers.recv().await?, answers)));
             Self { answer, told: watched(answers.boxed(), owed).boxed() }
         }
 
