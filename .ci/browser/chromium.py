@@ -60,7 +60,10 @@ class Browser:
         if session:
             message["sessionId"] = session
         os.write(self.to, json.dumps(message).encode() + b"\0")
-        got = answer.get(timeout=PATIENCE)
+        try:
+            got = answer.get(timeout=PATIENCE)
+        except queue.Empty:
+            raise TimeoutError(f"{method}: no answer from the browser") from None
         if "error" in got:
             raise RuntimeError(f"{method}: {got['error']['message']}")
         return got["result"]
@@ -69,7 +72,7 @@ class Browser:
         try:
             self.call("Browser.close")
             self.process.wait(timeout=PATIENCE)
-        except (queue.Empty, OSError, subprocess.TimeoutExpired):
+        except (OSError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait()
         self.folder.cleanup()

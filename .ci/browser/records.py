@@ -167,7 +167,7 @@ def stories(producer=PRODUCER):
 
     alerts = [
         alert("container-oom", "state", "report", "firing", severity="critical", value=1, unit="state", limit=1, since=now - 600000,
-              text="report was killed for memory (exit code 137) after 3 restarts; memory 91.9 % at last"),
+              text=f"metrics/docker/{producer}/report/state: failed == 1; exit code 137, killed for memory, 3 restarts; memory ▂▃▄▅▆▇█ 91.9 %"),
         alert("container-memory", "memory", "worker", "firing", value=91.4, unit="percent", limit=90, text="memory 91.4 % of its limit of 256 MiB for 2 min"),
         alert("container-unhealthy", "state", "mailer", "firing", severity="critical", value=1, unit="state", limit=1, since=now - 5400000, text="mailer is unhealthy"),
         alert("container-cpu", "cpu", "api", "pending", value=93.1, unit="percent", limit=90, since=now - 40000, text="CPU 93.1 % of its limit"),

@@ -107,6 +107,12 @@ impl Alert {
             _ => unescape(&self.topic),
         }
     }
+
+    /// What happened, without the topic: whom it is about stands beside it.
+    pub fn happened(&self) -> &str {
+        let text = self.text.strip_prefix(&self.topic).unwrap_or(&self.text);
+        text.trim_start_matches(':').trim_start()
+    }
 }
 
 /// A value with its unit, as short as the unit allows.

@@ -100,7 +100,7 @@ fn alert(state: &str, fields: &Value) -> Message {
     let mut all = json!({
         "state": state, "rule": "memory-high", "topic": "metrics/docker/web/db/memory",
         "severity": "critical", "value": 97.3, "unit": "percent", "limit": "> 90",
-        "since": NOW_MS - 240_000, "consumer": "c", "text": "db uses 97.3 % of its limit",
+        "since": NOW_MS - 240_000, "consumer": "c", "text": "metrics/docker/web/db/memory is 97.3 %, limit > 90, for 30s",
     });
     for (name, value) in fields.as_object().expect("fields") {
         all[name] = value.clone();

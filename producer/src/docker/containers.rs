@@ -85,6 +85,8 @@ struct Container {
     restarts_told: u64,
     /// Events of before were told already, from what they changed.
     caught_up_ms: u64,
+    /// The time of the newest state that was told.
+    state_ms: u64,
     info_due_ms: u64,
     failed_reads: u32,
 }
@@ -257,6 +259,7 @@ impl Container {
             oom_kills: None,
             oom_ended: false,
             caught_up_ms: 0,
+            state_ms: 0,
             info_due_ms: 0,
             failed_reads: 0,
         }
@@ -297,8 +300,11 @@ impl Container {
         let record = told.record(happening.ts_ms, &self.details, &self.last);
         out.keep(&self.topics.events(), &record);
         if let Told::Die(exit_code, oom_killed) = told {
-            // One that the engine starts again at once would have no sample of its end.
-            let end = self.details.ended(exit_code, oom_killed).state_sample(happening.ts_ms);
+            // One that the engine starts again at once would have no sample of its end. A tick may
+            // have come between the end and the engine's word; whoever takes samples in the order of
+            // their times would pass over one that is older than that tick's.
+            self.state_ms = happening.ts_ms.max(self.state_ms + 1);
+            let end = self.details.ended(exit_code, oom_killed).state_sample(self.state_ms);
             out.keep(&self.topics.metric(Metric::State), &end);
         }
     }
@@ -408,7 +414,8 @@ impl Container {
         }
     }
 
-    fn tell_state(&self, now: Moment, out: &mut Lines) {
+    fn tell_state(&mut self, now: Moment, out: &mut Lines) {
+        self.state_ms = now.wall_ms;
         out.sample(&self.topics.metric(Metric::State), &self.details.state_sample(now.wall_ms));
         let restarts = Sample::new(now.wall_ms, self.details.restarts, "count");
         out.sample(&self.topics.metric(Metric::Restarts), &restarts);

@@ -93,6 +93,11 @@ function subject(topic) {
   return { text, href: container && `#/c/${encodeURIComponent(producer)}/${encodeURIComponent(container)}` };
 }
 
+/** What happened, without the topic: whom it is about stands above it. */
+function said({ text, topic }) {
+  return topic && text.startsWith(topic) ? text.slice(topic.length).replace(/^:?\s*/, '') : text;
+}
+
 const SEVERE = { critical: 'bad', warning: 'warn', info: 'busy' };
 
 class Item {
@@ -126,7 +131,7 @@ class Item {
     setText(this.rule, alert.rule ?? '');
     setText(this.subject, text);
     setAttribute(this.subject, 'href', href);
-    setText(this.text, alert.text || this.value());
+    setText(this.text, alert.text ? said(alert) : this.value());
     const began = alert.since ?? alert.ts;
     const notes = [
       isOver ? `since ${moment(began)}` : `for ${duration(store.now() - began)}, since ${moment(began)}`,

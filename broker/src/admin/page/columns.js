@@ -71,13 +71,17 @@ const arrow = (sign, number) => (number === undefined ? NONE : `${sign} ${rate(n
 
 function nameCell() {
   const link = el('a', { class: 'name' });
+  const mark = el('a', { class: 'rings', href: '#/alerts' });
   const image = el('small');
   // Where there is no room for its own column the state stands here.
   const state = badge();
   return {
-    cell: el('th', { scope: 'row', class: 'name' }, el('span', { class: 'stack' }, link, image, el('span', { class: 'aside' }, state.root))),
-    update(thing, store) {
+    cell: el('th', { scope: 'row', class: 'name' }, el('span', { class: 'stack' }, el('span', { class: 'called' }, link, mark), image, el('span', { class: 'aside' }, state.root))),
+    update(thing, store, alerts) {
       state.show(stateOf(thing, store));
+      setText(mark, `▲ ${alerts}`);
+      setAttribute(mark, 'aria-label', `${alerts} firing`);
+      mark.hidden = alerts === 0;
       setText(link, thing.name);
       setAttribute(link, 'href', `#/c/${encodeURIComponent(thing.producer)}/${encodeURIComponent(thing.container)}`);
       const host = store.hosts.size > 1 ? thing.host : '';

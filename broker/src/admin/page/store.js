@@ -155,6 +155,17 @@ export class Store {
     return { ...handling, muted: handling.until > this.now() };
   }
 
+  /** How many alerts fire over each container, by {producer}/{container}; muted ones do not count. */
+  ringing() {
+    const numbers = new Map();
+    for (const alert of this.inState('firing').filter((one) => !this.handling(one).muted)) {
+      const { producer, container } = about(alert.topic ?? '');
+      const key = `${producer}/${container}`;
+      if (container) numbers.set(key, (numbers.get(key) ?? 0) + 1);
+    }
+    return numbers;
+  }
+
   /** Alerts in a state, those that began last first. */
   inState(state) {
     const found = [...this.alerts.values()].filter((alert) => alert.state === state);

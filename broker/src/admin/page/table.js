@@ -35,7 +35,8 @@ export class Table {
   /** Shows these containers. */
   update(things) {
     this.shown = things;
-    for (const thing of things) this.row(thing).update(thing, this.store);
+    const ringing = this.store.ringing();
+    for (const thing of things) this.row(thing).update(thing, this.store, ringing.get(keyOf(thing)) ?? 0);
     const keys = new Set(things.map(keyOf));
     for (const key of [...this.rows.keys()]) if (!keys.has(key)) this.rows.delete(key);
     const isNew = this.body.children.length !== things.length || things.some((thing) => !this.row(thing).root.isConnected);
@@ -75,8 +76,9 @@ class Row {
     });
   }
 
-  update(thing, store) {
-    this.cells.forEach((cell) => cell.update(thing, store));
+  /** Shows a container over which so many alerts fire. */
+  update(thing, store, alerts) {
+    this.cells.forEach((cell) => cell.update(thing, store, alerts));
     setAttribute(this.root, 'data-stale', store.isStale(thing) ? '' : null);
   }
 }

@@ -84,7 +84,10 @@ pub fn draw(app: &mut App, theme: Theme, frame: &mut Frame<'_>, area: Rect) {
         title.push(Span::styled(text, theme.tone(Tone::Warn)));
     }
     frame.render_widget(rule(theme, title, area.width), line);
-    frame.render_widget(Paragraph::new(alert.text.clone()).wrap(Wrap { trim: true }), below);
+    frame.render_widget(
+        Paragraph::new(alert.happened().to_owned()).wrap(Wrap { trim: true }),
+        below,
+    );
     app.scroll = scroll;
 }
 
@@ -109,7 +112,7 @@ fn row(app: &App, theme: Theme, alert: &Alert) -> Row<'static> {
         Line::raw(alert.about()),
         Line::raw(alert.value.clone()),
         Line::styled(duration(app.now_ms.saturating_sub(since)), quiet).right_aligned(),
-        Line::styled(alert.text.clone(), quiet),
+        Line::styled(alert.happened().to_owned(), quiet),
     ]);
     if over { row.style(quiet) } else { row }
 }

@@ -163,6 +163,19 @@ fn an_end_is_told_before_the_state_shows_it() {
 }
 
 #[test]
+fn an_end_of_which_the_engine_tells_late_is_no_older_than_the_state_before_it() {
+    let mut scene = Scene::new(Filter::default());
+    scene.seen(running(ID, "web"), None);
+    let before = scene.tick();
+    let state = before.iter().find(|(topic, _)| topic.ends_with("/state")).expect("a state");
+    let end = Happening { action: Action::Die(Some(1)), ts_ms: 900 };
+    let told = scene.take(News::Seen(Box::new(restarted(1)), Some(end)));
+    assert_eq!((&told[0].1["event"], &told[0].1["ts"]), (&"die".into(), &900.into()));
+    assert_eq!((&state.1["ts"], &told[1].1["ts"]), (&1000.into(), &1001.into()));
+    assert_eq!(told[1].1["failed"], 1);
+}
+
+#[test]
 fn killed_for_memory_is_what_the_engine_its_event_or_the_kernel_says() {
     let by_engine = |scene: &mut Scene| {
         let mut details = ended(137);
