@@ -2,8 +2,8 @@
 //! topics over a stretch of time, thinned out to `points` steps.
 //!
 //! Up to a quarter of an hour is read from the samples; longer from the minutes' records
-//! (`rollup/1m/…`), which have `value` only, and from the samples of the last minutes, which have no
-//! record yet. A topic without such records is read from its samples all the same.
+//! (`rollup/1m/…`), which have `value` and, of disk and network, each direction, and from the samples
+//! of the last minutes, which have no record yet. A topic without such records is read from its samples all the same.
 //!
 //! Either is read in full where that is no more than [`READ_BYTES_MAX`], else from the beginning of
 //! each step as much as its share allows (`"source": "sampled"`): then something short may be missing.
@@ -218,10 +218,8 @@ impl Reading<'_> {
         let wanted = |topic: &str| covered.contains_key(topic);
         let span = start..to_ms.saturating_add(LATE_MS);
         self.read("rollup/1m", &wanted, span, &|tail, topic, ts, sample| {
-            if covered.get(topic).is_some_and(|end| ts >= *end)
-                && let Some(value) = sample.get("value")
-            {
-                tail.add_minute(topic, ts, &json!({ "value": value }));
+            if covered.get(topic).is_some_and(|end| ts >= *end) {
+                tail.add(topic, ts, sample);
             }
         })
     }
