@@ -93,6 +93,12 @@ fn last_shows_the_newest_record_of_each_topic() {
     assert_eq!(shown[0]["topic"], "a/x");
     assert!(shown[0]["time"].as_u64() <= last["now"].as_u64());
     assert_eq!(last["left_out"], 0);
+    // Those that had a record last, still by their names.
+    produce(&mut nc, "a/x", &json!({"value": 5}));
+    let last = json(broker.http, "/api/last?match=a/%2B|b/%23&limit=2");
+    let shown = last["records"].as_array().expect("a list").iter();
+    let shown: Vec<_> = shown.map(|record| record["topic"].clone()).collect();
+    assert_eq!((shown, &last["left_out"]), (vec![json!("a/x"), json!("b/z")], &json!(1)));
 }
 
 #[test]
