@@ -140,6 +140,10 @@ def of_minute(ts, house=HOUSE, producer=PRODUCER):
     for topic, key, payload in of_moment(ts + 30000, house, producer):
         value = payload["value"]
         minute = {"ts": ts, "value": value, "min": value * 0.8, "max": value * 1.25, "count": 60, "unit": payload["unit"]}
+        for way in ("rx_bytes_s", "tx_bytes_s", "read_bytes_s", "written_bytes_s"):
+            if way in payload:
+                mean = payload[way]
+                minute |= {way: mean, f"{way}_min": mean * 0.8, f"{way}_max": mean * 1.25}
         found.append((f"rollup/1m/{topic}", key, minute))
     return found
 

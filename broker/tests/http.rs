@@ -93,6 +93,12 @@ fn last_shows_the_newest_record_of_each_topic() {
     assert_eq!(shown[0]["topic"], "a/x");
     assert!(shown[0]["time"].as_u64() <= last["now"].as_u64());
     assert_eq!(last["left_out"], 0);
+    // Those that had a record last, still by their names.
+    produce(&mut nc, "a/x", &json!({"value": 5}));
+    let last = json(broker.http, "/api/last?match=a/%2B|b/%23&limit=2");
+    let shown = last["records"].as_array().expect("a list").iter();
+    let shown: Vec<_> = shown.map(|record| record["topic"].clone()).collect();
+    assert_eq!((shown, &last["left_out"]), (vec![json!("a/x"), json!("b/z")], &json!(1)));
 }
 
 #[test]
@@ -155,6 +161,45 @@ fn a_long_history_is_read_from_minutes_and_ends_with_samples() {
         (&line("g")["source"], &line("g")["points"][0][1]),
         (&json!("samples"), &json!(5.0))
     );
+}
+
+#[test]
+fn both_directions_are_told_from_minutes_and_up_to_now() {
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let to = now_ms();
+    let minute = |back: u64| (to / 60_000 - back) * 60_000;
+    // Its producer did not tell directions apart before.
+    let before = json!({"ts": minute(50), "value": 9, "min": 9, "max": 9, "count": 60});
+    let since = json!({"ts": minute(3), "value": 7, "min": 1, "max": 9, "count": 60,
+        "rx_bytes_s": 5, "rx_bytes_s_min": 1, "rx_bytes_s_max": 6,
+        "tx_bytes_s": 2, "tx_bytes_s_min": 0, "tx_bytes_s_max": 3});
+    for record in [before, since] {
+        produce(&mut nc, "rollup/1m/metrics/docker/h/web/network", &record);
+    }
+    let newest = json!({"ts": to - 1000, "value": 12, "rx_bytes_s": 8, "tx_bytes_s": 4});
+    produce(&mut nc, "metrics/docker/h/web/network", &newest);
+    let from = to - 3_600_000;
+    let path = format!(
+        "/api/history?match=metrics/docker/h/web/%2B&from={from}&to={to}&points=1000&fields=value,rx_bytes_s,tx_bytes_s"
+    );
+    let history = json(broker.http, &path);
+    let lines: Vec<_> = history["series"].as_array().expect("a list").iter().map(numbers).collect();
+    assert_eq!(
+        lines,
+        [
+            json!(["value", [[9.0, 9.0, 9.0], [7.0, 1.0, 9.0], [12.0, 12.0, 12.0]]]),
+            json!(["rx_bytes_s", [[5.0, 1.0, 6.0], [8.0, 8.0, 8.0]]]),
+            json!(["tx_bytes_s", [[2.0, 0.0, 3.0], [4.0, 4.0, 4.0]]]),
+        ]
+    );
+}
+
+/// A line's field, and its points without their times.
+fn numbers(line: &Value) -> Value {
+    let points = line["points"].as_array().expect("a list").iter();
+    let points: Vec<_> = points.map(|point| json!([point[1], point[2], point[3]])).collect();
+    json!([line["field"], points])
 }
 
 #[test]

@@ -173,7 +173,8 @@ pub struct Records<'a> {
     bytes: &'a [u8],
     at: usize,
     first_time_us: u64,
-    topics: Vec<&'a str>,
+    /// None: it was not wanted.
+    topics: Vec<Option<&'a str>>,
     producers: Vec<&'a str>,
 }
 
@@ -184,7 +185,24 @@ impl<'a> Records<'a> {
         Self { bytes, at: 0, first_time_us, topics: Vec::new(), producers: Vec::new() }
     }
 
-    fn read(&mut self) -> Option<Record<'a>> {
+    /// The next record, or nothing in its place where its topic is not wanted: then the name is
+    /// not even checked, which is most of the work with a batch of many topics.
+    pub fn next_wanted(
+        &mut self,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Option<Result<Option<Record<'a>>, BodyError>> {
+        if self.at >= self.bytes.len() {
+            return None;
+        }
+        let read = self.read(wanted);
+        let at = self.at;
+        if read.is_none() {
+            self.at = self.bytes.len();
+        }
+        Some(read.ok_or(BodyError { at }))
+    }
+
+    fn read(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Option<Option<Record<'a>>> {
         let flags = self.byte()?;
         if flags & !(SPELLS_TOPIC | HAS_SEQUENCE | SPELLS_PRODUCER) != 0 {
             return None;
@@ -195,7 +213,8 @@ impl<'a> Records<'a> {
             *self.topics.get(ordinal)?
         } else {
             let len = usize::from(self.byte()?);
-            let name = check_topic(self.take(len)?).ok()?;
+            let name = self.take(len)?;
+            let name = if wanted(name) { Some(check_topic(name).ok()?) } else { None };
             remember(&mut self.topics, name);
             name
         };
@@ -215,7 +234,7 @@ impl<'a> Records<'a> {
         };
         let key = self.sized()?;
         let payload = self.sized()?;
-        Some(Record { time_us, topic, key, payload, once })
+        Some(topic.map(|topic| Record { time_us, topic, key, payload, once }))
     }
 
     fn byte(&mut self) -> Option<u8> {
@@ -256,15 +275,11 @@ impl<'a> Iterator for Records<'a> {
     type Item = Result<Record<'a>, BodyError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.at >= self.bytes.len() {
-            return None;
+        loop {
+            if let Some(record) = self.next_wanted(|_| true)?.transpose() {
+                return Some(record);
+            }
         }
-        let read = self.read();
-        let at = self.at;
-        if read.is_none() {
-            self.at = self.bytes.len();
-        }
-        Some(read.ok_or(BodyError { at }))
     }
 }
 
@@ -291,7 +306,7 @@ fn put_name(
     }
 }
 
-fn remember<'a>(names: &mut Vec<&'a str>, name: &'a str) {
+fn remember<T>(names: &mut Vec<T>, name: T) {
     if names.len() < NAMES_MAX {
         names.push(name);
     }
@@ -341,6 +356,25 @@ mod tests {
         let topics: Vec<_> = body.records().map(|r| r.expect("decodes").topic).collect();
         assert_eq!(topics.len(), 400);
         assert!(topics.iter().zip(names.iter().cycle()).all(|(a, b)| a == b));
+    }
+
+    #[test]
+    fn what_is_not_wanted_is_passed_over_in_its_place() {
+        let mut builder = BodyBuilder::new();
+        // More names than the table holds; each twice, spelled out and by its ordinal.
+        for n in 0..400_u64 {
+            builder.push(&Record {
+                once: Some(Once { producer: "p", sequence: n }),
+                ..record(&format!("t/{}", n % 100), b"x", n)
+            });
+        }
+        let body = builder.finish();
+        let wanted = |name: &[u8]| name.ends_with(b"7");
+        let mut records = body.records();
+        let read: Vec<_> = std::iter::from_fn(|| records.next_wanted(wanted)).collect();
+        let all: Vec<_> = body.records().map(|record| record.expect("decodes")).collect();
+        let expect = all.iter().map(|r| Ok(Some(*r).filter(|r| wanted(r.topic.as_bytes()))));
+        assert_eq!((read.len(), read), (400, expect.collect()));
     }
 
     #[test]

@@ -226,28 +226,42 @@ impl SegmentIndex {
         wanted: &dyn Fn(&str) -> bool,
     ) -> Option<Offset> {
         let first = self.ordinal_of(from);
-        // What is damaged matches nothing and is nevertheless shown to the reader: it must learn
-        // that something is missing there.
-        let ahead = self.damages.iter().filter(|damage| damage.resume > from);
-        let damaged = ahead.map(|damage| damage.from.max(from)).min();
         let mut found: Option<usize> = None;
         for (topic, postings) in &self.topics {
             if found == Some(first) {
                 break;
             }
             if topic.is_empty() || wanted(topic) {
-                let next = postings.first_from(first);
-                found = match (found, next) {
-                    (Some(a), Some(b)) => Some(a.min(b)),
-                    (a, b) => a.or(b),
-                };
+                found = found.into_iter().chain(postings.first_from(first)).min();
             }
         }
-        let found = found.and_then(|block| self.blocks.get(block)).map(|b| b.base_offset.max(from));
-        match (found, damaged) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        self.beginning(found, from)
+    }
+
+    /// The blocks that have a wanted topic, rising: for [`Self::next_in`], by those who ask more
+    /// than once.
+    pub(crate) fn blocks_with(&self, wanted: &dyn Fn(&str) -> bool) -> Vec<usize> {
+        let found = self.topics.iter().filter(|(topic, _)| topic.is_empty() || wanted(topic));
+        let mut blocks: Vec<_> = found.flat_map(|(_, postings)| postings.blocks()).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        blocks
+    }
+
+    /// The same as [`Self::next_with_topics`].
+    pub(crate) fn next_in(&self, blocks: &[usize], from: Offset) -> Option<Offset> {
+        let first = self.ordinal_of(from);
+        let place = blocks.partition_point(|block| *block < first);
+        self.beginning(blocks.get(place).copied(), from)
+    }
+
+    /// Where a block begins, or what is damaged before it. What is damaged matches nothing and is
+    /// nevertheless shown to the reader: it must learn that something is missing there.
+    fn beginning(&self, block: Option<usize>, from: Offset) -> Option<Offset> {
+        let block = block.and_then(|block| self.blocks.get(block));
+        let ahead = self.damages.iter().filter(|damage| damage.resume > from);
+        let damaged = ahead.map(|damage| damage.from.max(from));
+        block.map(|block| block.base_offset.max(from)).into_iter().chain(damaged).min()
     }
 
     /// How many records each topic has.
@@ -351,15 +365,17 @@ impl Postings {
         if self.last_block < Some(block) {
             return None;
         }
+        self.blocks().find(|at| *at >= block)
+    }
+
+    /// The blocks of the topic.
+    fn blocks(&self) -> impl Iterator<Item = usize> {
         let mut steps = Varints::new(&self.steps);
-        let mut at = 0;
-        while let Some(step) = steps.next() {
-            at += usize::try_from(step).unwrap_or(usize::MAX);
-            if at >= block {
-                return Some(at);
-            }
-        }
-        None
+        let steps = std::iter::from_fn(move || steps.next());
+        steps.scan(0_usize, |at, step| {
+            *at += usize::try_from(step).unwrap_or(usize::MAX);
+            Some(*at)
+        })
     }
 }
 
@@ -439,6 +455,13 @@ mod tests {
         assert_eq!(index.next_with_topics(Offset(139), &rare), None);
         assert_eq!(index.next_with_topics(Offset(104), &|t| t == "usual/b"), Some(Offset(104)));
         assert_eq!(index.next_with_topics(Offset(100), &|_| false), None);
+        for from in (99..141).map(Offset) {
+            for wanted in ["rare/a", "usual/b", "none"] {
+                let wanted = |topic: &str| topic == wanted;
+                let found = index.next_in(&index.blocks_with(&wanted), from);
+                assert_eq!(found, index.next_with_topics(from, &wanted), "{from}");
+            }
+        }
         let mut counts: Vec<_> = index.topic_counts().collect();
         counts.sort_unstable();
         assert_eq!(counts, [("rare/a", 1), ("usual/b", 39)]);

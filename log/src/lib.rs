@@ -61,7 +61,7 @@ pub use mend::{MendError, MendReport, mend};
 pub use options::{Fsync, LogOptions, Retention};
 pub use report::{Damage, LostEnd, OpenReport, TornTail};
 pub use runner::{Driver, Wake};
-pub use search::TopicCounts;
+pub use search::{TopicCounts, TopicSearch};
 pub use state::{Bounds, Health};
 pub use verify::{Entries, Entry, Problem, ProblemKind, Verified, verify};
 pub use writer::Done;

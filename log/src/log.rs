@@ -34,7 +34,7 @@ use crate::options::{LogOptions, Retention};
 use crate::recovery::recover;
 use crate::report::OpenReport;
 use crate::runner::{Driver, Runner, Wake, queue_of_owner, queue_of_thread};
-use crate::search::TopicCounts;
+use crate::search::{TopicCounts, TopicSearch};
 use crate::state::{Bounds, Health, Shared};
 use crate::writer::{Done, Op};
 
@@ -339,6 +339,12 @@ impl Log {
         wanted: &dyn Fn(&str) -> bool,
     ) -> Offset {
         self.inner.shared.next_with_topics(from, to, wanted)
+    }
+
+    /// The same, for one who asks again and again on the way through the log.
+    #[must_use]
+    pub fn topic_search<'a>(&'a self, wanted: &'a dyn Fn(&str) -> bool) -> TopicSearch<'a> {
+        TopicSearch::new(&self.inner.shared, wanted)
     }
 
     /// The first record that is not older; the log's end when all are.

@@ -22,12 +22,52 @@ pub type TopicCounts = BTreeMap<String, u64>;
 /// Bytes that are read at once while counting what no index counts.
 const COUNT_BYTES: usize = 1 << 20;
 
+/// [`Log::next_with_topics`](crate::Log::next_with_topics) for one who goes through the log: which of
+/// a sealed segment's blocks have a wanted topic is found out once a segment, and not each time.
+pub struct TopicSearch<'a> {
+    shared: &'a Shared,
+    wanted: &'a dyn Fn(&str) -> bool,
+    last: Option<(Arc<SegmentIndex>, Vec<usize>)>,
+}
+
+impl<'a> TopicSearch<'a> {
+    pub(crate) const fn new(shared: &'a Shared, wanted: &'a dyn Fn(&str) -> bool) -> Self {
+        Self { shared, wanted, last: None }
+    }
+
+    /// A lower bound of the first offset in the range that has a wanted topic; `to` when there is
+    /// none.
+    pub fn next(&mut self, from: Offset, to: Offset) -> Offset {
+        let Self { shared, wanted, last } = self;
+        let look = |index: &SegmentIndex, at| index.next_with_topics(at, *wanted);
+        shared.next_by(from, to, &look, &mut |index, at| {
+            let (_, blocks) = match last {
+                Some(last) if Arc::ptr_eq(&last.0, index) => last,
+                _ => last.insert((index.clone(), index.blocks_with(*wanted))),
+            };
+            index.next_in(blocks, at)
+        })
+    }
+}
+
 impl Shared {
     pub(crate) fn next_with_topics(
         &self,
         from: Offset,
         to: Offset,
         wanted: &dyn Fn(&str) -> bool,
+    ) -> Offset {
+        let look = |index: &SegmentIndex, at| index.next_with_topics(at, wanted);
+        self.next_by(from, to, &look, &mut |index, at| look(index, at))
+    }
+
+    /// Asks the index of each segment in turn, of those that are sealed and of the one that is not.
+    fn next_by(
+        &self,
+        from: Offset,
+        to: Offset,
+        open: &dyn Fn(&SegmentIndex, Offset) -> Option<Offset>,
+        sealed: &mut dyn FnMut(&Arc<SegmentIndex>, Offset) -> Option<Offset>,
     ) -> Offset {
         let from = from.max(self.state.read().start_offset());
         for segment in self.segments_from(from) {
@@ -36,9 +76,7 @@ impl Shared {
             }
             let at = from.max(segment.base_offset);
             let (found, open_end) = match &*segment.inside.read() {
-                Inside::Open(index) => {
-                    (index.next_with_topics(at, wanted), Some(index.summary().end_offset))
-                }
+                Inside::Open(index) => (open(index, at), Some(index.summary().end_offset)),
                 Inside::Sealed(_) => (None, None),
             };
             if let Some(end) = open_end {
@@ -46,7 +84,7 @@ impl Shared {
                 return found.unwrap_or(end).max(at).min(to.max(from));
             }
             let found = match self.indexes.get(&*self.disk, &segment) {
-                Ok(index) => index.next_with_topics(at, wanted),
+                Ok(index) => sealed(&index, at),
                 Err(_) => Some(at),
             };
             let damaged = segment

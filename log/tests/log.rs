@@ -357,6 +357,10 @@ fn topics_and_times_are_found_by_the_indexes() {
         assert_eq!(next(401, 600).clamp(401, 420), next(401, 600), "same block");
         assert!(next(450, 600) >= 580, "nothing is skipped but by the index");
         assert_eq!(next(0, 100), 100);
+        let mut search = log.topic_search(&rare);
+        for from in (0..600).step_by(7) {
+            assert_eq!(search.next(Offset(from), Offset(600)).0, next(from, 600), "from {from}");
+        }
         assert_eq!(log.next_with_topics(Offset(7), Offset(600), &|t| t == "usual/b"), Offset(7));
         for index in [0_u64, 1, 77, 299] {
             assert_eq!(log.offset_at_time(index * 1000), Offset(index * 2));

@@ -5,6 +5,9 @@
 //! another one, or, where no more samples come, a little after its end; then a topic that is gone
 //! takes no room any more.
 //!
+//! Of what has two directions the minute holds each, beside the value, which is both together: a
+//! chart of a day then has the lines that one of five minutes has.
+//!
 //! Invariant: at most one open minute a topic, and at most [`TOPICS_MAX`] of them.
 //!
 //! What is left out: minutes of a producer that was started again in between. It has two records
@@ -15,7 +18,7 @@ use std::collections::HashMap;
 use tracing::warn;
 
 use crate::record::Record;
-use crate::sample::{Sample, head};
+use crate::sample::{Head, Sample, head, number};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -23,8 +26,13 @@ const MINUTE_MS: u64 = 60_000;
 /// waited in a pipe.
 const GRACE_MS: u64 = 2_000;
 
-/// Open minutes, at about 200 bytes each: 1,024 containers of ten metrics, and some.
+/// Open minutes, at about 300 bytes each: 1,024 containers of ten metrics, and some.
 pub const TOPICS_MAX: usize = 12_288;
+
+/// The metrics that have two directions, and the fields that hold them: mean, `_min` and `_max` of
+/// each are in the minute.
+const DIRECTIONS: [(&str, [&str; 2]); 2] =
+    [("/network", ["rx_bytes_s", "tx_bytes_s"]), ("/disk", ["read_bytes_s", "written_bytes_s"])];
 
 /// The minutes that are not over.
 #[derive(Debug, Default)]
@@ -37,6 +45,13 @@ pub struct Rollups {
 struct Minute {
     begin_ms: u64,
     unit: String,
+    value: Gathered,
+    directions: Vec<(&'static str, Gathered)>,
+}
+
+/// Numbers of one field.
+#[derive(Debug, Clone, Copy)]
+struct Gathered {
     sum: f64,
     min: f64,
     max: f64,
@@ -53,15 +68,15 @@ impl Rollups {
         let begin_ms = sample.ts_ms - sample.ts_ms % MINUTE_MS;
         if let Some(minute) = self.open.get_mut(&record.topic) {
             if minute.begin_ms == begin_ms {
-                minute.add(sample.value);
+                minute.add(sample.value, &record.payload);
                 return None;
             }
             let closed = minute.record(&record.topic);
-            *minute = Minute::new(begin_ms, sample.value, sample.unit);
+            *minute = Minute::new(begin_ms, &sample, record);
             return Some(closed);
         }
         if self.open.len() < TOPICS_MAX {
-            let minute = Minute::new(begin_ms, sample.value, sample.unit);
+            let minute = Minute::new(begin_ms, &sample, record);
             self.open.insert(record.topic.clone(), minute);
         } else if !std::mem::replace(&mut self.overflowed, true) {
             warn!("more than {TOPICS_MAX} topics have samples: those beyond get no rollups");
@@ -83,8 +98,47 @@ impl Rollups {
 }
 
 impl Minute {
-    fn new(begin_ms: u64, value: f64, unit: &str) -> Self {
-        Self { begin_ms, unit: unit.to_owned(), sum: value, min: value, max: value, count: 1 }
+    fn new(begin_ms: u64, sample: &Head<'_>, record: &Record) -> Self {
+        let of_topic = DIRECTIONS.iter().filter(|(metric, _)| record.topic.ends_with(metric));
+        let directions = of_topic
+            .flat_map(|(_, fields)| fields)
+            .filter_map(|field| Some((*field, Gathered::new(number(&record.payload, field)?))));
+        Self {
+            begin_ms,
+            unit: sample.unit.to_owned(),
+            value: Gathered::new(sample.value),
+            directions: directions.collect(),
+        }
+    }
+
+    fn add(&mut self, value: f64, payload: &[u8]) {
+        self.value.add(value);
+        for (field, gathered) in &mut self.directions {
+            if let Some(value) = number(payload, field) {
+                gathered.add(value);
+            }
+        }
+    }
+
+    fn record(&self, topic: &str) -> Record {
+        let Gathered { min, max, count, .. } = self.value;
+        let mut payload = Sample::new(self.begin_ms, self.value.mean(), self.unit.clone())
+            .with("min", min)
+            .with("max", max)
+            .with("count", count);
+        for (field, gathered) in &self.directions {
+            payload = payload
+                .with(*field, gathered.mean())
+                .with(format!("{field}_min"), gathered.min)
+                .with(format!("{field}_max"), gathered.max);
+        }
+        Record { topic: format!("rollup/1m/{topic}"), payload: payload.to_json().into_bytes() }
+    }
+}
+
+impl Gathered {
+    fn new(value: f64) -> Self {
+        Self { sum: value, min: value, max: value, count: 1 }
     }
 
     fn add(&mut self, value: f64) {
@@ -95,12 +149,8 @@ impl Minute {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a minute has far less than 2^53 samples")]
-    fn record(&self, topic: &str) -> Record {
-        let payload = Sample::new(self.begin_ms, self.sum / self.count as f64, self.unit.clone())
-            .with("min", self.min)
-            .with("max", self.max)
-            .with("count", self.count);
-        Record { topic: format!("rollup/1m/{topic}"), payload: payload.to_json().into_bytes() }
+    fn mean(&self) -> f64 {
+        self.sum / self.count as f64
     }
 }
 
@@ -132,6 +182,26 @@ mod tests {
             serde_json::json!({"ts":120_000,"value":17.33,"unit":"percent","min":1.5,"max":40.5,"count":3}),
         );
         assert_eq!(rollups.take_all().len(), 1);
+    }
+
+    #[test]
+    fn a_minute_holds_both_directions() {
+        let mut rollups = Rollups::default();
+        for (ts, rx, tx) in [(60_000, 10.0, 1.0), (61_000, 30.0, 0.0), (62_000, 20.0, 5.0)] {
+            let payload = Sample::new(ts, rx + tx, "bytes/s")
+                .with("rx_bytes", 7_u64)
+                .with("rx_bytes_s", rx)
+                .with("tx_bytes_s", tx);
+            let topic = "metrics/docker/p/c/network".to_owned();
+            rollups.note(&Record { topic, payload: payload.to_json().into_bytes() });
+        }
+        check(
+            rollups.take_all().remove(0),
+            "rollup/1m/metrics/docker/p/c/network",
+            serde_json::json!({"ts":60_000,"value":22,"unit":"bytes/s","min":11,"max":30,
+                "count":3,"rx_bytes_s":20,"rx_bytes_s_min":10,"rx_bytes_s_max":30,
+                "tx_bytes_s":2,"tx_bytes_s_min":0,"tx_bytes_s_max":5}),
+        );
     }
 
     #[test]

@@ -235,6 +235,17 @@ pub fn head(payload: &[u8]) -> Option<Head<'_>> {
     Some(Head { ts_ms: ts.parse().ok()?, value: value.parse().ok()?, unit })
 }
 
+/// A further field's number, out of a payload that [`Sample::to_json`] wrote.
+#[must_use]
+pub fn number(payload: &[u8], field: &str) -> Option<f64> {
+    let text = std::str::from_utf8(payload).ok()?;
+    let value = text.match_indices(field).find_map(|(at, _)| {
+        let is_name = text[..at].ends_with('"');
+        is_name.then(|| text[at + field.len()..].strip_prefix("\":")).flatten()
+    })?;
+    value.split([',', '}']).next()?.parse().ok()
+}
+
 /// Adds `"late":true` to a payload.
 pub fn mark_late(payload: &mut Vec<u8>) {
     debug_assert!(is_payload(payload), "{}", payload.escape_ascii());
@@ -263,6 +274,18 @@ mod tests {
     fn what_is_no_number_is_written_as_zero() {
         assert!(Sample::new(1, f64::NAN, "percent").to_json().contains("\"value\":0,"));
         assert!(Sample::new(1, f64::INFINITY, "percent").to_json().contains("\"value\":0,"));
+    }
+
+    #[test]
+    fn a_number_is_found_by_its_whole_name() {
+        let sample = Sample::new(1, 2.0, "bytes/s")
+            .with("max_rx", 3_u64)
+            .with("rx_bytes", 4_u64)
+            .with("rx", 5.25)
+            .with("word", "rx");
+        let json = sample.to_json();
+        let found = ["rx", "max_rx", "word", "tx"].map(|name| number(json.as_bytes(), name));
+        assert_eq!(found, [Some(5.25), Some(3.0), None, None]);
     }
 
     #[test]

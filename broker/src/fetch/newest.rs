@@ -3,7 +3,7 @@
 //! A topic without a key may have records in several partitions; its newest is the one that came in
 //! last, which moments tell and offsets cannot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use aklight_common::wire::WireError;
 use aklight_common::{Offset, PartitionId, Pattern};
@@ -51,20 +51,22 @@ pub fn newest(partitions: &Partitions, patterns: &[Pattern]) -> Vec<Newest> {
 pub fn show(partitions: &Partitions, all: &[Newest], sink: Sink<'_>) -> Result<u64, WireError> {
     let mut places: Vec<_> = all.iter().map(|newest| (newest.partition, newest.offset)).collect();
     places.sort_unstable();
+    let names: HashSet<_> = all.iter().map(|newest| newest.topic.as_bytes()).collect();
     let mut places = places.into_iter().peekable();
     let mut count = 0;
     while let Some((id, first)) = places.next() {
         let Some(partition) = partitions.get(id) else { continue };
         let Ok(batches) = reader::read_one(partition, first)? else { continue };
         let mut wanted = first;
-        for record in batches.first().into_iter().flat_map(|b| reader::records(b, first)) {
+        let Some(batch) = batches.first() else { continue };
+        for record in reader::records_on(batch, first, |name| names.contains(name)) {
             let (offset, record) = record?;
             if offset != wanted {
                 continue;
             }
             sink(id, offset, &record);
             count += 1;
-            let batch_end = batches[0].header.end_offset();
+            let batch_end = batch.header.end_offset();
             let Some((_, next)) = places.next_if(|next| next.0 == id && next.1 < batch_end) else {
                 break;
             };

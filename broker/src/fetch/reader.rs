@@ -101,12 +101,24 @@ pub fn records(
     batch: &Batch,
     from: Offset,
 ) -> impl Iterator<Item = Result<(Offset, Record<'_>), WireError>> {
+    records_on(batch, from, |_| true)
+}
+
+/// The same of some topics: of others nothing is looked at but how long they are.
+pub fn records_on(
+    batch: &Batch,
+    from: Offset,
+    wanted: impl Fn(&[u8]) -> bool,
+) -> impl Iterator<Item = Result<(Offset, Record<'_>), WireError>> {
     let base = batch.header.base_offset.0;
-    batch.records().zip(base..).skip_while(move |(_, offset)| *offset < from.0).map(
+    let mut records = batch.records();
+    let read = std::iter::from_fn(move || records.next_wanted(&wanted));
+    read.zip(base..).skip_while(move |(_, offset)| *offset < from.0).filter_map(
         |(record, offset)| {
-            record.map(|record| (Offset(offset), record)).map_err(|error| {
+            let record = record.transpose()?.map(|record| (Offset(offset), record));
+            Some(record.map_err(|error| {
                 ErrorCode::Internal.with(&format!("a stored batch does not decode: {error}"))
-            })
+            }))
         },
     )
 }

@@ -4,8 +4,10 @@
 //! wanted topic, and ends with the span, or when its budget of bytes is used up: whoever asks for
 //! more than a broker should read for one question gets a part, and knows it.
 
+use std::collections::HashSet;
 use std::ops::Range;
 
+use aklight_common::Pattern;
 use aklight_common::wire::WireError;
 
 use super::reader::{self, Sink};
@@ -21,24 +23,54 @@ const LONGEST_READ_BYTES: usize = 256 << 10;
 /// What a read costs beside its bytes, in bytes: looking into indexes.
 const READ_COST_BYTES: usize = 4 << 10;
 
-/// Hands the wanted records that came in within the span (microseconds since the Unix epoch) to
-/// `sink`, in order, and takes the bytes read from `budget`. Says whether the span was read to its
-/// end.
+/// Topics of a partition, by name: looked up for every record that is passed over, which a pattern
+/// takes several times as long for.
+pub struct Names(HashSet<Box<[u8]>>);
+
+impl Names {
+    /// The topics that one of the patterns matches, of which there was a record since (microseconds
+    /// since the Unix epoch), and which pass the test.
+    #[must_use]
+    pub fn of(
+        partition: &Partition,
+        patterns: &[Pattern],
+        since_us: u64,
+        test: &dyn Fn(&str) -> bool,
+    ) -> Self {
+        let matching = patterns.iter().flat_map(|pattern| partition.topics.matching(pattern));
+        let wanted =
+            matching.filter(|(topic, stats)| stats.last_time_us >= since_us && test(topic));
+        Self(wanted.map(|(topic, _)| topic.into_bytes().into_boxed_slice()).collect())
+    }
+
+    fn has(&self, name: &[u8]) -> bool {
+        self.0.contains(name)
+    }
+}
+
+/// Hands the records on these topics that came in within the span (microseconds since the Unix
+/// epoch) to `sink`, in order, and takes the bytes read from `budget`. Says whether the span was
+/// read to its end.
 ///
 /// # Errors
 /// When the disk does not answer.
 pub fn walk(
     partition: &Partition,
-    wanted: &dyn Fn(&str) -> bool,
+    names: &Names,
     span: Range<u64>,
     budget: &mut usize,
     sink: Sink<'_>,
 ) -> Result<bool, WireError> {
+    if names.0.is_empty() {
+        return Ok(true);
+    }
+    let wanted = |topic: &str| names.has(topic.as_bytes());
     let end = partition.end();
     let mut next = partition.log.offset_at_time(span.start).max(partition.start());
     let mut bytes = FIRST_READ_BYTES;
+    let mut search = partition.log.topic_search(&wanted);
     while next < end {
-        let from = partition.log.next_with_topics(next, end, wanted);
+        let from = search.next(next, end);
         bytes = if from == next { (2 * bytes).min(LONGEST_READ_BYTES) } else { FIRST_READ_BYTES };
         let batches = match reader::read_up_to(partition, from, end, bytes)? {
             Ok(batches) => batches,
@@ -53,14 +85,14 @@ pub fn walk(
         }
         let mut read = READ_COST_BYTES;
         for batch in &batches {
+            if batch.header.first_time_us >= span.end {
+                return Ok(true);
+            }
             read += batch.body.len();
             next = batch.header.end_offset().max(next);
-            for record in reader::records(batch, from) {
+            for record in reader::records_on(batch, from, |name| names.has(name)) {
                 let (offset, record) = record?;
-                if record.time_us >= span.end || offset >= end {
-                    return Ok(true);
-                }
-                if record.time_us >= span.start && wanted(record.topic) {
+                if span.contains(&record.time_us) && offset < end {
                     sink(partition.id, offset, &record);
                 }
             }

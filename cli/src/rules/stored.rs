@@ -1,8 +1,5 @@
 //! What is stored, in the order of its times: every partition is read by pages, and the record
 //! with the oldest `ts` comes next. It ends where the log ended when it began.
-//!
-//! A time to begin with is looked for by halves in each partition: the log is in the order of
-//! arrival, which is that of the times but for late records.
 
 use std::collections::VecDeque;
 
@@ -66,11 +63,11 @@ impl Stored {
         let cluster = client.cluster().await?;
         let mut partitions = Vec::new();
         for partition in cluster.partitions {
-            let (id, start, end) = (partition.id, partition.start, partition.end);
             let next = match from {
-                From::Offset(offset) => Offset(offset.max(start.0)),
-                From::Time(ms) => first_at(&mut client, pattern, id, (start, end), ms).await?,
+                From::Offset(offset) => Offset(offset.max(partition.start.0)),
+                From::Time(ms) => client.first_since(pattern, &partition, ms, time_of).await?,
             };
+            let (id, end) = (partition.id, partition.end);
             partitions.push(Part { id, next, end, waiting: VecDeque::new(), newest_ms: 0 });
         }
         Ok(Self { client, pattern: pattern.clone(), partitions })
@@ -109,35 +106,6 @@ impl Stored {
 fn time_of(message: &Message) -> Option<u64> {
     let payload: serde_json::Value = serde_json::from_slice(&message.payload).ok()?;
     payload["ts"].as_u64()
-}
-
-/// The offset of the first record that is not older than `ms`.
-async fn first_at(
-    client: &mut Client,
-    pattern: &Pattern,
-    partition: PartitionId,
-    (start, end): (Offset, Offset),
-    ms: u64,
-) -> anyhow::Result<Offset> {
-    let (mut low, mut high) = (start.0, end.0);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        let request = FetchRequest {
-            pattern: pattern.clone(),
-            offset: Offset(middle),
-            partition: Some(partition),
-            max: 1,
-            wait_ms: 0,
-        };
-        let fetched = client.fetch(&request).await?;
-        match fetched.messages.first() {
-            Some(message) if time_of(message).is_some_and(|at_ms| at_ms < ms) => {
-                low = message.offset.0 + 1;
-            }
-            _ => high = middle,
-        }
-    }
-    Ok(Offset(low))
 }
 
 #[cfg(test)]

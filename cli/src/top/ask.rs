@@ -2,15 +2,13 @@
 //! and to store what somebody did about an alert.
 //!
 //! Each question has a connection of its own, so that a slow one holds up no other; when the broker
-//! is gone it fails, and is asked again by whoever still wants to know. The log has no index of
-//! times that clients could ask for: where the last five minutes begin is found by halving, with
-//! one record a step.
+//! is gone it fails, and is asked again by whoever still wants to know.
 
+use aklight_common::Pattern;
 use aklight_common::client::{
-    Client, ClientConfig, ClientError, ClusterInfo, FetchRequest, Fetched, Message, PartitionInfo,
+    Client, ClientConfig, ClientError, ClusterInfo, FetchRequest, Message,
 };
 use aklight_common::limits::FETCH_RECORDS_DEFAULT;
-use aklight_common::{Offset, Pattern};
 
 use super::alert::Deed;
 use super::record::{Key, Payload, ROLLUP};
@@ -20,9 +18,6 @@ use crate::http::HttpArgs;
 /// Most records that are fetched of a partition for one question: where there are more, a chart has
 /// a gap between them and what comes live.
 const RECORDS_MAX: usize = 20_000;
-
-/// How near the beginning is found: so many records too many cost less than another step.
-const SLACK: u64 = 256;
 
 /// How far the small charts of the list go back.
 const LIST_MS: u64 = 120_000;
@@ -162,10 +157,14 @@ async fn since(
     let mut found = Vec::new();
     let Ok(pattern) = Pattern::new(pattern) else { return Ok(found) };
     for partition in client.cluster().await?.partitions {
-        let mut offset = beginning(client, &pattern, partition, from_ms).await?;
+        let ts = |message: &Message| Payload::of(message).map(|payload| payload.ts());
+        let mut offset = client.first_since(&pattern, &partition, from_ms, ts).await?;
         let full = found.len() + RECORDS_MAX;
         while offset < partition.end && found.len() < full {
-            let fetched = fetch(client, &pattern, partition, offset, FETCH_RECORDS_DEFAULT).await?;
+            let (pattern, partition) = (pattern.clone(), Some(partition.id));
+            let max = FETCH_RECORDS_DEFAULT;
+            let request = FetchRequest { pattern, offset, partition, max, wait_ms: 0 };
+            let fetched = client.fetch(&request).await?;
             let next = fetched.next.iter().map(|(_, next)| *next).find(|next| *next > offset);
             found.extend(fetched.messages);
             match next {
@@ -175,39 +174,4 @@ async fn since(
         }
     }
     Ok(found)
-}
-
-/// An offset a little before the first record from that time on.
-async fn beginning(
-    client: &mut Client,
-    pattern: &Pattern,
-    partition: PartitionInfo,
-    from_ms: u64,
-) -> Result<Offset, ClientError> {
-    let (mut low, mut high) = (partition.start.get(), partition.end.get());
-    // Every step halves what is left, so that this ends.
-    while high.saturating_sub(low) > SLACK {
-        let middle = low + (high - low) / 2;
-        let fetched = fetch(client, pattern, partition, Offset(middle), 1).await?;
-        let older = fetched.messages.first().is_some_and(|message| {
-            Payload::of(message).is_some_and(|payload| payload.ts() < from_ms)
-        });
-        if older {
-            low = middle;
-        } else {
-            high = middle;
-        }
-    }
-    Ok(Offset(low))
-}
-
-async fn fetch(
-    client: &mut Client,
-    pattern: &Pattern,
-    partition: PartitionInfo,
-    offset: Offset,
-    max: u64,
-) -> Result<Fetched, ClientError> {
-    let (pattern, partition) = (pattern.clone(), Some(partition.id));
-    client.fetch(&FetchRequest { pattern, offset, partition, max, wait_ms: 0 }).await
 }

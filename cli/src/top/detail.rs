@@ -78,6 +78,33 @@ impl Minutes {
     }
 }
 
+/// The means of what has two directions.
+#[derive(Debug)]
+pub struct TwoWays {
+    /// Received, or read.
+    pub into: Minutes,
+    /// Sent, or written.
+    pub out: Minutes,
+    /// Both together, of minutes whose producer did not tell them apart yet.
+    pub together: Minutes,
+}
+
+impl TwoWays {
+    fn new() -> Self {
+        Self { into: Minutes::new(), out: Minutes::new(), together: Minutes::new() }
+    }
+
+    fn take(&mut self, payload: &Payload, into: &str, out: &str) {
+        let (ts, count) = (payload.ts(), payload.amount("count"));
+        if payload.number(into).is_some() {
+            self.into.take(ts, payload.amount(into), count);
+            self.out.take(ts, payload.amount(out), count);
+        } else {
+            self.together.take(ts, payload.amount("value"), count);
+        }
+    }
+}
+
 /// A container that is looked at.
 #[derive(Debug)]
 pub struct Detail {
@@ -93,25 +120,24 @@ pub struct Detail {
     pub cpu: Minutes,
     /// Percent of the limit.
     pub memory: Minutes,
-    /// Bytes a second, both ways.
-    pub network: Minutes,
-    /// Bytes a second, both ways.
-    pub disk: Minutes,
+    /// Bytes a second.
+    pub network: TwoWays,
+    /// Bytes a second.
+    pub disk: TwoWays,
 }
 
 impl Detail {
     /// Nothing known of it yet.
     pub fn new(key: Key) -> Self {
-        let new = Minutes::new;
         Self {
             key,
             span: Span::Minutes5,
             event: None,
             loaded: false,
-            cpu: new(),
-            memory: new(),
-            network: new(),
-            disk: new(),
+            cpu: Minutes::new(),
+            memory: Minutes::new(),
+            network: TwoWays::new(),
+            disk: TwoWays::new(),
         }
     }
 
@@ -123,8 +149,8 @@ impl Detail {
         let minutes = match metric {
             "cpu" => &mut self.cpu,
             "memory" => &mut self.memory,
-            "network" => &mut self.network,
-            "disk" => &mut self.disk,
+            "network" => return self.network.take(&payload, "rx_bytes_s", "tx_bytes_s"),
+            "disk" => return self.disk.take(&payload, "read_bytes_s", "written_bytes_s"),
             _ => return,
         };
         minutes.take(payload.ts(), payload.amount("value"), payload.amount("count"));
@@ -156,6 +182,8 @@ impl Detail {
 
 #[cfg(test)]
 mod tests {
+    use aklight_common::{Offset, PartitionId, Topic};
+
     use super::*;
 
     #[test]
@@ -166,5 +194,24 @@ mod tests {
         minutes.take(120_000, 50.0, 15.0);
         let found: Vec<_> = minutes.series.iter().collect();
         assert_eq!(found, [(60_000, 10.0), (120_000, 20.0)]);
+    }
+
+    #[test]
+    fn a_minute_that_tells_no_directions_apart_is_kept_by_itself() {
+        let mut detail = Detail::new(Key { producer: "web".into(), container: "db".into() });
+        let mut take = |payload: &str| {
+            detail.take_rollup(&Message {
+                topic: Topic::new("rollup/1m/metrics/docker/web/db/disk").expect("a topic"),
+                offset: Offset(0),
+                partition: PartitionId(0),
+                key: Default::default(),
+                payload: payload.as_bytes().to_vec().into(),
+            });
+        };
+        take(r#"{"ts":60000,"value":5,"count":60}"#);
+        take(r#"{"ts":120000,"value":5,"count":60,"read_bytes_s":3,"written_bytes_s":2}"#);
+        let TwoWays { into, out, together } = &detail.disk;
+        let shown = [into, out, together].map(|minutes| minutes.series.iter().collect::<Vec<_>>());
+        assert_eq!(shown, [[(120_000, 3.0)], [(120_000, 2.0)], [(60_000, 5.0)]]);
     }
 }

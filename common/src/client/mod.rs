@@ -34,6 +34,7 @@ mod dialer;
 mod error;
 mod pipeline;
 mod producer;
+mod since;
 mod socket;
 mod subscription;
 mod telling;

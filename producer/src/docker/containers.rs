@@ -34,11 +34,15 @@ use crate::sample::{Metric, Sample};
 pub const CONTAINERS_MAX: usize = 1024;
 
 /// How often a container says what it is though nothing changed.
-const INFO_EVERY_MS: u64 = 60_000;
+const INFO_EVERY_US: u64 = 60_000_000;
 
 /// After so many ticks without a reading a container's files are looked for again: it says of
 /// itself that it runs.
 const FAILED_READS_MAX: u32 = 5;
+
+/// How long after a difference was told the engine's own event of the same may come. Measured by the
+/// clock that is never set: one that was set back would else make all events old for as long.
+const EVENT_LATE_US: u64 = 30_000_000;
 
 /// What the engine said.
 #[derive(Debug)]
@@ -83,11 +87,11 @@ struct Container {
     oom_ended: bool,
     /// Restarts by the engine of which events told.
     restarts_told: u64,
-    /// Events of before were told already, from what they changed.
-    caught_up_ms: u64,
+    /// When what was missed was told, from the difference that it made: events of before were told.
+    caught_up: Option<Moment>,
     /// The time of the newest state that was told.
     state_ms: u64,
-    info_due_ms: u64,
+    info_due_us: u64,
     failed_reads: u32,
 }
 
@@ -163,7 +167,7 @@ impl Containers {
             if self.engine_there || alive {
                 container.tell_state(now, out);
             }
-            if now.wall_ms >= container.info_due_ms && self.engine_there {
+            if now.monotonic_us >= container.info_due_us && self.engine_there {
                 if let Source::Files(files) = &mut container.source {
                     self.hierarchies.read_limits(files);
                 }
@@ -185,7 +189,7 @@ impl Containers {
         if let Some(container) = self.known.get_mut(&id) {
             let before = container.replace(details);
             match cause {
-                Some(happening) => container.tell(&happening, out),
+                Some(happening) => container.tell(&happening, now, out),
                 None => container.catch_up(&before, now, out),
             }
             let renamed = container.topics != topics;
@@ -218,7 +222,7 @@ impl Containers {
         }
         let mut container = Container::new(details, topics, self.hierarchies.name());
         if let Some(happening) = cause {
-            container.tell(&happening, out);
+            container.tell(&happening, now, out);
         }
         container.open(&self.hierarchies, now, &mut self.buffer);
         container.tell_info(now, true, out);
@@ -227,7 +231,7 @@ impl Containers {
 
     fn happened(&mut self, id: &str, happening: &Happening, now: Moment, out: &mut Lines) {
         let Some(container) = self.known.get_mut(id) else { return };
-        container.tell(happening, out);
+        container.tell(happening, now, out);
         match happening.action {
             Action::Die(code) => {
                 let details = &mut container.details;
@@ -258,9 +262,9 @@ impl Container {
             oom_seen: false,
             oom_kills: None,
             oom_ended: false,
-            caught_up_ms: 0,
+            caught_up: None,
             state_ms: 0,
-            info_due_ms: 0,
+            info_due_us: 0,
             failed_reads: 0,
         }
     }
@@ -276,8 +280,12 @@ impl Container {
     }
 
     /// Tells what happened, unless it was told before.
-    fn tell(&mut self, happening: &Happening, out: &mut Lines) {
-        if happening.ts_ms <= self.caught_up_ms {
+    fn tell(&mut self, happening: &Happening, now: Moment, out: &mut Lines) {
+        let told = self.caught_up.is_some_and(|caught_up| {
+            let since_us = now.monotonic_us.saturating_sub(caught_up.monotonic_us);
+            happening.ts_ms <= caught_up.wall_ms && since_us < EVENT_LATE_US
+        });
+        if told {
             return;
         }
         let health;
@@ -316,8 +324,8 @@ impl Container {
             (_, true) if before.started_ms != self.details.started_ms => Action::Start,
             _ => return,
         };
-        self.tell(&Happening { action, ts_ms: now.wall_ms }, out);
-        self.caught_up_ms = now.wall_ms;
+        self.tell(&Happening { action, ts_ms: now.wall_ms }, now, out);
+        self.caught_up = Some(now);
     }
 
     fn started(&mut self) -> Told<'static> {
@@ -422,7 +430,7 @@ impl Container {
     }
 
     fn tell_info(&mut self, now: Moment, present: bool, out: &mut Lines) {
-        self.info_due_ms = now.wall_ms + INFO_EVERY_MS;
+        self.info_due_us = now.monotonic_us + INFO_EVERY_US;
         let info = self.details.info(now.wall_ms, present, self.source_name);
         out.keep(&self.topics.info(), &info);
     }

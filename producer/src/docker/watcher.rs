@@ -16,16 +16,22 @@
 //! A container that the engine cannot tell of is passed over, and said so once: one that is broken
 //! must not hide all others. At the next list it is asked about again.
 //!
+//! Questions are asked one after the other, so that what is told has the order in which it happened.
+//! One that has no answer soon is set aside and waited for while others are asked; what happens to
+//! its container meanwhile waits with it, and a list does not call it gone.
+//!
 //! What is left out: waiting for anybody. [`super::containers`] is told and decides.
 
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_common::clock::SharedClock;
 use nix::unistd::getuid;
 use tokio::sync::mpsc::Sender;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tracing::{info, warn};
 
@@ -55,9 +61,16 @@ const CATCH_UP_QUIET: Duration = Duration::from_millis(200);
 /// Most events to catch up with: Docker remembers 256.
 const CATCH_UP_MAX: usize = 1024;
 
-/// So many questions about containers in a row without an answer: it is the engine that hangs, and
-/// not one container of it.
+/// So many questions about containers without an answer, and none with one meanwhile: it is the
+/// engine that hangs, and not one container of it.
 const SLOW_MAX: u32 = 3;
+
+/// After so long without an answer others are asked: an engine takes some milliseconds, and the
+/// numbers of other containers are due every second.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// Most questions that are set aside: an engine with much to do is not to be asked more and more.
+const ASIDE_MAX: usize = 8;
 
 const LIST: &str = "/containers/json?all=1";
 
@@ -75,8 +88,14 @@ pub struct Watcher<'a> {
     described: HashMap<String, String>,
     /// Containers that the engine could not tell of, as the log said.
     passed_over: HashSet<String>,
+    /// Questions that were set aside.
+    asking: JoinSet<Answer>,
+    /// The containers that they are about, and what happened to each meanwhile.
+    aside: HashMap<String, Vec<Happening>>,
     /// Questions about containers that had no answer, since one had.
     slow: u32,
+    /// Questions about containers that had one.
+    heard: u64,
     /// When the newest event happened, in Unix nanoseconds of the engine's clock.
     newest_event: Option<u64>,
     said: Said,
@@ -89,6 +108,49 @@ enum Said {
     NoSocket,
     Connected,
     Lost,
+}
+
+/// What is asked about a container.
+#[derive(Debug, Clone)]
+enum Question {
+    /// What it is, and what happened to it, where that is why we ask.
+    Describe(Option<Happening>),
+    /// Its numbers.
+    Measure,
+}
+
+/// What the engine says of a container; nothing where there is no such container any more.
+#[derive(Debug)]
+enum Tale {
+    Details(Option<Details>),
+    Stats(Option<Box<Stats>>),
+}
+
+/// The answer to a question, when there is one.
+#[derive(Debug)]
+struct Answer {
+    id: String,
+    question: Question,
+    tale: Result<Tale, EngineError>,
+    /// How many questions had been answered when it was asked.
+    heard: u64,
+}
+
+impl Question {
+    async fn ask(self, engine: Arc<Engine>, id: String, heard: u64) -> Answer {
+        let tale = match &self {
+            Self::Describe(_) => {
+                let inspected = engine.get::<Inspected>(&format!("/containers/{id}/json")).await;
+                inspected.map(|inspected| Tale::Details(inspected.map(Details::new)))
+            }
+            Self::Measure => {
+                let path = format!("/containers/{id}/stats?stream=false&one-shot=true");
+                let stats = engine.get::<Stats>(&path).await;
+                stats.map(|stats| Tale::Stats(stats.map(Box::new)))
+            }
+        };
+        Answer { id, question: self, tale, heard }
+    }
 }
 
 impl<'a> Watcher<'a> {
@@ -109,7 +171,10 @@ impl<'a> Watcher<'a> {
             asked,
             described: HashMap::new(),
             passed_over: HashSet::new(),
+            asking: JoinSet::new(),
+            aside: HashMap::new(),
             slow: 0,
+            heard: 0,
             newest_event: None,
             said: Said::Nothing,
         }
@@ -131,6 +196,12 @@ impl<'a> Watcher<'a> {
                 continue;
             };
             let Err(error) = self.attend(&address).await;
+            self.asking = JoinSet::new();
+            for (id, happened) in std::mem::take(&mut self.aside) {
+                for happening in happened {
+                    self.pass_on(News::Happened(id.clone(), happening)).await;
+                }
+            }
             self.pass_on(News::Lost).await;
             if self.said == Said::Connected {
                 pause = PAUSE_MIN;
@@ -161,15 +232,15 @@ impl<'a> Watcher<'a> {
 
     /// Attends to one engine until it is lost.
     async fn attend(&mut self, address: &Address) -> Result<Infallible, EngineError> {
-        let engine = Engine::connect(address).await?;
+        let engine = Arc::new(Engine::connect(address).await?);
         let mut events = engine.events(FILTERS, self.newest_event).await?;
         if self.newest_event.is_some() {
             self.catch_up(&engine, &mut events).await?;
         }
         self.described.clear();
         self.slow = 0;
-        self.list(&engine).await?;
-        info!("watching {} containers of {}", self.described.len(), engine.words());
+        let listed = self.list(&engine).await?;
+        info!("watching {listed} containers of {}", engine.words());
         self.said = Said::Connected;
         let mut lists = interval(LIST_EVERY);
         let mut measurements = interval(self.measure_every);
@@ -177,14 +248,21 @@ impl<'a> Watcher<'a> {
         lists.tick().await;
         loop {
             tokio::select! {
-                event = events.next() => self.happened(&engine, &event?).await?,
-                _ = lists.tick() => self.list(&engine).await?,
+                event = events.next() => self.heard_of(&engine, &event?).await?,
+                Some(Ok(answer)) = self.asking.join_next() => self.late(&engine, answer).await?,
+                _ = lists.tick() => {
+                    self.list(&engine).await?;
+                }
                 _ = measurements.tick() => self.measure(&engine).await?,
             }
         }
     }
 
-    async fn catch_up(&mut self, engine: &Engine, events: &mut Events) -> Result<(), EngineError> {
+    async fn catch_up(
+        &mut self,
+        engine: &Arc<Engine>,
+        events: &mut Events,
+    ) -> Result<(), EngineError> {
         let told = self.newest_event;
         for _ in 0..CATCH_UP_MAX {
             let Ok(event) = timeout(CATCH_UP_QUIET, events.next()).await else { break };
@@ -192,58 +270,121 @@ impl<'a> Watcher<'a> {
             // The stream begins with the one that it was asked to follow. Only here: an engine
             // tells events that happen at once in any order, and its clock may be set back.
             if Some(event.nanos()) > told {
-                self.happened(engine, &event).await?;
+                self.heard_of(engine, &event).await?;
             }
         }
         Ok(())
     }
 
-    async fn happened(&mut self, engine: &Engine, event: &Event) -> Result<(), EngineError> {
+    async fn heard_of(&mut self, engine: &Arc<Engine>, event: &Event) -> Result<(), EngineError> {
         self.newest_event = self.newest_event.max(Some(event.nanos()));
-        let happening = Happening::new(event);
-        let id = &event.actor.id;
-        if happening.action != Action::Destroy
-            && let Some(details) = self.describe(engine, id).await?
-        {
-            self.pass_on(News::Seen(Box::new(details), Some(happening))).await;
-        } else {
-            self.described.remove(id);
-            self.pass_on(News::Happened(id.clone(), happening)).await;
+        self.happened(engine, &event.actor.id, Happening::new(event)).await
+    }
+
+    async fn happened(
+        &mut self,
+        engine: &Arc<Engine>,
+        id: &str,
+        happening: Happening,
+    ) -> Result<(), EngineError> {
+        if let Some(waiting) = self.aside.get_mut(id) {
+            waiting.push(happening);
+            return Ok(());
+        }
+        if happening.action == Action::Destroy {
+            self.untold(id, happening).await;
+            return Ok(());
+        }
+        self.ask(engine, id, Question::Describe(Some(happening))).await
+    }
+
+    /// Passes on what happened to a container that the engine does not tell of.
+    async fn untold(&mut self, id: &str, happening: Happening) {
+        self.described.remove(id);
+        self.pass_on(News::Happened(id.to_owned(), happening)).await;
+    }
+
+    /// Asks about a container, unless it is asked about already.
+    async fn ask(
+        &mut self,
+        engine: &Arc<Engine>,
+        id: &str,
+        question: Question,
+    ) -> Result<(), EngineError> {
+        if self.aside.contains_key(id) {
+            return Ok(());
+        }
+        let patience = match self.passed_over.contains(id) {
+            _ if self.aside.len() >= ASIDE_MAX => Duration::MAX,
+            // It has been waited for before.
+            true => Duration::ZERO,
+            false => PATIENCE,
+        };
+        let mut asking = Box::pin(question.ask(engine.clone(), id.to_owned(), self.heard));
+        match timeout(patience, &mut asking).await {
+            Ok(answer) => self.answered(answer).await,
+            Err(_) => {
+                self.aside.insert(id.to_owned(), Vec::new());
+                self.asking.spawn(asking);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes the answer to a question that was set aside, and what happened meanwhile.
+    async fn late(&mut self, engine: &Arc<Engine>, answer: Answer) -> Result<(), EngineError> {
+        let id = answer.id.clone();
+        let waiting = self.aside.remove(&id).unwrap_or_default();
+        let hangs = matches!(answer.tale, Err(EngineError::Slow(_)));
+        self.answered(answer).await?;
+        for happening in waiting {
+            if hangs {
+                self.untold(&id, happening).await;
+            } else {
+                self.happened(engine, &id, happening).await?;
+            }
         }
         Ok(())
     }
 
-    async fn describe(
-        &mut self,
-        engine: &Engine,
-        id: &str,
-    ) -> Result<Option<Details>, EngineError> {
-        let inspected = engine.get::<Inspected>(&format!("/containers/{id}/json")).await;
-        let inspected = self.unless_broken(id, inspected)?;
-        let details = inspected.map(Details::new);
-        if let Some(details) = &details {
-            self.described.insert(id.to_owned(), details.state.clone());
+    async fn answered(&mut self, answer: Answer) -> Result<(), EngineError> {
+        let Answer { id, question, tale, heard } = answer;
+        match (self.unless_broken(&id, tale, heard)?, question) {
+            (Some(Tale::Details(Some(details))), Question::Describe(cause)) => {
+                self.described.insert(id, details.state.clone());
+                self.pass_on(News::Seen(Box::new(details), cause)).await;
+            }
+            (Some(Tale::Stats(Some(stats))), _) => {
+                let wall_ms = self.clock.wall_ms();
+                let now = Moment { wall_ms, monotonic_us: self.clock.monotonic_us() };
+                self.pass_on(News::Measured(id, stats, now)).await;
+            }
+            (_, Question::Describe(Some(happening))) => self.untold(&id, happening).await,
+            _ => {}
         }
-        Ok(details)
+        Ok(())
     }
 
     /// What the engine says of one container. Nothing, where that is all that is wrong with it.
-    fn unless_broken<T>(
+    fn unless_broken(
         &mut self,
         id: &str,
-        answer: Result<Option<T>, EngineError>,
-    ) -> Result<Option<T>, EngineError> {
-        let error = match answer {
-            Err(EngineError::Slow(_)) if self.slow + 1 >= SLOW_MAX => return answer,
+        tale: Result<Tale, EngineError>,
+        heard: u64,
+    ) -> Result<Option<Tale>, EngineError> {
+        let error = match tale {
             Err(error @ EngineError::Slow(_)) => {
-                self.slow += 1;
+                self.slow += u32::from(heard == self.heard);
+                if self.slow >= SLOW_MAX {
+                    return Err(error);
+                }
                 error
             }
             Err(error @ (EngineError::Refused { .. } | EngineError::Nonsense { .. })) => error,
-            Err(_) => return answer,
-            Ok(_) => {
-                self.slow = 0;
-                return answer;
+            Err(error) => return Err(error),
+            Ok(tale) => {
+                (self.slow, self.heard) = (0, self.heard + 1);
+                return Ok(Some(tale));
             }
         };
         if self.passed_over.insert(id.to_owned()) {
@@ -252,38 +393,32 @@ impl<'a> Watcher<'a> {
         Ok(None)
     }
 
-    /// Asks who is there, and about each of whom that is news.
-    async fn list(&mut self, engine: &Engine) -> Result<(), EngineError> {
+    /// Asks who is there, and about each of whom that is news; how many there are to be watched.
+    async fn list(&mut self, engine: &Arc<Engine>) -> Result<usize, EngineError> {
         let mut listed: Vec<Listed> = present(LIST, engine.get(LIST).await?)?;
-        let ids: HashSet<String> = listed.iter().map(|one| one.id.clone()).collect();
+        let mut ids: HashSet<String> = listed.iter().map(|one| one.id.clone()).collect();
         self.described.retain(|id, _| ids.contains(id));
         self.passed_over.retain(|id| ids.contains(id));
+        // What is known of these is on its way.
+        ids.extend(self.aside.keys().cloned());
         // First, because another may have taken the name of one that is gone.
         self.pass_on(News::Listed(ids)).await;
         listed
             .retain(|one| self.described.contains_key(&one.id) || one.may_fit(&self.watch.filter));
-        for one in listed.iter().take(CONTAINERS_MAX + 1) {
-            if self.described.get(&one.id) == Some(&one.state) {
-                continue;
-            }
-            if let Some(details) = self.describe(engine, &one.id).await? {
-                self.pass_on(News::Seen(Box::new(details), None)).await;
+        listed.truncate(CONTAINERS_MAX + 1);
+        for one in &listed {
+            if self.described.get(&one.id) != Some(&one.state) {
+                self.ask(engine, &one.id, Question::Describe(None)).await?;
             }
         }
-        Ok(())
+        Ok(listed.len())
     }
 
     /// Asks for the numbers of those whose files cannot be seen.
-    async fn measure(&mut self, engine: &Engine) -> Result<(), EngineError> {
+    async fn measure(&mut self, engine: &Arc<Engine>) -> Result<(), EngineError> {
         let asked = self.asked.borrow().clone();
         for id in asked {
-            let path = format!("/containers/{id}/stats?stream=false&one-shot=true");
-            let stats = engine.get::<Stats>(&path).await;
-            if let Some(stats) = self.unless_broken(&id, stats)? {
-                let wall_ms = self.clock.wall_ms();
-                let now = Moment { wall_ms, monotonic_us: self.clock.monotonic_us() };
-                self.pass_on(News::Measured(id, Box::new(stats), now)).await;
-            }
+            self.ask(engine, &id, Question::Measure).await?;
         }
         Ok(())
     }

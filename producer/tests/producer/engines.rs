@@ -274,6 +274,37 @@ fn one_that_the_engine_cannot_tell_of_is_passed_over_and_others_are_watched() {
 }
 
 #[test]
+fn one_that_the_engine_never_tells_of_holds_up_no_other() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let broker = FakeBroker::start();
+    let engine = FakeEngine::start(folder.path(), docker_29());
+    // Of one it never says what it is, of one what it uses.
+    engine.put("aaaa", "hangs", json!({}));
+    engine.hang("/containers/aaaa/json");
+    engine.put("bbbb", "half", json!({}));
+    engine.hang("/containers/bbbb/stats");
+    engine.put(ID, "web", json!({}));
+    engine.answer(&format!("/containers/{ID}/stats"), json!({"memory_stats": {"usage": 3}}));
+    let producer = watching(&engine, &broker, &folder.path().join("spool"), &[]);
+    let topic = "metrics/docker/p1/web/memory";
+    let first = wait_for(&broker, topic, |_| true);
+    let both_given_up = |log: &str| log.matches("a container is passed over").count() == 2;
+    assert!(!both_given_up(&producer.log()), "it was waited for: {}", producer.log());
+    // What happens to the one is told when it was given up, what happens to others at once.
+    let nanos = 4_000_000_000_000_000_000;
+    engine.tell(&event("die", "bbbb", nanos, &json!({"exitCode": "9"})));
+    engine.tell(&event("oom", ID, nanos + 1, &json!({})));
+    wait_for(&broker, "events/docker/p1/web", |event| event["event"] == "oom");
+    wait_until("it is given up", || both_given_up(&producer.log()).then_some(()));
+    wait_for(&broker, "events/docker/p1/half", |event| event["exit_code"] == 9);
+    let times: Vec<u64> = broker.records_in(topic).iter().map(|record| record.ts()).collect();
+    assert!(times.last() > first["ts"].as_u64().map(|ts| ts + 5000).as_ref(), "{times:?}");
+    let longest = times.windows(2).map(|pair| pair[1].saturating_sub(pair[0])).max();
+    assert!(longest < Some(4000), "{times:?}");
+    assert!(!producer.log().contains("the engine cannot be asked"), "{}", producer.log());
+}
+
+#[test]
 fn one_whose_image_has_lost_its_name_is_watched_on() {
     let folder = tempfile::tempdir().expect("a folder");
     let broker = FakeBroker::start();

@@ -2,8 +2,8 @@
 //! topics over a stretch of time, thinned out to `points` steps.
 //!
 //! Up to a quarter of an hour is read from the samples; longer from the minutes' records
-//! (`rollup/1m/…`), which have `value` only, and from the samples of the last minutes, which have no
-//! record yet. A topic without such records is read from its samples all the same.
+//! (`rollup/1m/…`), which have `value` and, of disk and network, each direction, and from the samples
+//! of the last minutes, which have no record yet. A topic without such records is read from its samples all the same.
 //!
 //! Either is read in full where that is no more than [`READ_BYTES_MAX`], else from the beginning of
 //! each step as much as its share allows (`"source": "sampled"`): then something short may be missing.
@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use super::series::{Grid, SAMPLED, Series};
 use super::{Api, Asked, Patterns, parameters};
 use crate::admin::problem::Problem;
-use crate::fetch::span;
+use crate::fetch::span::{self, Names};
 use crate::services::Services;
 
 /// Where the minutes' records are.
@@ -48,8 +48,12 @@ const FIELDS_MAX: usize = 16;
 /// Most steps of all lines together: some ten megabytes, as they are gathered and as JSON.
 const STEPS_MAX: u64 = 200_000;
 
-/// Bytes of the log that one question may read in each partition, of samples and of minutes each.
+/// Bytes of the log that one question may read of samples in each partition.
 const READ_BYTES_MAX: usize = 64 << 20;
+
+/// The same of minutes. They lie among what else was stored in their moment: of a day of fifty
+/// containers that is some 190 MB.
+const MINUTES_READ_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -114,6 +118,12 @@ struct Reading<'a> {
     fields: &'a [String],
 }
 
+/// The topics that are read: those of the patterns that pass the test.
+struct Wanted<'a> {
+    patterns: &'a Patterns,
+    test: &'a dyn Fn(&str) -> bool,
+}
+
 /// Until when a topic has minutes' records.
 type Covered = HashMap<String, u64>;
 
@@ -131,8 +141,8 @@ impl Reading<'_> {
             minutes.join(self.read_tail(&covered)?);
             minutes.put_json(&mut out);
         }
-        let wanted = |topic: &str| self.patterns.matches(topic) && !covered.contains_key(topic);
-        self.read_samples(&wanted)?.put_json(&mut out);
+        let test = |topic: &str| self.patterns.matches(topic) && !covered.contains_key(topic);
+        self.read_samples(&Wanted { patterns: self.patterns, test: &test })?.put_json(&mut out);
         out.extend_from_slice(b"]}");
         Ok(out)
     }
@@ -144,7 +154,7 @@ impl Reading<'_> {
     /// Reads what came in within a stretch, in milliseconds; says whether all of it was read.
     fn walk(
         &self,
-        wanted: &dyn Fn(&str) -> bool,
+        wanted: &Wanted<'_>,
         span: Range<u64>,
         budget: usize,
         add: &mut dyn FnMut(&str, u64, &Value),
@@ -152,6 +162,8 @@ impl Reading<'_> {
         let span = span.start.saturating_mul(1000)..span.end.saturating_mul(1000);
         let mut whole = true;
         for partition in self.services.partitions.iter() {
+            let Wanted { patterns, test } = wanted;
+            let names = Names::of(partition, &patterns.0, span.start, test);
             let mut look = |_, _, record: &Record<'_>| {
                 if let Ok(payload) = serde_json::from_slice::<Value>(record.payload) {
                     let ts = payload.get("ts").and_then(Value::as_u64);
@@ -159,7 +171,7 @@ impl Reading<'_> {
                 }
             };
             let mut budget = budget;
-            whole &= span::walk(partition, wanted, span.clone(), &mut budget, &mut look)?;
+            whole &= span::walk(partition, &names, span.clone(), &mut budget, &mut look)?;
         }
         Ok(whole)
     }
@@ -169,13 +181,14 @@ impl Reading<'_> {
     fn read(
         &self,
         source: &'static str,
-        wanted: &dyn Fn(&str) -> bool,
+        wanted: &Wanted<'_>,
         span: Range<u64>,
+        budget: usize,
         add: &dyn Fn(&mut Series, &str, u64, &Value),
     ) -> Result<Series, Problem> {
         let mut series = self.series(source);
         let mut put = |topic: &str, ts: u64, payload: &Value| add(&mut series, topic, ts, payload);
-        if self.walk(wanted, span.clone(), READ_BYTES_MAX, &mut put)? {
+        if self.walk(wanted, span.clone(), budget, &mut put)? {
             return Ok(series);
         }
         let mut sampled = self.series(SAMPLED);
@@ -186,7 +199,7 @@ impl Reading<'_> {
         for piece in &pieces {
             let mut put =
                 |topic: &str, ts: u64, payload: &Value| add(&mut sampled, topic, ts, payload);
-            self.walk(wanted, piece.clone(), READ_BYTES_MAX / pieces.len(), &mut put)?;
+            self.walk(wanted, piece.clone(), budget / pieces.len(), &mut put)?;
         }
         Ok(sampled)
     }
@@ -198,10 +211,13 @@ impl Reading<'_> {
             patterns.filter_map(|pattern| Pattern::new(&format!("{MINUTES}{pattern}")).ok());
         let patterns = Patterns(patterns.collect());
         let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
+        let test = |topic: &str| patterns.matches(topic);
+        let wanted = Wanted { patterns: &patterns, test: &test };
         self.read(
             "rollup/1m",
-            &|topic| patterns.matches(topic),
+            &wanted,
             span,
+            MINUTES_READ_BYTES_MAX,
             &|minutes, topic, ts, minute| {
                 minutes.add_minute(topic.strip_prefix(MINUTES).unwrap_or(topic), ts, minute);
             },
@@ -215,19 +231,18 @@ impl Reading<'_> {
         let oldest = covered.values().min().copied().unwrap_or(to_ms);
         let start = oldest.min(to_ms.saturating_sub(TAIL_MS));
         let start = start.max(to_ms.saturating_sub(SAMPLES_MS_MAX)).max(from_ms);
-        let wanted = |topic: &str| covered.contains_key(topic);
+        let test = |topic: &str| covered.contains_key(topic);
+        let wanted = Wanted { patterns: self.patterns, test: &test };
         let span = start..to_ms.saturating_add(LATE_MS);
-        self.read("rollup/1m", &wanted, span, &|tail, topic, ts, sample| {
-            if covered.get(topic).is_some_and(|end| ts >= *end)
-                && let Some(value) = sample.get("value")
-            {
-                tail.add_minute(topic, ts, &json!({ "value": value }));
+        self.read("rollup/1m", &wanted, span, READ_BYTES_MAX, &|tail, topic, ts, sample| {
+            if covered.get(topic).is_some_and(|end| ts >= *end) {
+                tail.add(topic, ts, sample);
             }
         })
     }
 
-    fn read_samples(&self, wanted: &dyn Fn(&str) -> bool) -> Result<Series, Problem> {
+    fn read_samples(&self, wanted: &Wanted<'_>) -> Result<Series, Problem> {
         let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
-        self.read("samples", wanted, span, &Series::add)
+        self.read("samples", wanted, span, READ_BYTES_MAX, &Series::add)
     }
 }

@@ -1,6 +1,8 @@
-//! `GET /api/last?match=PATTERN&from=MS`: the newest record of each topic, by the topics' names; with
-//! `from` of those only that had one since.
+//! `GET /api/last?match=PATTERN&from=MS&limit=N`: the newest record of each topic, by the topics' names;
+//! with `from` of those only that had one since, with `limit` of so many only that had one last. How
+//! many topics that leaves out is told (`left_out`).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use aklight_common::record::Record;
@@ -21,18 +23,25 @@ const TOGETHER: usize = 1000;
 pub(super) struct Question {
     r#match: Patterns,
     from: Option<u64>,
+    limit: Option<usize>,
 }
 
 pub(super) async fn answer(
     State(api): State<Api>,
     asked: Asked<Question>,
 ) -> Result<Response, Problem> {
-    let Question { r#match: Patterns(patterns), from } = parameters(asked)?;
+    let Question { r#match: Patterns(patterns), from, limit } = parameters(asked)?;
     let from_us = from.unwrap_or_default().saturating_mul(1000);
     let read = api.read(move |services| {
         let mut listing = Listing::default();
         let mut all = newest(&services.partitions, &patterns);
         all.retain(|newest| newest.time_us >= from_us);
+        if let Some(limit) = limit.filter(|limit| *limit < all.len()) {
+            all.sort_unstable_by_key(|newest| Reverse(newest.time_us));
+            listing.leave_out(all.len() - limit);
+            all.truncate(limit);
+            all.sort_unstable_by(|a, b| a.topic.cmp(&b.topic));
+        }
         for some in all.chunks(TOGETHER) {
             if listing.is_full() {
                 listing.leave_out(some.len());

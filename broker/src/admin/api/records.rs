@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::shown::{Listing, put_record};
 use super::{Api, Asked, Patterns, parameters};
 use crate::admin::problem::Problem;
-use crate::fetch::span;
+use crate::fetch::span::{self, Names};
 use crate::services::Services;
 
 /// Records that an answer holds at the most, and without a word about it.
@@ -87,6 +87,9 @@ fn read(services: &Services, question: &Question) -> Result<Vec<u8>, Problem> {
     let from = from.unwrap_or_else(|| now_us.min(to).saturating_sub(BACK_US));
     let limit = question.limit.unwrap_or(LIMIT_DEFAULT);
     let mut budgets = vec![READ_BYTES_MAX; services.partitions.len()];
+    let patterns = &question.r#match.0;
+    let names = |partition| (partition, Names::of(partition, patterns, from, &|_| true));
+    let wanted: Vec<_> = services.partitions.iter().map(names).collect();
     let (mut end, mut length) = (to, PIECE_US);
     // Newest first; each with its moment, which orders partitions among each other.
     let mut found: Vec<(Place, Vec<u8>)> = Vec::new();
@@ -94,7 +97,7 @@ fn read(services: &Services, question: &Question) -> Result<Vec<u8>, Problem> {
     while end > from && found.len() < limit && whole {
         let start = end.min(now_us).saturating_sub(length).max(from);
         let mut piece = Vec::new();
-        for (partition, budget) in services.partitions.iter().zip(&mut budgets) {
+        for ((partition, names), budget) in wanted.iter().zip(&mut budgets) {
             let mut add = |PartitionId(partition), Offset(offset), record: &Record<'_>| {
                 let place = Place { time_us: record.time_us, partition, offset };
                 if before.is_some_and(|before| place >= before) {
@@ -105,8 +108,7 @@ fn read(services: &Services, question: &Question) -> Result<Vec<u8>, Problem> {
                 piece.push((place, shown));
                 keep_newest(&mut piece, 2 * limit, limit);
             };
-            let wanted = |topic: &str| question.r#match.matches(topic);
-            whole &= span::walk(partition, &wanted, start..end, budget, &mut add)?;
+            whole &= span::walk(partition, names, start..end, budget, &mut add)?;
         }
         if !whole && !found.is_empty() {
             break;

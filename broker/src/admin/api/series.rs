@@ -85,13 +85,19 @@ impl Series {
         }
     }
 
-    /// Adds a minute's record.
+    /// Adds a minute's record: of each field that it holds the mean, with its own least and greatest
+    /// beside it. Those of the value have no name before them.
     pub(super) fn add_minute(&mut self, topic: &str, ts: u64, minute: &Value) {
         let number = |name: &str| minute.get(name).and_then(Value::as_f64);
-        let place = self.fields.iter().position(|field| field == "value");
-        if let (Some(place), Some(mean)) = (place, number("value")) {
-            let (min, max) = (number("min").unwrap_or(mean), number("max").unwrap_or(mean));
-            let count = number("count").unwrap_or(1.0).max(1.0);
+        let count = number("count").unwrap_or(1.0).max(1.0);
+        for place in 0..self.fields.len() {
+            let field = &self.fields[place];
+            let Some(mean) = number(field) else { continue };
+            let (min, max) = match field.as_str() {
+                "value" => (number("min"), number("max")),
+                field => (number(&format!("{field}_min")), number(&format!("{field}_max"))),
+            };
+            let (min, max) = (min.unwrap_or(mean), max.unwrap_or(mean));
             let step = Step { sum: mean * count, min, max, count };
             self.put(topic, place, ts, step, minute);
         }
@@ -198,6 +204,26 @@ mod tests {
             &json!({"value": 40.0, "min": 20.0, "max": 50.0, "count": 10}),
         );
         assert_eq!(points(&series), json!([[0, 17.5, 1.0, 90.0]]));
+    }
+
+    #[test]
+    fn a_minute_has_a_line_for_each_field_that_it_holds() {
+        let fields = ["value", "rx_bytes_s", "tx_bytes_s"].map(str::to_owned).to_vec();
+        let mut series = Series::new(Grid::new(0, 120_000, 1), fields, "rollup/1m");
+        let mut minute = json!({"value": 3.0, "count": 1});
+        series.add_minute("before", 0, &minute);
+        minute["rx_bytes_s"] = json!(2.0);
+        minute["rx_bytes_s_min"] = json!(0.0);
+        minute["rx_bytes_s_max"] = json!(9.0);
+        series.add_minute("t", 0, &minute);
+        minute["rx_bytes_s"] = json!(6.0);
+        minute["count"] = json!(3);
+        series.add_minute("t", 60_000, &minute);
+        let shown = shown(&series);
+        let lines: Vec<_> = shown.as_array().expect("a list").iter().collect();
+        let names: Vec<_> = lines.iter().map(|line| (&line["topic"], &line["field"])).collect();
+        assert_eq!(json!(names), json!([["before", "value"], ["t", "value"], ["t", "rx_bytes_s"]]));
+        assert_eq!(lines[2]["points"], json!([[0, 5.0, 0.0, 9.0]]));
     }
 
     #[test]

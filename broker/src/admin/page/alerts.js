@@ -7,7 +7,8 @@ import { about, plain } from './topics.js';
 
 const HOUR = 3600000;
 const MUTES = [[1, '1 h'], [8, '8 h'], [24, '24 h']];
-const RECENT = 30;
+// Most that are shown of a list.
+const SHOWN = { firing: 200, pending: 200, ok: 30 };
 const DELIVERIES = 50;
 const DELIVERED = { delivered: 'good', sent: 'good', queued: 'busy', failed: 'bad' };
 
@@ -15,6 +16,7 @@ export class Alerts {
   constructor(store) {
     Object.assign(this, { store, title: 'Alerts', items: new Map() });
     this.trouble = el('p', { class: 'none', role: 'alert', hidden: true });
+    this.leftOut = el('p', { class: 'none', role: 'status', hidden: true });
     this.lists = {
       firing: this.section('Firing', 'Nothing rings.'),
       pending: this.section('Pending', 'Nothing is about to.'),
@@ -26,7 +28,7 @@ export class Alerts {
     this.deliveries = el('div', { class: 'scroll' }, el('table', {}, el('thead', {}, el('tr', {}, titles)), this.sent));
     this.root = el('div', { class: 'stack-large' },
       el('h1', { class: 'hidden' }, 'Alerts'), this.trouble,
-      Object.values(this.lists).map(({ root }) => root),
+      Object.values(this.lists).map(({ root }) => root), this.leftOut,
       el('section', { class: 'card padded' }, el('h2', {}, 'Messages'), this.unsent, this.deliveries));
   }
 
@@ -40,7 +42,8 @@ export class Alerts {
   update() {
     const kept = new Set();
     for (const [state, { list, empty, number }] of Object.entries(this.lists)) {
-      const alerts = this.store.inState(state).slice(0, state === 'ok' ? RECENT : undefined);
+      const all = this.store.inState(state);
+      const alerts = all.slice(0, SHOWN[state]);
       arrange(list, alerts.map((alert) => {
         const key = `${alert.rule}/${alert.topic}`;
         kept.add(key);
@@ -50,10 +53,13 @@ export class Alerts {
         return item.root;
       }));
       empty.hidden = alerts.length > 0;
-      setText(number, alerts.length ? String(alerts.length) : '');
+      setText(number, all.length > alerts.length ? `${alerts.length} of ${all.length}` : String(alerts.length));
       number.hidden = alerts.length === 0;
     }
     for (const key of this.items.keys()) if (!kept.has(key)) this.items.delete(key);
+    const { alerts } = this.store.leftOut;
+    setText(this.leftOut, `${alerts} more alerts are not shown, whose last change is longer ago: aklight alerts list shows them all.`);
+    this.leftOut.hidden = alerts === 0;
     this.showDeliveries();
   }
 

@@ -10,8 +10,8 @@ import { about, plain } from './topics.js';
 
 const MINUTE = 60000;
 const RANGES = [[5, '5 min'], [15, '15 min'], [60, '1 h'], [360, '6 h'], [1440, '24 h']];
-// Up to here history comes from samples, which have more than their value.
-const DETAILED = 15;
+// Up to here history comes from samples, which come live as well.
+const LIVE = 15;
 const POINTS = 300;
 const FIELDS = 'value,rx_bytes_s,tx_bytes_s,read_bytes_s,written_bytes_s';
 const EVENTS = 100;
@@ -20,6 +20,13 @@ const LABELS = { 'com.docker.compose.project': 'Project', 'com.docker.compose.se
 
 // The range stays while other containers are looked at.
 let minutes = 5;
+
+/** Points at times that other points have none for: both ways together are drawn only of minutes whose
+ * producer did not tell the two apart. */
+function without(points, others) {
+  const times = new Set(others.map(([at]) => at));
+  return points.filter(([at]) => !times.has(at));
+}
 
 export class ContainerView {
   constructor(store, [producer, container]) {
@@ -53,14 +60,13 @@ export class ContainerView {
       return limit ? ` · ${bytes(value / 100 * limit)} of ${bytes(limit)}` : '';
     };
     const make = (wanted, options) => ({ wanted, chart: new Chart({ aim, ...options }) });
-    const both = (metric, one, other) => (minutes <= DETAILED ? [[metric, one], [metric, other]] : [[metric, 'value']]);
     this.charts = {
-      cpu: make(() => [['cpu', 'value']], { title: 'CPU', lines: ['CPU'], show: percent, least: 2 }),
-      memory: make(() => [['memory', 'value']], { title: 'Memory', lines: ['Memory'], show: percent, least: 2, detail: memory }),
-      network: make(() => both('network', 'rx_bytes_s', 'tx_bytes_s'), { title: 'Network', lines: ['↓', '↑'], show: rate, least: 1000 }),
-      disk: make(() => both('disk', 'read_bytes_s', 'written_bytes_s'), { title: 'Disk', lines: ['read', 'written'], show: rate, least: 1000 }),
-      pids: make(() => [['pids', 'value']], { title: 'Processes and threads', lines: ['PIDs'], show: (value) => count(value), least: 4 }),
-      throttling: make(() => [['throttling', 'value'], ['pressure', 'value']], { title: 'Throttled, and pressure', lines: ['throttled', 'pressure'], show: percent, least: 10 }),
+      cpu: make(['cpu/value'], { title: 'CPU', lines: ['CPU'], show: percent, least: 2 }),
+      memory: make(['memory/value'], { title: 'Memory', lines: ['Memory'], show: percent, least: 2, detail: memory }),
+      network: make(['network/rx_bytes_s', 'network/tx_bytes_s', 'network/value'], { title: 'Network', lines: ['↓', '↑', 'both ways'], show: rate, least: 1000 }),
+      disk: make(['disk/read_bytes_s', 'disk/written_bytes_s', 'disk/value'], { title: 'Disk', lines: ['read', 'written', 'both ways'], show: rate, least: 1000 }),
+      pids: make(['pids/value'], { title: 'Processes and threads', lines: ['PIDs'], show: (value) => count(value), least: 4 }),
+      throttling: make(['throttling/value', 'pressure/value'], { title: 'Throttled, and pressure', lines: ['throttled', 'pressure'], show: percent, least: 10 }),
     };
   }
 
@@ -112,7 +118,7 @@ export class ContainerView {
     const { kind, producer, container, metric } = about(topic);
     if (producer !== this.producer || container !== this.container) return;
     if (kind === 'events') this.loadEvents();
-    if (kind !== 'metrics' || !this.loaded || this.loaded.minutes > DETAILED) return;
+    if (kind !== 'metrics' || !this.loaded || this.loaded.minutes > LIVE) return;
     const ts = payload.ts ?? time;
     for (const field of FIELDS.split(',')) {
       const value = payload[field];
@@ -130,9 +136,8 @@ export class ContainerView {
     const from = to - this.loaded.minutes * MINUTE;
     const limits = this.limits();
     for (const [name, { wanted, chart }] of Object.entries(this.charts)) {
-      const keys = wanted();
-      const lines = keys.map(([metric, field]) => (this.lines.get(`${metric}/${field}`) ?? []).filter(([ts]) => ts >= from));
-      if (name === 'network' || name === 'disk') chart.names = keys.length === 1 ? ['both ways'] : { network: ['↓', '↑'], disk: ['read', 'written'] }[name];
+      const lines = wanted.map((key) => (this.lines.get(key) ?? []).filter(([ts]) => ts >= from));
+      if (name === 'network' || name === 'disk') lines[2] = without(lines[2], lines[0]);
       chart.set({ from, to, step: this.loaded.step, lines, limits: limits[name] });
     }
   }
@@ -154,7 +159,7 @@ export class ContainerView {
     } else {
       this.describe(thing);
     }
-    if (this.loaded && this.loaded.minutes <= DETAILED) this.draw();
+    if (this.loaded && this.loaded.minutes <= LIVE) this.draw();
   }
 
   describe(thing) {

@@ -72,7 +72,8 @@ export class Overview {
     const names = { bad: 'failing', warn: 'restarting', busy: 'starting', good: 'running', off: 'not running' };
     const parts = KINDS.map((kind) => [kinds.filter((one) => one === kind).length, names[kind]]).filter(([n]) => n > 0);
     const shown = found.length === all.length ? `${all.length} containers` : `${found.length} of ${all.length} containers`;
-    return [shown, ...parts.map(([n, name]) => `${n} ${name}`)].join(' · ');
+    const { topics } = this.store.leftOut;
+    return [shown, ...parts.map(([n, name]) => `${n} ${name}`), topics && `${topics} topics have no room here`].filter(Boolean).join(' · ');
   }
 
   described(thing) {

@@ -8,8 +8,7 @@ import { about, matches, plain } from './topics.js';
 
 /** What the page follows. */
 const PASSING = ['metrics/docker/#', 'info/docker/#', 'events/docker/#'].join('|');
-const LASTING = ['alerts/#', 'deliveries/#', 'actions/alerts'].join('|');
-export const FOLLOWED = `${PASSING}|${LASTING}`;
+export const FOLLOWED = `${PASSING}|alerts/#|deliveries/#|actions/alerts`;
 
 // Points of a sparkline, one a second.
 const SPARK = 90;
@@ -19,6 +18,8 @@ export const STALE = 6000;
 const FORGOTTEN = 3600000;
 // Newest deliveries, actions and events that are kept.
 const KEPT = 200;
+// Alerts that are kept, those that changed last: a house has a few dozen.
+const ALERTS = 2000;
 
 class Thing {
   constructor(producer, container) {
@@ -54,6 +55,8 @@ export class Store {
   constructor() {
     Object.assign(this, { hosts: new Map(), containers: new Map(), removed: new Map(), alerts: new Map() });
     Object.assign(this, { deliveries: [], actions: [], watchers: new Set(), ahead: 0, ready: false });
+    // What there was no room for: alerts, and topics of hosts and containers.
+    this.leftOut = { alerts: 0, topics: 0 };
   }
 
   /** The broker's time. */
@@ -64,13 +67,14 @@ export class Store {
   /** Those that are there, or were within the hour. */
   shown(things) { return [...things.values()].filter((thing) => this.now() - thing.seen < FORGOTTEN); }
 
-  /** Asks for all that is known now, of containers that were there within the hour. */
+  /** Asks for what is known now: the alerts that changed last, and what was there within the hour. */
   async load() {
-    const { now, records } = await get('/api/last', { match: LASTING });
+    const alerts = await get('/api/last', { match: 'alerts/#', limit: ALERTS });
+    const { now } = alerts;
     this.ahead = now - Date.now();
-    records.forEach((record) => this.take(record));
     const lately = await get('/api/last', { match: PASSING, from: now - FORGOTTEN });
-    lately.records.forEach((record) => this.take(record));
+    this.leftOut = { alerts: alerts.left_out, topics: lately.left_out };
+    [...alerts.records, ...lately.records].forEach((record) => this.take(record));
     const day = now - 86400000;
     const sparked = SPARKED.flatMap((metric) => [`metrics/docker/+/${metric}`, `metrics/docker/+/+/${metric}`]).join('|');
     const [sparks, actions, deliveries] = await Promise.all([
@@ -133,6 +137,18 @@ export class Store {
   alert(topic, payload) {
     const known = this.alerts.get(topic);
     if (!known || (payload.ts ?? 0) >= (known.ts ?? 0)) this.alerts.set(topic, payload);
+    if (this.alerts.size > ALERTS) this.forgetAlert();
+  }
+
+  /** What is over goes before what still rings, and the oldest first. */
+  forgetAlert() {
+    const place = ([, { state, ts }]) => [state !== 'ok', ts ?? 0];
+    const least = [...this.alerts].reduce((a, b) => {
+      const [[rings, ts], [otherRings, otherTs]] = [place(a), place(b)];
+      return rings === otherRings ? (ts <= otherTs ? a : b) : rings ? b : a;
+    });
+    this.alerts.delete(least[0]);
+    this.leftOut.alerts += 1;
   }
 
   keep(list, record) {

@@ -11,7 +11,7 @@ use super::theme::Theme;
 use super::{ago, instead, rule};
 use crate::top::app::App;
 use crate::top::container::{Container, Event, Info};
-use crate::top::detail::{Detail, SPANS, Span as Reach};
+use crate::top::detail::{Detail, SPANS, Span as Reach, TwoWays};
 use crate::top::figures::{bytes, cpus, duration, percent};
 use crate::top::rows::{self, Tone};
 use crate::top::series::Series;
@@ -180,11 +180,15 @@ fn pictures<'a>(theme: Theme, detail: &'a Detail, container: &'a Container) -> [
             picture(disk, pair(&usage.disk_series), Scale::Bytes, None),
         ]
     } else {
+        let ways = |ways: &'a TwoWays| {
+            let TwoWays { into, out, together } = ways;
+            vec![(&together.series, quiet), (&into.series, curve), (&out.series, second)]
+        };
         [
             picture(cpu, vec![(&detail.cpu.series, curve)], Scale::Percent, None),
             picture(memory, vec![(&detail.memory.series, curve)], Scale::Percent, Some(100.0)),
-            picture(network, vec![(&detail.network.series, curve)], Scale::Bytes, None),
-            picture(disk, vec![(&detail.disk.series, curve)], Scale::Bytes, None),
+            picture(network, ways(&detail.network), Scale::Bytes, None),
+            picture(disk, ways(&detail.disk), Scale::Bytes, None),
         ]
     }
 }

@@ -283,6 +283,28 @@ fn what_was_missed_is_told_once_from_the_difference() {
 }
 
 #[test]
+fn a_clock_that_is_set_back_silences_nobody() {
+    let mut scene = Scene::new(Filter::default());
+    let hour = |seconds: u64| Moment { wall_ms: 3_600_000 + seconds * 1000, ..at(seconds) };
+    let take = |scene: &mut Scene, news, now| {
+        scene.containers.take(news, now, &mut scene.lines);
+        scene.told()
+    };
+    take(&mut scene, News::Seen(Box::new(running(ID, "web")), None), hour(1));
+    let told = take(&mut scene, News::Seen(Box::new(ended(3)), None), hour(2));
+    assert_eq!(events(&told), ["die"]);
+    // An hour back, and half a minute on.
+    let happening = Happening { action: Action::Start, ts_ms: 33_000 };
+    let started = News::Seen(Box::new(restarted(0)), Some(happening));
+    assert_eq!(events(&take(&mut scene, started, at(33))), ["start"]);
+    let infos = (34..100).flat_map(|seconds| {
+        scene.containers.tick(at(seconds), &mut scene.lines);
+        scene.told()
+    });
+    assert_eq!(infos.filter(|(topic, _)| topic.starts_with("info")).count(), 1);
+}
+
+#[test]
 fn one_that_is_removed_has_a_last_word_and_no_more_samples() {
     let destroyed = Happening { action: Action::Destroy, ts_ms: 1500 };
     for news in [News::Happened(ID.to_owned(), destroyed), News::Listed(HashSet::new())] {

@@ -17,6 +17,8 @@ struct Memory {
     answers: BTreeMap<String, Value>,
     /// Paths that are answered with an error of the engine's.
     refused: BTreeSet<String>,
+    /// Paths that are never answered.
+    hanging: BTreeSet<String>,
     requests: Vec<String>,
     /// What whoever listens is told at once.
     remembered: Vec<String>,
@@ -69,6 +71,11 @@ impl FakeEngine {
     /// A question fails from now on: something is broken in the engine.
     pub fn refuse(&self, path: &str) {
         self.shared.memory().refused.insert(path.to_owned());
+    }
+
+    /// A question has no answer from now on: something in the engine waits for ever.
+    pub fn hang(&self, path: &str) {
+        self.shared.memory().hanging.insert(path.to_owned());
     }
 
     /// There is a container; `inspected` is added to what each has.
@@ -174,11 +181,17 @@ fn serve(mut stream: UnixStream, shared: &Shared) {
         Some((_, rest)) => format!("/{rest}"),
         None => path.to_owned(),
     };
-    let (answer, refused) = {
+    let (answer, refused, hanging) = {
         let mut memory = shared.memory();
         memory.requests.push(first);
-        (memory.answers.get(&path).cloned(), memory.refused.contains(&path))
+        let answer = memory.answers.get(&path).cloned();
+        (answer, memory.refused.contains(&path), memory.hanging.contains(&path))
     };
+    if hanging {
+        // Until the other end goes.
+        let _ = reader.read_to_end(&mut Vec::new());
+        return;
+    }
     if path == "/events" {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n";
         stream.write_all(head.as_bytes()).expect("written");
