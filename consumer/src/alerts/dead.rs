@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Notice;
+use super::{Destination, Notice};
 
 /// The longest that the file grows: some ten thousand letters. Whoever has more has not looked
 /// for weeks, and the disk is needed for other things.
@@ -32,6 +32,15 @@ pub struct DeadLetter {
     pub reason: String,
     /// What was to be told.
     pub notice: Notice,
+}
+
+impl DeadLetter {
+    /// One for each of `recipients` where its mail was for all of them: [`Notice::spread`].
+    #[must_use]
+    pub fn spread(self, recipients: &[Destination]) -> Vec<Self> {
+        let notices = self.notice.clone().spread(recipients).into_iter();
+        notices.map(|notice| Self { notice, ..self.clone() }).collect()
+    }
 }
 
 /// The file of dead letters of a folder.

@@ -112,7 +112,7 @@ impl Engine {
             notice.more.push(alert.clone());
             return;
         }
-        let full = self.parts.memory.waiting() >= NOTICES_MAX;
+        let full = self.parts.memory.waiting(destination.channel()) >= NOTICES_MAX;
         let notice = Notice { due_ms, fallback, ..Notice::new(0, destination, alert.clone()) };
         let id = self.parts.memory.notify(notice);
         self.report(id, "queued", None, now_ms);
@@ -149,6 +149,9 @@ impl Engine {
             "state": alert.state(),
             "alerts": notice.alerts().count(),
         });
+        if let Some(to) = destination.recipient() {
+            record["to"] = json!(to);
+        }
         if let Some(reason) = reason {
             record["reason"] = json!(reason);
         }
@@ -209,6 +212,24 @@ impl Engine {
         }
     }
 
+    /// A notice does not get through for now: said on the console, and told by the next channel,
+    /// while its own goes on trying.
+    pub(super) fn hold_up(&mut self, id: u64, reason: &str, now_ms: u64) {
+        self.report(id, "delayed", Some(reason), now_ms);
+        let of_memory = self.parts.memory.notices.iter().find(|notice| notice.id == id);
+        let Some(notice) = of_memory.cloned() else { return };
+        let explained = format!(
+            "{} to {} is held up ({reason}): [{}] {}. It is tried on",
+            notice.destination.channel().as_str(),
+            notice.destination.shown(),
+            notice.alert.rule,
+            what(&notice.alert)
+        );
+        let printed = self.parts.console.explain(&explained);
+        self.printed(printed);
+        self.fall_back(&notice, now_ms);
+    }
+
     /// Gives a notice up: kept as a dead letter, said on the console, told by the next channel.
     pub(super) fn bury(&mut self, id: u64, reason: &str, now_ms: u64) {
         self.report(id, "failed", Some(reason), now_ms);
@@ -235,8 +256,16 @@ impl Engine {
     }
 
     /// The first of the channels left that is set up; where there is none, the console, for alerts
-    /// that it was not to show.
+    /// that it was not to show. Once for all recipients of a channel who are told the same.
     fn fall_back(&mut self, notice: &Notice, now_ms: u64) {
+        if notice.fell_back {
+            return;
+        }
+        for other in &mut self.parts.memory.notices {
+            other.fell_back |= other.destination.channel() == notice.destination.channel()
+                && other.fallback == notice.fallback
+                && other.alerts().eq(notice.alerts());
+        }
         let outlets = &self.parts.outlets;
         let set_up = |channel: &Channel| outlets.iter().find(|outlet| outlet.channel == *channel);
         let next = notice.fallback.iter().enumerate().find_map(|(n, channel)| {
