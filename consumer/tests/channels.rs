@@ -295,7 +295,7 @@ async fn one_refused_address_stops_nobody_elses_mail() {
     else {
         panic!("{events:?}")
     };
-    assert!(reason.contains("no such user"), "{reason}");
+    assert!(reason.contains("550 5.1.1 no such user"), "{reason}");
     let mails = server.mails();
     assert!(mails.len() == 1 && mails[0].contains("RCPT TO:<anna@example.org>"), "{mails:?}");
 }

@@ -48,7 +48,7 @@ async fn alarmed(folder: &Path, pem: &str, channel: &[(&str, &str)]) -> Consumer
     consumer
 }
 
-fn mailing<'a>(url: &'a str) -> [(&'a str, &'a str); 3] {
+fn mailing(url: &str) -> [(&str, &str); 3] {
     [
         ("AKLIGHT_SMTP_URL", url),
         ("AKLIGHT_SMTP_FROM", "alerts@example.org"),

@@ -207,4 +207,18 @@ mod tests {
         let error = dead.take().expect_err("nonsense");
         assert!(error.to_string().contains("line 2"), "{error}");
     }
+
+    #[test]
+    fn a_mail_of_before_is_a_letter_to_each_recipient() {
+        let email = |to: &str| Destination::Email { to: to.to_owned() };
+        let to_all = DeadLetter {
+            notice: Notice { destination: email(""), ..letter("one").notice },
+            ..letter("one")
+        };
+        let spread = to_all.clone().spread(&[email("anna@example.org"), email("ben@example.org")]);
+        let to: Vec<_> = spread.iter().map(|letter| letter.notice.destination.shown()).collect();
+        assert_eq!(to, ["anna@example.org", "ben@example.org"]);
+        assert_eq!(to_all.clone().spread(&[]), [to_all], "kept where there is nobody");
+        assert_eq!(letter("one").spread(&[email("anna@example.org")]), [letter("one")]);
+    }
 }

@@ -219,9 +219,8 @@ impl Engine {
         let of_memory = self.parts.memory.notices.iter().find(|notice| notice.id == id);
         let Some(notice) = of_memory.cloned() else { return };
         let explained = format!(
-            "{} to {} is held up ({reason}): [{}] {}. It is tried on",
-            notice.destination.channel().as_str(),
-            notice.destination.shown(),
+            "{} is held up ({reason}): [{}] {}. It is tried on",
+            way(&notice.destination),
             notice.alert.rule,
             what(&notice.alert)
         );
@@ -235,9 +234,8 @@ impl Engine {
         self.report(id, "failed", Some(reason), now_ms);
         let Some(notice) = self.parts.memory.strike(id) else { return };
         let explained = format!(
-            "{} to {} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
-            notice.destination.channel().as_str(),
-            notice.destination.shown(),
+            "{} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
+            way(&notice.destination),
             notice.alert.rule,
             what(&notice.alert)
         );
@@ -296,5 +294,14 @@ impl Engine {
             }
         }
         self.urgent = true;
+    }
+}
+
+/// A destination in a sentence: `email to anna@example.org`, `webhook`.
+fn way(destination: &Destination) -> String {
+    let channel = destination.channel().as_str();
+    match destination.recipient() {
+        Some(to) => format!("{channel} to {to}"),
+        None => channel.to_owned(),
     }
 }

@@ -208,6 +208,7 @@ fn too_slow() -> Failure {
 fn unsent(error: &lettre::transport::smtp::Error) -> Failure {
     let source = std::error::Error::source(error);
     let cause = source.map_or_else(|| error.to_string(), ToString::to_string);
+    let cause = error.status().map_or(cause.clone(), |code| format!("{code} {cause}"));
     if let Some(reason) = distrusted("the mail server", &cause) {
         Failure::Permanent { reason }
     } else if error.is_client() {

@@ -9,9 +9,9 @@ pub struct Patience {
     pub connect_timeout: Duration,
     /// For an answer; a mail server has six times as long, for it looks at a mail first.
     pub request_timeout: Duration,
-    /// Before the second attempt; doubles with each further one, with jitter.
+    /// Before the second attempt; doubles with each further one.
     pub backoff_first: Duration,
-    /// The longest wait between attempts.
+    /// The longest wait between attempts, which the jitter doubles at most.
     pub backoff_max: Duration,
     /// Failures in a row that open the circuit.
     pub breaker_failures: u32,
@@ -37,7 +37,7 @@ impl Default for Patience {
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             backoff_first: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(60),
+            backoff_max: Duration::from_secs(30),
             breaker_failures: 5,
             breaker_open: Duration::from_secs(15),
             breaker_open_max: Duration::from_secs(60),
