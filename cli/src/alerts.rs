@@ -199,7 +199,8 @@ fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<ExitCode> {
         })
         .collect();
     let json: Vec<_> = records.into_iter().map(|(record, _)| record).collect();
-    let header = ["AT", "CONSUMER", "CHANNEL", "TO", "MESSAGE", "STATUS", "RULE", "TOPIC", "REASON"];
+    let header =
+        ["AT", "CONSUMER", "CHANNEL", "TO", "MESSAGE", "STATUS", "RULE", "TOPIC", "REASON"];
     Output::new(&args.output).table(&header, &rows, &json.into())?;
     Ok(ExitCode::SUCCESS)
 }

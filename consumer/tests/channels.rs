@@ -146,7 +146,7 @@ async fn ntfy_is_text_with_a_title() {
 
 #[tokio::test]
 async fn what_may_pass_is_tried_again_with_the_same_key_and_what_will_not_is_final() {
-    for status in [500, 503, 429, 408] {
+    for status in [500, 503, 504, 429, 408] {
         let server = hook(vec![ResponseTemplate::new(status)]).await;
         let carrier = webhook(&server.uri(), None);
         let events = send(carrier, notice(7, Destination::Webhook), false).await;

@@ -201,6 +201,17 @@ async fn passing_failures_are_tried_again() {
     }
 }
 
+/// Whoever stands between Twilio and us gave up waiting: Twilio may have the message.
+#[tokio::test]
+async fn an_answer_of_who_stands_between_leaves_doubt_which_is_asked_about() {
+    for status in [408, 504] {
+        let server = twilio(vec![refused(status, 0)]).await;
+        let events = send(settings(&server.uri(), None), patience(), vec![notice(1)], false).await;
+        assert_eq!(events, went("SM1", 1), "{status}");
+        assert_eq!((asked(&server).await.len(), posts(&server).await.len()), (1, 2), "{status}");
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_that_will_not_pass_is_not_tried_again() {
     for (status, code) in [(400, 21211), (401, 20003), (400, 63007), (418, 12345)] {
