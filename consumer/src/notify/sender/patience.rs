@@ -23,13 +23,14 @@ pub struct Patience {
     pub follow_up: Vec<Duration>,
     /// How long a message is held up before the rule's fallback is told; it is tried on meanwhile.
     pub fallback_after: Duration,
-    /// How long a message is tried. Nothing else ends the tries of what may pass: an alert older
-    /// than this is no news any more and becomes a dead letter.
+    /// How long a message is tried, from when a run of the consumer hands it on. Nothing else ends
+    /// the tries of what may pass: an alert older than this is no news any more and becomes a dead
+    /// letter.
     pub age_max: Duration,
 }
 
 impl Default for Patience {
-    /// Figures for people: an alert should ring within seconds where it can, within a minute or two
+    /// Figures for people: an alert should ring within seconds where it can, within a few minutes
     /// by another channel, and within a minute of the end of an outage of half an hour at most;
     /// Twilio itself holds messages for up to four hours.
     fn default() -> Self {
