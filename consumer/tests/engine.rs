@@ -858,6 +858,40 @@ fn what_is_held_up_without_a_fallback_is_printed() {
     assert!(stage.printed().contains("held up (refused)"), "{}", stage.printed());
 }
 
+/// By a channel that the rule tells by anyway, people know it already; and a second channel that
+/// fails is no second reason to tell the third.
+#[test]
+fn a_fallback_tells_nobody_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let by_all = BY_MAIL.replace("notify = [\"email\"]", "");
+    let mut stage = Stage::mailing(folder.path(), &by_all, vec![anna()]);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let rung = stage.rung();
+    let (telephone, mail) = (rung[0].notice.id, rung[1].notice.id);
+    stage.engine.on_event(Event::Delivered { id: telephone, arrived: true }, NOW_MS);
+    stage.engine.on_event(Event::Dead { id: mail, reason: "refused".to_owned() }, NOW_MS);
+    stage.engine.commit(NOW_MS);
+    stage.engine.commit(NOW_MS + 1);
+    assert!(stage.rung().is_empty(), "the telephone rang already");
+    assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
+    // Two channels that fail one after the other, and no third: the console once.
+    drop(stage);
+    let folder = tempfile::tempdir().expect("a folder");
+    let both = BY_MAIL.replace("[\"email\"]", "[\"email\", \"whatsapp\"]");
+    let mut stage = Stage::mailing(folder.path(), &both, vec![anna()]);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    for order in stage.rung() {
+        let id = order.notice.id;
+        stage.engine.on_event(Event::Dead { id, reason: "refused".to_owned() }, NOW_MS);
+        stage.engine.commit(NOW_MS);
+    }
+    stage.engine.commit(NOW_MS + 1);
+    assert!(stage.rung().is_empty());
+    assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
+}
+
 #[test]
 fn a_channel_that_is_out_takes_no_room_from_another() {
     let folder = tempfile::tempdir().expect("a folder");
