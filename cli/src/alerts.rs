@@ -189,6 +189,7 @@ fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<ExitCode> {
                 record["ts"].as_u64().map(moment).unwrap_or_default(),
                 levels.next().unwrap_or_default(),
                 levels.next().unwrap_or_default(),
+                text(&record["to"]),
                 text(&record["id"]),
                 text(&record["status"]),
                 text(&record["rule"]),
@@ -198,7 +199,8 @@ fn deliveries(args: &DeliveriesArgs) -> anyhow::Result<ExitCode> {
         })
         .collect();
     let json: Vec<_> = records.into_iter().map(|(record, _)| record).collect();
-    let header = ["AT", "CONSUMER", "CHANNEL", "MESSAGE", "STATUS", "RULE", "TOPIC", "REASON"];
+    let header =
+        ["AT", "CONSUMER", "CHANNEL", "TO", "MESSAGE", "STATUS", "RULE", "TOPIC", "REASON"];
     Output::new(&args.output).table(&header, &rows, &json.into())?;
     Ok(ExitCode::SUCCESS)
 }

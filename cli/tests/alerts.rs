@@ -110,6 +110,11 @@ fn an_alert_is_listed_acknowledged_muted_and_its_messages_seen() {
     wait_until("the message is delivered", || deliveries().contains("delivered"));
     let lines = deliveries();
     assert!(lines.contains("queued") && lines.contains("c1        webhook"), "{lines}");
+    let mail =
+        r#"{"ts":1,"id":"c1-0","status":"failed","to":"ben@example.org","reason":"unknown"}"#;
+    stdout_of(&["produce", "deliveries/c1/email", "deliveries/c1/email", mail, &scene.brokers]);
+    let lines = deliveries();
+    assert!(lines.contains("email    ben@example.org  c1-0     failed"), "{lines}");
     scene.sample("web", now_ms(), 50.0);
     wait_until("it is over", || scene.list().is_empty());
     assert!(stdout_of(&["alerts", "list", "--all", &scene.brokers]).contains("ok"));

@@ -17,11 +17,12 @@ use crate::alerts::dead::{DeadLetter, DeadLetters};
 use crate::notify::carrier::Carrier;
 use crate::notify::message::{moment, what};
 use crate::notify::sender::{Event, Order, Patience, Sender};
+use crate::rules::Channel;
 
-/// Somebody waits in front of the terminal: three attempts, and one look at what became of it.
+/// Somebody waits in front of the terminal: a few attempts, and one look at what became of it.
 fn patience() -> Patience {
     Patience {
-        attempts_max: 3,
+        age_max: Duration::from_secs(10),
         backoff_max: Duration::from_secs(5),
         follow_up: vec![Duration::from_secs(3)],
         ..Patience::default()
@@ -43,7 +44,10 @@ pub fn alerts_retry(args: &RetryArgs) -> anyhow::Result<ExitCode> {
         );
     }
     let dead = DeadLetters::of(&args.offsets_dir);
-    let letters = dead.take()?;
+    let mails = carriers.iter().find(|carrier| carrier.channel() == Channel::Email);
+    let recipients = mails.map(Carrier::destinations).unwrap_or_default();
+    let letters: Vec<_> =
+        dead.take()?.into_iter().flat_map(|letter| letter.spread(&recipients)).collect();
     if letters.is_empty() {
         anstream::println!("no dead letters in {}", dead.path().display());
         return Ok(ExitCode::SUCCESS);

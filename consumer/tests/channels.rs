@@ -1,9 +1,10 @@
 //! Webhook and e-mail against a server of our own on loopback, in good and in bad temper.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::{Arc, Mutex};
+#[path = "support/mail.rs"]
+mod mail;
+
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use aklight_common::clock::SystemClock;
@@ -12,6 +13,8 @@ use aklight_consumer::notify::carrier::Carrier;
 use aklight_consumer::notify::email::EmailArgs;
 use aklight_consumer::notify::sender::{Event, Order, Patience, Sender};
 use aklight_consumer::notify::webhook::WebhookArgs;
+use aklight_consumer::rules::Kind;
+use mail::{MailServer, Manners};
 use serde_json::Value;
 use tokio::sync::mpsc;
 use wiremock::matchers::method;
@@ -26,13 +29,19 @@ fn patience() -> Patience {
         request_timeout: Duration::from_millis(500),
         backoff_first: Duration::from_millis(10),
         backoff_max: Duration::from_millis(40),
-        attempts_max: 4,
+
         breaker_failures: 100,
         breaker_open: Duration::from_millis(400),
         breaker_open_max: Duration::from_secs(2),
         follow_up: vec![Duration::from_millis(20); 2],
+        fallback_after: Duration::from_secs(60),
         age_max: Duration::from_secs(60),
     }
+}
+
+/// For those who are not there at all.
+fn hasty() -> Patience {
+    Patience { age_max: Duration::from_millis(200), ..patience() }
 }
 
 fn webhook(url: &str, template: Option<&str>) -> Carrier {
@@ -61,14 +70,27 @@ fn notice(id: u64, destination: Destination) -> Notice {
     Notice { more, ..Notice::new(id, destination, alert) }
 }
 
+fn anna() -> Destination {
+    Destination::Email { to: "anna@example.org".to_owned() }
+}
+
 /// Hands a notice to a sender and gives back what became of it.
 async fn send(carrier: Carrier, notice: Notice, maybe_sent: bool) -> Vec<Event> {
+    send_all(carrier, patience(), vec![notice], maybe_sent).await
+}
+
+async fn send_all(
+    carrier: Carrier,
+    patience: Patience,
+    notices: Vec<Notice>,
+    maybe_sent: bool,
+) -> Vec<Event> {
     let (orders, queue) = mpsc::channel(16);
     let (events_in, mut events) = mpsc::channel(16);
-    tokio::spawn(
-        Sender::new("c1", carrier, patience(), SystemClock::shared()).run(queue, events_in),
-    );
-    orders.send(Order { notice, maybe_sent }).await.expect("taken");
+    tokio::spawn(Sender::new("c1", carrier, patience, SystemClock::shared()).run(queue, events_in));
+    for notice in notices {
+        orders.send(Order { notice, maybe_sent }).await.expect("taken");
+    }
     drop(orders);
     let mut seen = Vec::new();
     let all = async {
@@ -124,7 +146,7 @@ async fn ntfy_is_text_with_a_title() {
 
 #[tokio::test]
 async fn what_may_pass_is_tried_again_with_the_same_key_and_what_will_not_is_final() {
-    for status in [500, 503, 429, 408] {
+    for status in [500, 503, 504, 429, 408] {
         let server = hook(vec![ResponseTemplate::new(status)]).await;
         let carrier = webhook(&server.uri(), None);
         let events = send(carrier, notice(7, Destination::Webhook), false).await;
@@ -153,77 +175,93 @@ async fn an_answer_that_does_not_come_and_a_crash_send_again_under_the_same_key(
 }
 
 #[tokio::test]
+async fn an_outage_ends_when_it_ends_and_not_with_the_attempts() {
+    let server = hook(vec![ResponseTemplate::new(503); 9]).await;
+    let events = send(webhook(&server.uri(), None), notice(7, Destination::Webhook), false).await;
+    assert_eq!(events, [Event::Delivered { id: 7, arrived: true }]);
+    assert_eq!(requests(&server).await.len(), 10);
+}
+
+#[tokio::test]
+async fn what_is_held_up_is_said_once_and_tried_on() {
+    let server = hook(vec![ResponseTemplate::new(503); 8]).await;
+    let patience = Patience { fallback_after: Duration::from_millis(50), ..patience() };
+    let notices = vec![notice(7, Destination::Webhook)];
+    let events = send_all(webhook(&server.uri(), None), patience, notices, false).await;
+    let reason = "the webhook answers 503".to_owned();
+    assert_eq!(
+        events,
+        [Event::HeldUp { id: 7, reason }, Event::Delivered { id: 7, arrived: true }]
+    );
+}
+
+/// Nobody asks the webhook, for it was just seen to be out: what waits behind that is told by
+/// another channel all the same, and is given up when it is too old, not when somebody asks again.
+#[tokio::test]
+async fn what_waits_for_the_circuit_is_held_up_too_and_grows_too_old() {
+    let server = hook(vec![ResponseTemplate::new(503)]).await;
+    let patience = Patience {
+        breaker_failures: 1,
+        breaker_open: LONG * 2,
+        breaker_open_max: LONG * 2,
+        fallback_after: Duration::from_millis(50),
+        age_max: Duration::from_millis(400),
+        ..patience()
+    };
+    let other = Notice { more: vec![], ..notice(8, Destination::Webhook) };
+    let other =
+        Notice { alert: Alert { rule: "third".to_owned(), ..other.alert.clone() }, ..other };
+    let notices = vec![notice(7, Destination::Webhook), other];
+    let events = send_all(webhook(&server.uri(), None), patience, notices, false).await;
+    let held_up = |id| Event::HeldUp { id, reason: "the webhook answers 503".to_owned() };
+    let reason = "given up after 400ms: the webhook answers 503";
+    let dead = |id| Event::Dead { id, reason: reason.to_owned() };
+    assert_eq!(events.len(), 4, "{events:?}");
+    for event in [held_up(7), held_up(8), dead(7), dead(8)] {
+        assert!(events.contains(&event), "{event:?}: {events:?}");
+    }
+    assert_eq!(requests(&server).await.len(), 1);
+}
+
+#[tokio::test]
+async fn an_alerts_end_is_not_told_before_its_beginning() {
+    let server = hook(vec![ResponseTemplate::new(503)]).await;
+    let patience = Patience { backoff_first: Duration::from_millis(300), ..patience() };
+    let fired = notice(7, Destination::Webhook);
+    let over = Alert { kind: Kind::Resolved, ..fired.more[0].clone() };
+    let third = Alert { rule: "third".to_owned(), ..fired.alert.clone() };
+    let notices = vec![
+        fired,
+        Notice::new(8, Destination::Webhook, over),
+        Notice::new(9, Destination::Webhook, third),
+    ];
+    send_all(webhook(&server.uri(), None), patience, notices, false).await;
+    let requests = requests(&server).await;
+    let keys = requests.iter().map(|request| request.headers["idempotency-key"].to_str());
+    let ids: Vec<_> = keys.map(|key| key.expect("text")[..4].to_owned()).collect();
+    assert_eq!(ids, ["c1-7", "c1-9", "c1-7", "c1-8"], "the third waits for nobody");
+}
+
+#[tokio::test]
+async fn a_redirect_is_not_followed_and_says_what_to_set() {
+    let elsewhere = hook(vec![]).await;
+    let leads = ResponseTemplate::new(308).insert_header("location", elsewhere.uri());
+    let server = hook(vec![leads]).await;
+    let events = send(webhook(&server.uri(), None), notice(7, Destination::Webhook), false).await;
+    let [Event::Dead { id: 7, reason }] = &events[..] else { panic!("{events:?}") };
+    assert!(reason.contains("308") && reason.contains("AKLIGHT_WEBHOOK_URL"), "{reason}");
+    assert!(requests(&elsewhere).await.is_empty());
+}
+
+#[tokio::test]
 async fn an_address_that_holds_a_token_is_shown_to_nobody() {
     // Nobody listens there any more.
     let gone = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it");
     let carrier = webhook(&format!("http://{gone}/geheim"), None);
-    let events = send(carrier, notice(7, Destination::Webhook), false).await;
+    let notices = vec![notice(7, Destination::Webhook)];
+    let events = send_all(carrier, hasty(), notices, false).await;
     let [Event::Dead { reason, .. }] = &events[..] else { panic!("{events:?}") };
-    assert!(reason.contains("several attempts") && !reason.contains("geheim"), "{reason}");
-}
-
-/// A mail server: what it answers to DATA's end, one each, then 250; and the mails it got.
-#[derive(Clone)]
-struct MailServer {
-    address: SocketAddr,
-    mails: Arc<Mutex<Vec<String>>>,
-}
-
-impl MailServer {
-    fn start(answers: &[&str]) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let server =
-            Self { address: listener.local_addr().expect("an address"), mails: Arc::default() };
-        let answers: Arc<Mutex<Vec<String>>> =
-            Arc::new(Mutex::new(answers.iter().rev().map(|&answer| answer.to_owned()).collect()));
-        let mails = Arc::clone(&server.mails);
-        std::thread::spawn(move || {
-            for stream in listener.incoming().flatten() {
-                let (answers, mails) = (Arc::clone(&answers), Arc::clone(&mails));
-                std::thread::spawn(move || converse(&stream, &answers, &mails));
-            }
-        });
-        server
-    }
-
-    fn mails(&self) -> Vec<String> {
-        self.mails.lock().expect("a lock").clone()
-    }
-}
-
-/// As much of RFC 5321 as a mail needs. Ends when the client does.
-fn converse(
-    stream: &TcpStream,
-    answers: &Mutex<Vec<String>>,
-    mails: &Mutex<Vec<String>>,
-) -> Option<()> {
-    let mut out = stream;
-    let mut say = |line: &str| out.write_all(format!("{line}\r\n").as_bytes()).ok();
-    say("220 mail.test ESMTP")?;
-    let mut lines = BufReader::new(stream).lines();
-    let mut envelope = String::new();
-    while let Some(Ok(line)) = lines.next() {
-        match line.get(..4).unwrap_or_default().to_uppercase().as_str() {
-            "EHLO" | "HELO" => say("250 mail.test")?,
-            "MAIL" | "RCPT" => {
-                envelope = format!("{envelope}{line}\n");
-                say("250 ok")?;
-            }
-            "DATA" => {
-                say("354 go on")?;
-                let mut mail = std::mem::take(&mut envelope);
-                for line in lines.by_ref().map_while(Result::ok).take_while(|line| line != ".") {
-                    mail = format!("{mail}{line}\n");
-                }
-                mails.lock().expect("a lock").push(mail);
-                let answer = answers.lock().expect("a lock").pop();
-                say(answer.as_deref().unwrap_or("250 taken"))?;
-            }
-            "QUIT" => say("221 bye")?,
-            _ => say("250 ok")?,
-        }
-    }
-    Some(())
+    assert!(reason.contains("given up after") && !reason.contains("geheim"), "{reason}");
 }
 
 fn header<'a>(mail: &'a str, name: &str) -> &'a str {
@@ -232,39 +270,64 @@ fn header<'a>(mail: &'a str, name: &str) -> &'a str {
 }
 
 #[tokio::test]
-async fn a_mail_goes_to_all_with_a_subject_and_an_id_of_its_own() {
-    let server = MailServer::start(&[]);
-    let events = send(email(server.address), notice(7, Destination::Email), false).await;
+async fn a_mail_has_one_recipient_a_subject_and_an_id_of_its_own() {
+    let server = MailServer::start(Manners::default());
+    let events = send(email(server.address), notice(7, anna()), false).await;
     assert_eq!(events, [Event::Delivered { id: 7, arrived: false }], "sent, not delivered");
     let mails = server.mails();
     assert_eq!(mails.len(), 1);
-    for part in ["<anna@example.org>", "<ben@example.org>", "From: AKLight", "other:"] {
+    for part in ["RCPT TO:<anna@example.org>", "To: anna@example.org", "From: AKLight", "other:"] {
         assert!(mails[0].contains(part), "{part}: {}", mails[0]);
     }
+    assert!(!mails[0].contains("ben"), "{}", mails[0]);
     assert_eq!(header(&mails[0], "Message-ID"), "Message-ID: <c1-7-2026-11-21T02-52-12Z@aklight>");
     let subject = header(&mails[0], "Subject");
     assert_eq!(subject, "Subject: FIRING: 2 alerts (critical): container-memory, other");
 }
 
 #[tokio::test]
+async fn one_refused_address_stops_nobody_elses_mail() {
+    let server = MailServer::start(Manners { refused: "ben@", ..Manners::default() });
+    let carrier = email(server.address);
+    let notices = (7..).zip(carrier.destinations()).map(|(id, to)| notice(id, to)).collect();
+    let events = send_all(carrier, patience(), notices, false).await;
+    let [Event::Delivered { id: 7, arrived: false }, Event::Dead { id: 8, reason }] = &events[..]
+    else {
+        panic!("{events:?}")
+    };
+    assert!(reason.contains("550 5.1.1 no such user"), "{reason}");
+    let mails = server.mails();
+    assert!(mails.len() == 1 && mails[0].contains("RCPT TO:<anna@example.org>"), "{mails:?}");
+}
+
+#[tokio::test]
 async fn a_server_that_asks_for_patience_gets_it_and_one_that_refuses_is_believed() {
-    let server = MailServer::start(&["451 later"]);
-    let events = send(email(server.address), notice(7, Destination::Email), false).await;
+    let server = MailServer::start(Manners { answers: vec!["451 later"], ..Manners::default() });
+    let events = send(email(server.address), notice(7, anna()), false).await;
     assert_eq!(events, [Event::Delivered { id: 7, arrived: false }]);
     let mails = server.mails();
     assert_eq!(mails.len(), 2);
     assert_eq!(header(&mails[0], "Message-ID"), header(&mails[1], "Message-ID"));
-    let server = MailServer::start(&["550 no such user"]);
-    let events = send(email(server.address), notice(7, Destination::Email), false).await;
+    let server =
+        MailServer::start(Manners { answers: vec!["550 like spam"], ..Manners::default() });
+    let events = send(email(server.address), notice(7, anna()), false).await;
     let [Event::Dead { id: 7, reason }] = &events[..] else { panic!("{events:?}") };
-    assert!(reason.contains("no such user"), "{reason}");
+    assert!(reason.contains("like spam"), "{reason}");
+    assert_eq!(server.mails().len(), 1);
+}
+
+#[tokio::test]
+async fn a_mail_server_that_takes_connections_and_says_nothing_is_left_in_the_end() {
+    let server = MailServer::start(Manners { silent: 1, ..Manners::default() });
+    let events = send(email(server.address), notice(7, anna()), false).await;
+    assert_eq!(events, [Event::Delivered { id: 7, arrived: false }]);
     assert_eq!(server.mails().len(), 1);
 }
 
 #[tokio::test]
 async fn a_mail_server_that_is_not_there_is_given_up_in_the_end() {
     let gone = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it");
-    let events = send(email(gone), notice(7, Destination::Email), false).await;
+    let events = send_all(email(gone), hasty(), vec![notice(7, anna())], false).await;
     let [Event::Dead { reason, .. }] = &events[..] else { panic!("{events:?}") };
-    assert!(reason.contains("several attempts"), "{reason}");
+    assert!(reason.contains("given up after") && reason.contains("refused"), "{reason}");
 }

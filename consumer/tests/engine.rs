@@ -1,6 +1,7 @@
 //! The engine, step by step: what is kept, what is told, and in which order.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex};
@@ -9,7 +10,7 @@ use aklight_common::client::Message;
 use aklight_common::{Offset, PartitionId, Topic};
 use aklight_consumer::alerts::dead::DeadLetters;
 use aklight_consumer::alerts::store::Store;
-use aklight_consumer::alerts::{Announcement, Destination, Memory, Notice};
+use aklight_consumer::alerts::{Alert, Announcement, Destination, Memory, Notice};
 use aklight_consumer::engine::adopting::Left;
 use aklight_consumer::engine::{Engine, Outlet, Parts};
 use aklight_consumer::notify::console::{Console, Output};
@@ -62,13 +63,20 @@ impl Stage {
 
     fn with(folder: &Path, store: Option<Store>, memory: Memory) -> Self {
         let rules = file::parse(Path::new("test"), RULES).expect("right");
-        Self::ruled(folder, store, memory, rules, 0)
+        Self::ruled(folder, store, memory, rules, 0, vec![anna()])
     }
 
     fn by(folder: &Path, rules: &str, group_wait_ms: u64) -> Self {
         let (store, memory) = Store::open(folder, "c1", NOW_MS).expect("opened");
         let rules = file::parse(Path::new("test"), rules).expect("right");
-        Self::ruled(folder, Some(store), memory, rules, group_wait_ms)
+        Self::ruled(folder, Some(store), memory, rules, group_wait_ms, vec![anna()])
+    }
+
+    /// With these recipients of mails.
+    fn mailing(folder: &Path, rules: &str, mails: Vec<Destination>) -> Self {
+        let (store, memory) = Store::open(folder, "c1", NOW_MS).expect("opened");
+        let rules = file::parse(Path::new("test"), rules).expect("right");
+        Self::ruled(folder, Some(store), memory, rules, 0, mails)
     }
 
     fn ruled(
@@ -77,6 +85,7 @@ impl Stage {
         memory: Memory,
         rules: Rules,
         group_wait_ms: u64,
+        mails: Vec<Destination>,
     ) -> Self {
         let out = Kept::default();
         let plain = anstream::StripStream::new(Box::new(out.clone()) as Box<dyn Write + Send>);
@@ -98,11 +107,7 @@ impl Stage {
                     }],
                     orders: orders_in.clone(),
                 },
-                Outlet {
-                    channel: Channel::Email,
-                    destinations: vec![Destination::Email],
-                    orders: orders_in,
-                },
+                Outlet { channel: Channel::Email, destinations: mails, orders: orders_in },
             ],
             announcements: announcements_in,
         };
@@ -165,6 +170,14 @@ impl Stage {
             .map(|announcement| serde_json::from_str(&announcement.payload).expect("JSON"))
             .collect()
     }
+}
+
+fn anna() -> Destination {
+    Destination::Email { to: "anna@example.org".to_owned() }
+}
+
+fn ben() -> Destination {
+    Destination::Email { to: "ben@example.org".to_owned() }
 }
 
 #[test]
@@ -450,7 +463,7 @@ fn a_containers_label_is_a_rule_for_it_alone_as_long_as_it_is_there() {
     stage.engine.commit(NOW_MS);
     let rung = stage.rung();
     assert_eq!(rung.len(), 1, "{rung:?}");
-    assert_eq!(rung[0].notice.destination, Destination::Email);
+    assert_eq!(rung[0].notice.destination, anna());
     assert_eq!(rung[0].notice.alert.rule, "label-memory");
     assert_eq!(rung[0].notice.alert.limit, "> 50");
     // It is firing, and the consumer is started again before the container says anything.
@@ -760,7 +773,7 @@ fallback = ["webhook", "email"]
     stage.engine.commit(NOW_MS + 1);
     let rung = stage.rung();
     assert_eq!(rung.len(), 1, "the webhook is not set up: {rung:?}");
-    assert_eq!(rung[0].notice.destination, Destination::Email);
+    assert_eq!(rung[0].notice.destination, anna());
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 0);
     let records = stage.records("deliveries/c1/whatsapp");
     assert_eq!(records.last().expect("one")["reason"], "code 63016");
@@ -769,6 +782,149 @@ fallback = ["webhook", "email"]
     stage.engine.on_event(Event::Dead { id, reason: "refused".to_owned() }, NOW_MS);
     stage.engine.commit(NOW_MS);
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
+}
+
+const BY_MAIL: &str = r#"
+[[rule]]
+name = "hot"
+match = "metrics/docker/+/cpu"
+fire = "> 80"
+notify = ["email"]
+fallback = ["whatsapp"]
+"#;
+
+/// An alarm must reach somebody while a channel is out; and once is enough, for all who were to be
+/// told by it, however each of their messages ends.
+#[test]
+fn a_channel_that_is_held_up_falls_back_once_and_is_tried_on() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::mailing(folder.path(), BY_MAIL, vec![anna(), ben()]);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let mails: Vec<_> = stage.rung().iter().map(|order| order.notice.id).collect();
+    assert_eq!(mails.len(), 2);
+    let held_up = |id| Event::HeldUp { id, reason: "refused".to_owned() };
+    stage.engine.on_event(held_up(mails[0]), NOW_MS);
+    stage.engine.commit(NOW_MS);
+    stage.engine.commit(NOW_MS + 1);
+    let rung = stage.rung();
+    assert_eq!(rung.len(), 1, "{rung:?}");
+    let telephone = rung[0].notice.id;
+    assert_eq!(rung[0].notice.destination.channel(), Channel::WhatsApp);
+    stage.engine.on_event(Event::Delivered { id: telephone, arrived: true }, NOW_MS);
+    // Known to the next run as well.
+    stage.engine.commit(NOW_MS + 2);
+    let records = stage.records("deliveries/c1/email");
+    drop(stage);
+    let mut stage = Stage::mailing(folder.path(), BY_MAIL, vec![anna(), ben()]);
+    assert_eq!(stage.rung().len(), 2, "tried on");
+    stage.engine.on_event(held_up(mails[1]), NOW_MS);
+    stage.engine.on_event(Event::Dead { id: mails[0], reason: "too old".to_owned() }, NOW_MS);
+    stage.engine.on_event(Event::Delivered { id: mails[1], arrived: false }, NOW_MS);
+    stage.engine.commit(NOW_MS);
+    stage.engine.commit(NOW_MS + 1);
+    assert!(stage.rung().is_empty(), "the telephone rang already");
+    assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 0);
+    let records = [records, stage.records("deliveries/c1/email")].concat();
+    let told = |to: &str| {
+        let of = records.iter().filter(move |record| record["to"] == to);
+        of.map(|record| record["status"].as_str().expect("text").to_owned()).collect::<Vec<_>>()
+    };
+    // What the broker did not confirm before is recorded under the same sequences again.
+    assert_eq!(without_repeats(told("anna@example.org")), ["queued", "delayed", "failed"]);
+    assert_eq!(without_repeats(told("ben@example.org")), ["queued", "delayed", "sent"]);
+}
+
+fn without_repeats(mut all: Vec<String>) -> Vec<String> {
+    let mut seen = HashSet::new();
+    all.retain(|one| seen.insert(one.clone()));
+    all
+}
+
+/// Where there is no other channel, whoever looks at the console sees it.
+#[test]
+fn what_is_held_up_without_a_fallback_is_printed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = BY_MAIL.replace("fallback", "# fallback");
+    let mut stage = Stage::mailing(folder.path(), &rules, vec![anna(), ben()]);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    for order in stage.rung() {
+        let id = order.notice.id;
+        stage.engine.on_event(Event::HeldUp { id, reason: "refused".to_owned() }, NOW_MS);
+        stage.engine.on_event(Event::Dead { id, reason: "too old".to_owned() }, NOW_MS);
+    }
+    assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
+    assert!(stage.printed().contains("held up (refused)"), "{}", stage.printed());
+}
+
+/// By a channel that the rule tells by anyway, people know it already; and a second channel that
+/// fails is no second reason to tell the third.
+#[test]
+fn a_fallback_tells_nobody_twice() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let by_all = BY_MAIL.replace("notify = [\"email\"]", "");
+    let mut stage = Stage::mailing(folder.path(), &by_all, vec![anna()]);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let rung = stage.rung();
+    let (telephone, mail) = (rung[0].notice.id, rung[1].notice.id);
+    stage.engine.on_event(Event::Delivered { id: telephone, arrived: true }, NOW_MS);
+    stage.engine.on_event(Event::Dead { id: mail, reason: "refused".to_owned() }, NOW_MS);
+    stage.engine.commit(NOW_MS);
+    stage.engine.commit(NOW_MS + 1);
+    assert!(stage.rung().is_empty(), "the telephone rang already");
+    assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
+    // Two channels that fail one after the other, and no third: the console once.
+    drop(stage);
+    let folder = tempfile::tempdir().expect("a folder");
+    let both = BY_MAIL.replace("[\"email\"]", "[\"email\", \"whatsapp\"]");
+    let mut stage = Stage::mailing(folder.path(), &both, vec![anna()]);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    for order in stage.rung() {
+        let id = order.notice.id;
+        stage.engine.on_event(Event::Dead { id, reason: "refused".to_owned() }, NOW_MS);
+        stage.engine.commit(NOW_MS);
+    }
+    stage.engine.commit(NOW_MS + 1);
+    assert!(stage.rung().is_empty());
+    assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
+}
+
+#[test]
+fn a_channel_that_is_out_takes_no_room_from_another() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = file::parse(Path::new("test"), BY_MAIL).expect("right");
+    let memory = Memory::new("c1", NOW_MS);
+    let mut stage = Stage::ruled(folder.path(), None, memory, rules, 0, vec![anna()]);
+    // As many as may wait, and each has its own message.
+    for n in 0..256 {
+        stage.sample(&format!("metrics/docker/m{n}/cpu"), n, 0, 90.0);
+        stage.engine.commit(NOW_MS);
+    }
+    let rung = stage.rung();
+    assert_eq!(rung.len(), 256);
+    let id = rung[0].notice.id;
+    stage.engine.on_event(Event::HeldUp { id, reason: "refused".to_owned() }, NOW_MS);
+    stage.engine.commit(NOW_MS + 1);
+    assert_eq!(stage.rung().len(), 1, "the telephone: {}", stage.printed());
+}
+
+/// A mail was for all recipients once.
+#[test]
+fn a_file_of_before_has_its_mails_sent_to_each() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (store, mut memory) = Store::open(folder.path(), "c1", NOW_MS).expect("opened");
+    let all: Destination = serde_json::from_str(r#"{"channel":"email"}"#).expect("as it stood");
+    let id = memory.notify(Notice::new(0, all, Alert::example()));
+    store.write(&memory).expect("written");
+    drop(store);
+    let mut stage = Stage::mailing(folder.path(), BY_MAIL, vec![anna(), ben()]);
+    let rung = stage.rung();
+    let to: Vec<_> = rung.iter().map(|order| order.notice.destination.clone()).collect();
+    assert_eq!(to, [anna(), ben()]);
+    assert!(rung[0].notice.id == id && rung[1].notice.id > id, "{rung:?}");
 }
 
 const ABSENT: &str = r#"

@@ -10,6 +10,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use support::twilio::twilio;
 use support::{Consumer, FakeBroker, now_ms, until};
+use wiremock::matchers::method;
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 const FIRED: &str = "*** THRESHOLD EXCEEDED ***";
 const RESOLVED: &str = "--- RESOLVED ---";
@@ -290,4 +292,36 @@ async fn every_mistake_of_a_call_is_told_at_once() {
         Consumer::start(&broker, folder.path(), &["--patterns", "a/#/b"], &[]).ended();
     assert_eq!(status.code(), Some(2));
     assert!(log.contains("'#' is the last level"), "{log}");
+}
+
+/// As MONITORING.md says: whoever sets a proxy for the machine has one for webhooks.
+#[tokio::test]
+async fn a_webhook_goes_through_the_proxy_but_not_where_none_is_wanted() {
+    for (no_proxy, goes) in [("", true), ("127.0.0.1", false)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let rules = folder.path().join("rules.toml");
+        std::fs::write(&rules, RULES.replace("for = \"1s\"", "")).expect("written");
+        let (proxy, hook) = (MockServer::start().await, MockServer::start().await);
+        for server in [&proxy, &hook] {
+            let taken = Mock::given(method("POST")).respond_with(ResponseTemplate::new(204));
+            taken.mount(server).await;
+        }
+        let (proxy_url, hook_url) = (proxy.uri(), hook.uri());
+        let env = [
+            ("HTTP_PROXY", proxy_url.as_str()),
+            ("NO_PROXY", no_proxy),
+            ("AKLIGHT_WEBHOOK_URL", &hook_url),
+        ];
+        let broker = FakeBroker::start();
+        let args = ["--group-wait", "0s", "--rules", rules.to_str().expect("text")];
+        let _consumer = Consumer::start(&broker, folder.path(), &args, &env);
+        until("registered", || broker.log().registrations > 0).await;
+        broker.sample("web", now_ms(), 90.0);
+        until("told", || broker.log().records.iter().any(|(_, says)| says.contains("delivered")))
+            .await;
+        let (by_proxy, straight) =
+            (proxy.received_requests().await, hook.received_requests().await);
+        let counts = (by_proxy.map(|posts| posts.len()), straight.map(|posts| posts.len()));
+        assert_eq!(counts, if goes { (Some(1), Some(0)) } else { (Some(0), Some(1)) });
+    }
 }

@@ -27,11 +27,12 @@ fn patience() -> Patience {
         request_timeout: REQUEST_TIMEOUT,
         backoff_first: Duration::from_millis(10),
         backoff_max: Duration::from_millis(40),
-        attempts_max: 4,
+
         breaker_failures: 3,
         breaker_open: Duration::from_millis(400),
         breaker_open_max: Duration::from_secs(2),
         follow_up: vec![Duration::from_millis(20); 2],
+        fallback_after: Duration::from_secs(60),
         age_max: Duration::from_secs(60),
     }
 }
@@ -200,6 +201,17 @@ async fn passing_failures_are_tried_again() {
     }
 }
 
+/// Whoever stands between Twilio and us gave up waiting: Twilio may have the message.
+#[tokio::test]
+async fn an_answer_of_who_stands_between_leaves_doubt_which_is_asked_about() {
+    for status in [408, 504] {
+        let server = twilio(vec![refused(status, 0)]).await;
+        let events = send(settings(&server.uri(), None), patience(), vec![notice(1)], false).await;
+        assert_eq!(events, went("SM1", 1), "{status}");
+        assert_eq!((asked(&server).await.len(), posts(&server).await.len()), (1, 2), "{status}");
+    }
+}
+
 #[tokio::test]
 async fn a_refusal_that_will_not_pass_is_not_tried_again() {
     for (status, code) in [(400, 21211), (401, 20003), (400, 63007), (418, 12345)] {
@@ -323,10 +335,20 @@ async fn a_twilio_that_stays_away_is_given_up_in_the_end() {
     let address =
         std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("it");
     let base_url = format!("http://{address}");
-    let patience = Patience { breaker_failures: 100, ..patience() };
+    let age_max = Duration::from_millis(200);
+    let patience = Patience { age_max, breaker_failures: 100, ..patience() };
     let events = send(settings(&base_url, None), patience, vec![notice(1)], false).await;
     let [Event::Dead { id: 1, reason }] = &events[..] else { panic!("{events:?}") };
-    assert!(reason.contains("several attempts") && reason.contains("refused"), "{reason}");
+    assert!(reason.contains("given up after") && reason.contains("refused"), "{reason}");
+}
+
+/// Whoever answers in Twilio's place cannot fill the memory; what it took it has.
+#[tokio::test]
+async fn an_answer_without_end_is_not_read_to_it() {
+    let long = json!({"sid": "SM1", "status": "queued", "filler": "x".repeat(5 << 20)});
+    let server = twilio(vec![ResponseTemplate::new(201).set_body_json(long)]).await;
+    let events = send(settings(&server.uri(), None), patience(), vec![notice(1)], false).await;
+    assert_eq!(events, [Event::Delivered { id: 1, arrived: false }]);
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::Notice;
+use super::{Destination, Notice};
 
 /// The longest that the file grows: some ten thousand letters. Whoever has more has not looked
 /// for weeks, and the disk is needed for other things.
@@ -32,6 +32,15 @@ pub struct DeadLetter {
     pub reason: String,
     /// What was to be told.
     pub notice: Notice,
+}
+
+impl DeadLetter {
+    /// One for each of `recipients` where its mail was for all of them: [`Notice::spread`].
+    #[must_use]
+    pub fn spread(self, recipients: &[Destination]) -> Vec<Self> {
+        let notices = self.notice.clone().spread(recipients).into_iter();
+        notices.map(|notice| Self { notice, ..self.clone() }).collect()
+    }
 }
 
 /// The file of dead letters of a folder.
@@ -197,5 +206,19 @@ mod tests {
         std::fs::write(dead.path(), text).expect("written");
         let error = dead.take().expect_err("nonsense");
         assert!(error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn a_mail_of_before_is_a_letter_to_each_recipient() {
+        let email = |to: &str| Destination::Email { to: to.to_owned() };
+        let to_all = DeadLetter {
+            notice: Notice { destination: email(""), ..letter("one").notice },
+            ..letter("one")
+        };
+        let spread = to_all.clone().spread(&[email("anna@example.org"), email("ben@example.org")]);
+        let to: Vec<_> = spread.iter().map(|letter| letter.notice.destination.shown()).collect();
+        assert_eq!(to, ["anna@example.org", "ben@example.org"]);
+        assert_eq!(to_all.clone().spread(&[]), [to_all], "kept where there is nobody");
+        assert_eq!(letter("one").spread(&[email("anna@example.org")]), [letter("one")]);
     }
 }

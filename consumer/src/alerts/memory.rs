@@ -16,8 +16,9 @@ use crate::rules::Channel;
 use crate::rules::book::Labels;
 use crate::rules::machine::State;
 
-/// Most notices that wait for people at once: beyond it nobody would read them, and they go to
-/// the dead letters instead.
+/// Most notices that wait for people at once, for each channel, so that one that is out of reach
+/// takes no room from another: beyond it nobody would read them, and they go to the dead letters
+/// instead.
 pub const NOTICES_MAX: usize = 256;
 
 /// Most alerts in one message: with the longest topics still a text that a telephone shows.
@@ -42,8 +43,13 @@ pub enum Destination {
     },
     /// The webhook.
     Webhook,
-    /// All recipients of mails.
-    Email,
+    /// A recipient of mails.
+    Email {
+        /// As in the settings: `anna@example.org`, `Anna <anna@example.org>`. Empty in what was
+        /// written when a mail was for all recipients: [`Notice::spread`].
+        #[serde(default)]
+        to: String,
+    },
 }
 
 impl Destination {
@@ -54,17 +60,24 @@ impl Destination {
             Self::Console => Channel::Console,
             Self::WhatsApp { .. } => Channel::WhatsApp,
             Self::Webhook => Channel::Webhook,
-            Self::Email => Channel::Email,
+            Self::Email { .. } => Channel::Email,
+        }
+    }
+
+    /// Who it is, as logs and records may show it; `None` where the channel says it all.
+    #[must_use]
+    pub fn recipient(&self) -> Option<String> {
+        match self {
+            Self::WhatsApp { to } => Some(masked(to)),
+            Self::Email { to } => Some(to.clone()).filter(|to| !to.is_empty()),
+            Self::Console | Self::Webhook => None,
         }
     }
 
     /// As logs may show it.
     #[must_use]
     pub fn shown(&self) -> String {
-        match self {
-            Self::WhatsApp { to } => masked(to),
-            other => other.channel().as_str().to_owned(),
-        }
+        self.recipient().unwrap_or_else(|| self.channel().as_str().to_owned())
     }
 }
 
@@ -86,6 +99,9 @@ pub struct Notice {
     /// The channels to be tried where this one fails for good, the first one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<Channel>,
+    /// Whether the next channel has told it, or the console, while this one goes on trying.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub fell_back: bool,
     /// What Twilio called the message when it took it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
@@ -96,7 +112,20 @@ impl Notice {
     #[must_use]
     pub fn new(id: u64, destination: Destination, alert: Alert) -> Self {
         let (more, fallback) = (Vec::new(), Vec::new());
-        Self { id, destination, alert, more, due_ms: 0, fallback, sid: None }
+        Self { id, destination, alert, more, due_ms: 0, fallback, fell_back: false, sid: None }
+    }
+
+    /// One for each of `recipients` where it is a mail to all of them, as there were once; else
+    /// itself.
+    #[must_use]
+    pub fn spread(self, recipients: &[Destination]) -> Vec<Self> {
+        let for_all = matches!(&self.destination, Destination::Email { to } if to.is_empty());
+        if !for_all || recipients.is_empty() {
+            return vec![self];
+        }
+        let to =
+            |destination: &Destination| Self { destination: destination.clone(), ..self.clone() };
+        recipients.iter().map(to).collect()
     }
 
     /// All that it tells.
@@ -216,10 +245,10 @@ impl Memory {
         Some(self.notices.remove(at))
     }
 
-    /// How many notices wait for people, the console's aside.
+    /// How many notices wait for people by a channel.
     #[must_use]
-    pub fn waiting(&self) -> usize {
-        self.notices.iter().filter(|notice| notice.destination != Destination::Console).count()
+    pub fn waiting(&self, channel: Channel) -> usize {
+        self.notices.iter().filter(|notice| notice.destination.channel() == channel).count()
     }
 }
 

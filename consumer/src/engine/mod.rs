@@ -108,6 +108,7 @@ impl Engine {
                 parts.book.restore(&rule, &topic, state);
             }
         }
+        spread_mails(&mut parts);
         let restored: Vec<u64> = parts.memory.notices.iter().map(|notice| notice.id).collect();
         let announced = parts.memory.announcements.first().map_or(0, |first| first.sequence - 1);
         let mut engine = Self {
@@ -236,6 +237,7 @@ impl Engine {
                 }
                 self.report(id, "sent", None, now_ms);
             }
+            Event::HeldUp { id, reason } => self.hold_up(id, &reason, now_ms),
             Event::Delivered { id, arrived } => {
                 self.handed.remove(&id);
                 let known = self.parts.memory.notices.iter().find(|notice| notice.id == id);
@@ -413,6 +415,19 @@ impl Engine {
             && !std::mem::replace(&mut self.console_fails, true)
         {
             warn!(%error, "the output takes no more lines");
+        }
+    }
+}
+
+/// A file of before has mails that are for all recipients: each gets its own.
+fn spread_mails(parts: &mut Parts) {
+    let mails = parts.outlets.iter().find(|outlet| outlet.channel == Channel::Email);
+    let recipients = mails.map(|outlet| outlet.destinations.clone()).unwrap_or_default();
+    for notice in std::mem::take(&mut parts.memory.notices) {
+        let mut spread = notice.spread(&recipients).into_iter();
+        parts.memory.notices.extend(spread.next());
+        for notice in spread {
+            parts.memory.notify(notice);
         }
     }
 }

@@ -102,6 +102,7 @@ impl Engine {
         let open = self.parts.memory.notices.iter_mut().find(|notice| {
             notice.destination == destination
                 && notice.fallback == fallback
+                && !notice.fell_back
                 && notice.due_ms > now_ms
                 // What waits for the morning is no company for what is told now.
                 && notice.due_ms.abs_diff(due_ms) <= group_wait_ms
@@ -112,7 +113,7 @@ impl Engine {
             notice.more.push(alert.clone());
             return;
         }
-        let full = self.parts.memory.waiting() >= NOTICES_MAX;
+        let full = self.parts.memory.waiting(destination.channel()) >= NOTICES_MAX;
         let notice = Notice { due_ms, fallback, ..Notice::new(0, destination, alert.clone()) };
         let id = self.parts.memory.notify(notice);
         self.report(id, "queued", None, now_ms);
@@ -149,6 +150,9 @@ impl Engine {
             "state": alert.state(),
             "alerts": notice.alerts().count(),
         });
+        if let Some(to) = destination.recipient() {
+            record["to"] = json!(to);
+        }
         if let Some(reason) = reason {
             record["reason"] = json!(reason);
         }
@@ -209,14 +213,30 @@ impl Engine {
         }
     }
 
+    /// A notice does not get through for now: said on the console, and told by the next channel,
+    /// while its own goes on trying.
+    pub(super) fn hold_up(&mut self, id: u64, reason: &str, now_ms: u64) {
+        self.report(id, "delayed", Some(reason), now_ms);
+        let of_memory = self.parts.memory.notices.iter().find(|notice| notice.id == id);
+        let Some(notice) = of_memory.cloned() else { return };
+        let explained = format!(
+            "{} is held up ({reason}): [{}] {}. It is tried on",
+            way(&notice.destination),
+            notice.alert.rule,
+            what(&notice.alert)
+        );
+        let printed = self.parts.console.explain(&explained);
+        self.printed(printed);
+        self.fall_back(&notice, now_ms);
+    }
+
     /// Gives a notice up: kept as a dead letter, said on the console, told by the next channel.
     pub(super) fn bury(&mut self, id: u64, reason: &str, now_ms: u64) {
         self.report(id, "failed", Some(reason), now_ms);
         let Some(notice) = self.parts.memory.strike(id) else { return };
         let explained = format!(
-            "{} to {} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
-            notice.destination.channel().as_str(),
-            notice.destination.shown(),
+            "{} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
+            way(&notice.destination),
             notice.alert.rule,
             what(&notice.alert)
         );
@@ -234,38 +254,64 @@ impl Engine {
         self.fall_back(&notice, now_ms);
     }
 
-    /// The first of the channels left that is set up; where there is none, the console, for alerts
-    /// that it was not to show.
+    /// The first of the channels left that is set up, and by which the rule does not tell anyway;
+    /// where there is none, the console, for alerts that it was not to show. Once for all who were
+    /// to be told the same.
     fn fall_back(&mut self, notice: &Notice, now_ms: u64) {
-        let outlets = &self.parts.outlets;
-        let set_up = |channel: &Channel| outlets.iter().find(|outlet| outlet.channel == *channel);
-        let next = notice.fallback.iter().enumerate().find_map(|(n, channel)| {
-            Some((set_up(channel)?.destinations.clone(), notice.fallback[n + 1..].to_vec()))
-        });
-        let Some((destinations, rest)) = next else {
-            for alert in notice.alerts() {
-                let topic = Topic::new(&alert.topic).ok();
-                let rule = topic.and_then(|topic| self.parts.book.rule(&alert.rule, &topic));
-                if !rule.is_some_and(|rule| rule.notifies(Channel::Console)) {
+        if notice.fell_back {
+            return;
+        }
+        for other in &mut self.parts.memory.notices {
+            other.fell_back |=
+                other.fallback == notice.fallback && other.alerts().eq(notice.alerts());
+        }
+        for alert in notice.alerts() {
+            let topic = Topic::new(&alert.topic).ok();
+            let rule = topic.and_then(|topic| self.parts.book.rule(&alert.rule, &topic));
+            let tells = |channel| rule.as_ref().is_some_and(|rule| rule.notifies(channel));
+            let next = notice.fallback.iter().enumerate().find_map(|(n, channel)| {
+                let mut outlets = self.parts.outlets.iter();
+                let outlet = outlets.find(|it| it.channel == *channel && !tells(*channel))?;
+                Some((outlet.destinations.clone(), notice.fallback[n + 1..].to_vec()))
+            });
+            match next {
+                Some((destinations, rest)) => {
+                    for destination in destinations {
+                        self.fall_back_to(destination, alert, &rest, now_ms);
+                    }
+                }
+                None if tells(Channel::Console) => {}
+                None => {
                     let printed = self.parts.console.alert(alert);
                     self.printed(printed);
                 }
             }
-            return;
-        };
-        for destination in destinations {
-            for alert in notice.alerts() {
-                let mut waiting = self.parts.memory.notices.iter();
-                // Each telephone that could not be reached falls back: once is enough.
-                let known = waiting.any(|other| {
-                    other.destination == destination && other.alerts().any(|a| a == alert)
-                });
-                if !known {
-                    let due_ms = now_ms + 1;
-                    self.enqueue(destination.clone(), alert, rest.clone(), due_ms, now_ms);
-                }
-            }
         }
         self.urgent = true;
+    }
+
+    fn fall_back_to(
+        &mut self,
+        destination: Destination,
+        alert: &Alert,
+        rest: &[Channel],
+        now_ms: u64,
+    ) {
+        let mut waiting = self.parts.memory.notices.iter();
+        // Its messages may have told it in other company: once is enough.
+        let known = waiting
+            .any(|other| other.destination == destination && other.alerts().any(|a| a == alert));
+        if !known {
+            self.enqueue(destination, alert, rest.to_vec(), now_ms + 1, now_ms);
+        }
+    }
+}
+
+/// A destination in a sentence: `email to anna@example.org`, `webhook`.
+fn way(destination: &Destination) -> String {
+    let channel = destination.channel().as_str();
+    match destination.recipient() {
+        Some(to) => format!("{channel} to {to}"),
+        None => channel.to_owned(),
     }
 }

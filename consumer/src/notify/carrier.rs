@@ -109,7 +109,10 @@ impl Carrier {
                 to.map(|to| Destination::WhatsApp { to: to.clone() }).collect()
             }
             Self::Webhook(_) => vec![Destination::Webhook],
-            Self::Email(_) => vec![Destination::Email],
+            Self::Email(email) => {
+                let to = email.recipients().iter();
+                to.map(|to| Destination::Email { to: to.to_string() }).collect()
+            }
         }
     }
 

@@ -1,13 +1,21 @@
-//! What the carriers that speak HTTP share.
+//! What the carriers that speak HTTP share, and of TLS all of them.
 
 use std::time::Duration;
 
 use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
+use serde::de::DeserializeOwned;
 
 use super::sender::Patience;
 
 /// The longest that a `Retry-After` is honoured: an alert of an hour ago is no alert.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(600);
+
+/// The longest answer that is read: Twilio's list of 200 messages with texts of 1,600 characters
+/// has a quarter of it.
+const ANSWER_BYTES_MAX: usize = 4 << 20;
+
+/// What to do where there is nothing to check certificates by.
+pub(super) const NO_ROOTS: &str = "are the system's root certificates installed (ca-certificates)? Where SSL_CERT_FILE or SSL_CERT_DIR is set, can it be read?";
 
 /// A client that is patient to a degree, and follows nobody elsewhere.
 pub(super) fn client(patience: &Patience) -> Result<reqwest::Client, reqwest::Error> {
@@ -16,6 +24,28 @@ pub(super) fn client(patience: &Patience) -> Result<reqwest::Client, reqwest::Er
         .timeout(patience.request_timeout)
         .redirect(reqwest::redirect::Policy::none())
         .build()
+}
+
+/// Why a server's certificate is not believed, where that is the cause, and what to do. No patience
+/// mends that.
+pub(super) fn distrusted(who: &str, cause: &str) -> Option<String> {
+    // The words of rustls, whose types neither lettre nor reqwest hands on.
+    let (_, why) = cause.split_once("invalid peer certificate: ")?;
+    Some(format!(
+        "{who} shows a certificate that is not trusted ({why}): where an authority of your own signed it, name its PEM file in SSL_CERT_FILE, and the system's in SSL_CERT_DIR, as MONITORING.md says"
+    ))
+}
+
+/// An answer's JSON, where it is not too long.
+pub(super) async fn json<T: DeserializeOwned>(mut answer: reqwest::Response) -> Result<T, String> {
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(|error| source_text(&error))? {
+        if body.len() + piece.len() > ANSWER_BYTES_MAX {
+            return Err(format!("it is longer than {ANSWER_BYTES_MAX} bytes"));
+        }
+        body.extend_from_slice(&piece);
+    }
+    serde_json::from_slice(&body).map_err(|error| error.to_string())
 }
 
 /// The innermost cause: "connection refused" says more than "error sending request".

@@ -10,7 +10,7 @@ const MUTES = [[1, '1 h'], [8, '8 h'], [24, '24 h']];
 // Most that are shown of a list.
 const SHOWN = { firing: 200, pending: 200, ok: 30 };
 const DELIVERIES = 50;
-const DELIVERED = { delivered: 'good', sent: 'good', queued: 'busy', failed: 'bad' };
+const DELIVERED = { delivered: 'good', sent: 'good', queued: 'busy', delayed: 'warn', failed: 'bad' };
 
 export class Alerts {
   constructor(store) {
@@ -85,7 +85,7 @@ export class Alerts {
       return el('tr', {},
         el('td', {}, moment(delivery.ts ?? delivery.time)),
         el('td', {}, [delivery.rule, delivery.state].filter(Boolean).join(' '), el('small', {}, subject(delivery.topic).text)),
-        el('td', {}, plain(channel ?? ''), el('small', {}, plain(consumer ?? ''))),
+        el('td', {}, [plain(channel ?? ''), delivery.to].filter(Boolean).join(' '), el('small', {}, plain(consumer ?? ''))),
         el('td', {}, badge(DELIVERED[delivery.status] ?? 'off', delivery.status ?? ''), el('small', {}, delivery.reason ?? '')));
     }));
   }

@@ -1,8 +1,10 @@
-//! E-mail: each message is one mail to all recipients, handed to a mail server by SMTP.
+//! E-mail: each message is a mail to each recipient, handed to a mail server by SMTP. One mail to
+//! all would be refused for all where the server refuses one of them.
 //!
 //! The address says how the line is protected: `smtps://` is TLS from the beginning, `smtp://`
 //! with `?tls=required` is STARTTLS (with `opportunistic`, where the server has it), `smtp://`
-//! alone is none. Every attempt at one mail carries the same `Message-ID`, for a server that took
+//! alone is none. The certificate must be signed by an authority that the machine trusts, or one in
+//! the file that `SSL_CERT_FILE` names. Every attempt at one mail carries the same `Message-ID`, for a server that took
 //! a mail and whose answer was lost is given it again: at least once, and mail programs show the
 //! copies of one Message-ID as one.
 //!
@@ -10,18 +12,29 @@
 //! tells.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use lettre::message::Mailbox;
 use lettre::message::header::ContentType;
 use lettre::{AsyncSmtpTransport, AsyncTransport, Message, Tokio1Executor};
 
 use super::carrier::{Failure, Found, Letter};
+use super::http::{NO_ROOTS, distrusted};
 use super::message::{line, title};
 use super::secret::{Secret, given, secret};
 use super::sender::Patience;
+use crate::alerts::Destination;
 
-/// Most mails a minute: more is read by nobody, and looks like spam to servers.
+/// Why a mail cannot be written.
+type MailError = Box<dyn std::error::Error + Send + Sync>;
+
+/// Most mails a minute to each recipient: more is read by nobody, and looks like spam to servers.
 const PER_MINUTE: u32 = 20;
+
+/// How many times as long as another carrier a mail server may take, from the connection to its
+/// word on the mail: many look for spam and viruses first, and a mail that was taken but not in
+/// time would be sent again.
+const SLOWER: u32 = 6;
 
 /// E-mail as typed.
 #[derive(Debug, Clone, Default, clap::Args)]
@@ -63,6 +76,9 @@ pub enum EmailError {
         "AKLIGHT_SMTP_URL is no mail server's address: write smtps://user:password@host, smtp://user:password@host?tls=required, or smtp://host"
     )]
     Url(#[source] lettre::transport::smtp::Error),
+    /// Nothing to check a certificate by.
+    #[error("cannot set up TLS for the mail server: {NO_ROOTS}")]
+    Tls(#[source] lettre::transport::smtp::Error),
     /// Not a mail address.
     #[error("{variable} holds '{given}', which is no mail address: write alerts@example.org")]
     Address {
@@ -96,13 +112,22 @@ impl EmailArgs {
             return Err(EmailError::Missing(missing.join(" and ")));
         };
         let transport = AsyncSmtpTransport::<Tokio1Executor>::from_url(&url)
-            .map_err(EmailError::Url)?
-            .timeout(Some(patience.request_timeout))
+            .map_err(|error| match error.is_tls() {
+                true => EmailError::Tls(error),
+                false => EmailError::Url(error),
+            })?
+            .timeout(Some(patience.connect_timeout))
             .build();
         let from = address("AKLIGHT_SMTP_FROM", &from)?;
-        let to =
-            to.split(',').map(|to| address("AKLIGHT_SMTP_TO", to)).collect::<Result<_, _>>()?;
-        Ok(Some(Email { transport, from, to }))
+        let mut recipients = Vec::new();
+        for to in to.split(',') {
+            let to = address("AKLIGHT_SMTP_TO", to)?;
+            if !recipients.contains(&to) {
+                recipients.push(to);
+            }
+        }
+        let patience = patience.request_timeout * SLOWER;
+        Ok(Some(Email { transport, from, recipients, patience }))
     }
 }
 
@@ -116,14 +141,22 @@ fn address(variable: &'static str, text: &str) -> Result<Mailbox, EmailError> {
 pub struct Email {
     transport: AsyncSmtpTransport<Tokio1Executor>,
     from: Mailbox,
-    to: Vec<Mailbox>,
+    recipients: Vec<Mailbox>,
+    patience: Duration,
 }
 
 impl Email {
     /// Most mails a minute.
     #[must_use]
-    pub const fn per_minute(&self) -> u32 {
-        PER_MINUTE
+    pub fn per_minute(&self) -> u32 {
+        let recipients = u32::try_from(self.recipients.len()).unwrap_or(u32::MAX);
+        PER_MINUTE.saturating_mul(recipients)
+    }
+
+    /// To whom it writes.
+    #[must_use]
+    pub fn recipients(&self) -> &[Mailbox] {
+        &self.recipients
     }
 
     /// Sends a mail.
@@ -134,24 +167,27 @@ impl Email {
         let mail = self.mail(letter).map_err(|error| Failure::Permanent {
             reason: format!("the mail cannot be made: {error}"),
         })?;
-        match self.transport.send(mail).await {
-            Ok(_) => Ok(Found { sid: None, arrived: false }),
-            Err(error) => Err(unsent(&error)),
+        // The transport's own timeout is for the connection only.
+        match tokio::time::timeout(self.patience, self.transport.send(mail)).await {
+            Ok(Ok(_)) => Ok(Found { sid: None, arrived: false }),
+            Ok(Err(error)) => Err(unsent(&error)),
+            Err(_) => Err(too_slow()),
         }
     }
 
-    fn mail(&self, letter: Letter<'_>) -> Result<Message, lettre::error::Error> {
+    fn mail(&self, letter: Letter<'_>) -> Result<Message, MailError> {
+        let Destination::Email { to } = &letter.notice.destination else {
+            return Err("this notice is for no mail address".into());
+        };
         let lines: Vec<_> = letter.notice.alerts().map(line).collect();
         let body = format!("{}\r\n\r\n{}\r\n", lines.join("\r\n"), letter.reference);
-        let mut mail = Message::builder()
+        let mail = Message::builder()
             .from(self.from.clone())
+            .to(to.parse()?)
             .subject(title(letter.notice))
             .message_id(Some(message_id(letter.reference)))
             .header(ContentType::TEXT_PLAIN);
-        for to in &self.to {
-            mail = mail.to(to.clone());
-        }
-        mail.body(body)
+        Ok(mail.body(body)?)
     }
 }
 
@@ -165,16 +201,26 @@ fn message_id(reference: &str) -> String {
     format!("<{id}@aklight>")
 }
 
+fn too_slow() -> Failure {
+    Failure::Unknown { reason: "the mail server does not answer in time".to_owned() }
+}
+
 fn unsent(error: &lettre::transport::smtp::Error) -> Failure {
     let source = std::error::Error::source(error);
     let cause = source.map_or_else(|| error.to_string(), ToString::to_string);
-    if error.is_permanent() {
+    let cause = error.status().map_or(cause.clone(), |code| format!("{code} {cause}"));
+    if let Some(reason) = distrusted("the mail server", &cause) {
+        Failure::Permanent { reason }
+    } else if error.is_client() {
+        // It cannot do what the settings ask for.
+        Failure::Permanent { reason: format!("the mail server cannot be used: {cause}") }
+    } else if error.is_permanent() {
         Failure::Permanent { reason: format!("the mail server refuses: {cause}") }
     } else if error.is_transient() {
         let reason = format!("the mail server asks for patience: {cause}");
         Failure::Passing { reason, after: None, outage: false }
     } else if error.is_timeout() {
-        Failure::Unknown { reason: "the mail server does not answer in time".to_owned() }
+        too_slow()
     } else {
         let reason = format!("no mail server ({cause})");
         Failure::Passing { reason, after: None, outage: true }

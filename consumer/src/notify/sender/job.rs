@@ -4,14 +4,18 @@
 //!  new ──▶ Send ──taken──▶ Follow ──arrived, or asked often enough──▶ delivered
 //!            ▲ │ ▲ │            │ failed in passing, or outside the window with a template
 //!            │ │ └─┼────────────┘
-//!   not      │ │   └─refused for good, or too often──▶ dead
+//!   not      │ │   └─refused for good, or too old──▶ dead
 //!   found    │ └─nobody knows──▶ Ask ──found──▶ Follow
 //!            └─────────────────────┘
 //!  restored after a crash ──▶ Ask, or Follow where the carrier's id of it is known
 //! ```
 //!
+//! Attempts are not counted: an outage ends when it ends. What may pass is tried until the message
+//! is too old to be news, with pauses that double up to a limit.
+//!
 //! With a carrier that cannot be asked, what is drawn as Ask is another Send, under the same
-//! reference.
+//! reference. The pauses before those double without a limit, for each may be one more copy to a
+//! receiver who takes messages and is slow to say so: about ten in half an hour.
 
 use std::time::Duration;
 
@@ -65,9 +69,17 @@ pub struct Job {
     pub template: bool,
     /// Not before this moment, in milliseconds of a clock that never goes back.
     pub due_ms: u64,
-    born_ms: u64,
+    /// Why the last attempt failed, where the next one may not.
+    pub trouble: Option<String>,
+    /// Since when it is held up, should it be; `None` once that was told.
+    pub held_up_ms: Option<u64>,
+    /// The messages before it about the same alerts to the same recipient: an alert's end is not
+    /// told before its beginning.
+    pub behind: Vec<u64>,
+    ends_ms: u64,
     looks_up: bool,
     backoff: ExponentialBackoff,
+    backoff_in_doubt: ExponentialBackoff,
 }
 
 impl Job {
@@ -86,22 +98,67 @@ impl Job {
             None if maybe_sent && looks_up => Stage::Ask,
             None => Stage::Send,
         };
-        let backoff = ExponentialBuilder::new()
-            .with_min_delay(patience.backoff_first)
-            .with_max_delay(patience.backoff_max)
-            .with_max_times(patience.attempts_max.saturating_sub(1))
-            .with_jitter()
-            .build();
-        let (due_ms, born_ms) = (now_ms, now_ms);
-        Self { notice, stage, template: false, due_ms, born_ms, looks_up, backoff }
+        let backoff = |longest| {
+            let builder = ExponentialBuilder::new().with_min_delay(patience.backoff_first);
+            builder.with_max_delay(longest).without_max_times().with_jitter().build()
+        };
+        let held_up_ms = now_ms + milliseconds(patience.fallback_after);
+        Self {
+            stage,
+            template: false,
+            due_ms: now_ms,
+            trouble: None,
+            held_up_ms: (!notice.fell_back).then_some(held_up_ms),
+            behind: Vec::new(),
+            ends_ms: now_ms + milliseconds(patience.age_max),
+            looks_up,
+            backoff: backoff(patience.backoff_max),
+            backoff_in_doubt: backoff(patience.age_max),
+            notice,
+        }
     }
 
-    /// Whether it is too old to be news, and may be given up: what Twilio has, or may have, is
-    /// asked after all the same.
+    /// Whether nobody is known to have it yet.
     #[must_use]
-    pub fn is_stale(&self, now_ms: u64, patience: &Patience) -> bool {
-        let age = Duration::from_millis(now_ms.saturating_sub(self.born_ms));
-        self.stage == Stage::Send && age > patience.age_max
+    pub fn is_untold(&self) -> bool {
+        !matches!(self.stage, Stage::Follow { .. })
+    }
+
+    /// When it is due, as long as its carrier takes nothing before `allowed_ms`. Its end waits for
+    /// nobody.
+    #[must_use]
+    pub fn due_from(&self, allowed_ms: u64) -> u64 {
+        let due_ms = self.due_ms.max(allowed_ms);
+        if self.is_untold() { due_ms.min(self.ends_ms) } else { due_ms }
+    }
+
+    /// Why it is given up, where it is too old to be news; `trouble` is its carrier's.
+    #[must_use]
+    pub fn given_up(
+        &self,
+        trouble: Option<&str>,
+        now_ms: u64,
+        patience: &Patience,
+    ) -> Option<String> {
+        if !self.is_untold() || now_ms < self.ends_ms {
+            return None;
+        }
+        let age = humantime::format_duration(patience.age_max);
+        let why = self.trouble.as_deref().or(trouble).unwrap_or("its turn did not come");
+        Some(match self.stage {
+            Stage::Ask => format!("it may have been sent, and nobody says whether: {why}"),
+            _ => format!("given up after {age}: {why}"),
+        })
+    }
+
+    /// Whether it speaks of an alert that `other` speaks of, to the same recipient.
+    #[must_use]
+    pub fn follows(&self, other: &Self) -> bool {
+        let about = |alert: &crate::alerts::Alert| {
+            let speaks = |a: &crate::alerts::Alert| a.rule == alert.rule && a.topic == alert.topic;
+            other.notice.alerts().any(speaks)
+        };
+        self.notice.destination == other.notice.destination && self.notice.alerts().any(about)
     }
 
     /// After the carrier was handed the message.
@@ -116,6 +173,7 @@ impl Job {
             Ok(Found { arrived: true, .. }) => Step::Delivered { arrived: true },
             Ok(Found { sid: None, .. }) => Step::Delivered { arrived: false },
             Ok(Found { sid: Some(sid), .. }) => {
+                self.trouble = None;
                 self.stage = Stage::Follow { sid, asked: 0 };
                 self.follow_later(now_ms, patience)
             }
@@ -131,9 +189,14 @@ impl Job {
                 ),
             },
             Err(Failure::Permanent { reason }) => Step::Dead { reason },
-            Err(Failure::Unknown { reason }) => {
-                self.stage = if self.looks_up { Stage::Ask } else { Stage::Send };
+            Err(Failure::Unknown { reason }) if self.looks_up => {
+                self.stage = Stage::Ask;
                 self.retry(reason, None, now_ms)
+            }
+            Err(Failure::Unknown { reason }) => {
+                self.stage = Stage::Send;
+                let wait = self.backoff_in_doubt.next();
+                self.retry(reason, wait, now_ms)
             }
             Err(Failure::Passing { reason, after, .. }) => {
                 self.stage = Stage::Send;
@@ -201,17 +264,44 @@ impl Job {
         }
     }
 
-    fn retry(&mut self, reason: String, after: Option<Duration>, now_ms: u64) -> Step {
-        match self.backoff.next() {
-            Some(wait) => {
-                self.due_ms = now_ms + milliseconds(wait.max(after.unwrap_or_default()));
-                Step::Again
-            }
-            None => Step::Dead { reason: format!("given up after several attempts: {reason}") },
-        }
+    /// Again after a pause, of `at_least` so long.
+    fn retry(&mut self, reason: String, at_least: Option<Duration>, now_ms: u64) -> Step {
+        let wait = self.backoff.next().max(at_least).unwrap_or_default();
+        self.due_ms = now_ms + milliseconds(wait);
+        self.trouble = Some(reason);
+        Step::Again
     }
 }
 
 pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::alerts::{Alert, Destination};
+
+    /// How often a message is sent where every attempt fails so.
+    fn attempts(failure: &Failure) -> usize {
+        let patience = Patience::default();
+        let notice = Notice::new(1, Destination::Webhook, Alert::example());
+        let mut job = Job::new(notice, false, false, 0, &patience);
+        let mut sent = 0;
+        while job.given_up(None, job.due_from(0), &patience).is_none() {
+            sent += 1;
+            job.sent(Err(failure.clone()), false, job.due_ms, &patience);
+        }
+        sent
+    }
+
+    #[test]
+    fn an_outage_is_asked_about_each_minute_and_a_doubt_copied_seldom() {
+        let reason = "why".to_owned();
+        let outage = Failure::Passing { reason: reason.clone(), after: None, outage: true };
+        let tries = attempts(&outage);
+        assert!((33..=65).contains(&tries), "{tries}");
+        let copies = attempts(&Failure::Unknown { reason });
+        assert!((8..=12).contains(&copies), "{copies}");
+    }
 }

@@ -3,11 +3,15 @@
 //! ```text
 //! engine ──notice──▶ bounded queue ──▶ Sender ──(rate limit, circuit breaker)──▶ carrier
 //!    ▲                                   │  jobs: send, ask first, follow up
-//!    └── Accepted, Delivered, Dead ◀─────┘
+//!    └── Accepted, HeldUp, Delivered, Dead ◀─┘
 //! ```
 //!
 //! Each notice is a [`job`]: a small machine that says what to do after each answer. The task
 //! works on one job at a time, the earliest due first, and is never waited for by the consuming.
+//! Messages about one alert to one recipient go in their order.
+//!
+//! What a carrier in trouble does not take for a while is reported as held up, so that another
+//! channel tells it; it is tried on until it is too old to be news.
 //!
 //! Limits: 256 jobs at once, the rest waits in the queue in front; so many messages a
 //! minute as are set; nothing at all while the circuit breaker is open. The order of checks is
@@ -60,6 +64,13 @@ pub enum Event {
         /// The carrier's name for it.
         sid: String,
     },
+    /// It does not get through for now, and is tried on.
+    HeldUp {
+        /// Which.
+        id: u64,
+        /// Why.
+        reason: String,
+    },
     /// It is done, as far as can be known.
     Delivered {
         /// Which.
@@ -87,6 +98,8 @@ pub struct Sender {
     jobs: Vec<Job>,
     /// Nothing is sent before this moment: the rate limit, or the carrier's wish.
     paused_until_ms: u64,
+    /// Why the carrier takes nothing at this time.
+    trouble: Option<String>,
     /// Recipients to whom only templates pass, as logs show them; no more than there are.
     outside_window: HashSet<String>,
 }
@@ -110,6 +123,7 @@ impl Sender {
             clock,
             jobs: Vec::new(),
             paused_until_ms: 0,
+            trouble: None,
             outside_window: HashSet::new(),
         }
     }
@@ -129,6 +143,9 @@ impl Sender {
                 return;
             }
             let now_ms = self.clock.monotonic_ms();
+            if self.report_held_up(now_ms, &events).await.is_err() {
+                return;
+            }
             let next = self.next_due(now_ms);
             if let Some((at, due_ms)) = next
                 && due_ms <= now_ms
@@ -139,7 +156,10 @@ impl Sender {
                 }
                 continue;
             }
-            let wait = next.map(|(_, due_ms)| Duration::from_millis(due_ms - now_ms));
+            let held_up = self.jobs.iter().filter_map(|job| job.held_up_ms);
+            let wakes =
+                held_up.filter(|at_ms| *at_ms > now_ms).chain(next.map(|(_, due_ms)| due_ms));
+            let wait = wakes.min().map(|at_ms| Duration::from_millis(at_ms - now_ms));
             let has_room = !ended && self.jobs.len() < JOBS_MAX;
             tokio::select! {
                 order = orders.recv(), if has_room => match order {
@@ -155,17 +175,48 @@ impl Sender {
     fn take(&mut self, Order { notice, maybe_sent }: Order) {
         let now_ms = self.clock.monotonic_ms();
         let looks_up = self.carrier.looks_up();
-        self.jobs.push(Job::new(notice, maybe_sent, looks_up, now_ms, &self.patience));
+        let mut job = Job::new(notice, maybe_sent, looks_up, now_ms, &self.patience);
+        let before = self.jobs.iter().filter(|other| other.is_untold() && job.follows(other));
+        job.behind = before.map(|other| other.notice.id).collect();
+        self.jobs.push(job);
+    }
+
+    /// The messages before a job that nobody has yet.
+    fn before<'a>(&'a self, job: &'a Job) -> impl Iterator<Item = &'a Job> {
+        let untold = self.jobs.iter().filter(|other| other.is_untold());
+        untold.filter(|other| job.behind.contains(&other.notice.id))
+    }
+
+    /// Says of each message that is held up, once, that it is.
+    async fn report_held_up(
+        &mut self,
+        now_ms: u64,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<(), Gone> {
+        for at in 0..self.jobs.len() {
+            let job = &self.jobs[at];
+            let waits = job.is_untold() && job.held_up_ms.is_some_and(|at_ms| at_ms <= now_ms);
+            let trouble = || {
+                let mut of_jobs = std::iter::once(job).chain(self.before(job));
+                of_jobs.find_map(|job| job.trouble.as_ref()).or(self.trouble.as_ref()).cloned()
+            };
+            if let Some(reason) = waits.then(trouble).flatten() {
+                self.jobs[at].held_up_ms = None;
+                tell(events, Event::HeldUp { id: self.jobs[at].notice.id, reason }).await?;
+            }
+        }
+        Ok(())
     }
 
     /// The place of the job that is due first, and when that is.
     fn next_due(&self, now_ms: u64) -> Option<(usize, u64)> {
         let allowed_ms = self.breaker.allowed_from(now_ms);
-        let due_ms = |job: &Job| {
+        let dues =
+            self.jobs.iter().enumerate().filter(|(_, job)| self.before(job).next().is_none());
+        let dues = dues.map(|(at, job)| {
             let paused_ms = if job.stage == Stage::Send { self.paused_until_ms } else { 0 };
-            job.due_ms.max(paused_ms).max(allowed_ms)
-        };
-        let dues = self.jobs.iter().enumerate().map(|(at, job)| (due_ms(job), job.notice.id, at));
+            (job.due_from(allowed_ms.max(paused_ms)), job.notice.id, at)
+        });
         dues.min().map(|(due_ms, _, at)| (at, due_ms))
     }
 
@@ -173,8 +224,7 @@ impl Sender {
     async fn work(&mut self, mut job: Job, events: &mpsc::Sender<Event>) -> Result<(), Gone> {
         let now_ms = self.clock.monotonic_ms();
         let id = job.notice.id;
-        if job.is_stale(now_ms, &self.patience) {
-            let reason = "given up: the alert is too old to be news".to_owned();
+        if let Some(reason) = job.given_up(self.trouble.as_deref(), now_ms, &self.patience) {
             return tell(events, Event::Dead { id, reason }).await;
         }
         if job.stage == Stage::Send
@@ -239,13 +289,15 @@ impl Sender {
         step
     }
 
-    /// Keeps breaker and log up to date.
+    /// Keeps breaker, trouble and log up to date.
     fn note(&mut self, to: &str, failure: Option<&Failure>, step: &Step) {
         let now_ms = self.clock.monotonic_ms();
         let outage = matches!(
             failure,
             Some(Failure::Unknown { .. } | Failure::Passing { outage: true, .. })
         );
+        let passes = matches!(failure, Some(Failure::Unknown { .. } | Failure::Passing { .. }));
+        self.trouble = failure.filter(|_| passes).map(ToString::to_string);
         if let Some(failure) = failure {
             let again = *step == Step::Again;
             let channel = self.carrier.channel().as_str();

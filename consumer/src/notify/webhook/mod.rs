@@ -6,7 +6,7 @@
 //! key sees each message once.
 //!
 //! 2xx is taken. 408, 429 and 5xx pass (with `Retry-After`, where it is given); every other answer
-//! is final.
+//! is final, a redirect as well: the message is for nobody but the address that was set.
 
 pub mod template;
 
@@ -17,7 +17,7 @@ use reqwest::{StatusCode, Url};
 
 use self::template::{Body, Template, TemplateError};
 use super::carrier::{Failure, Found, Letter};
-use super::http::{client, retry_after, source_text};
+use super::http::{NO_ROOTS, client, distrusted, retry_after, source_text};
 use super::secret::{Secret, given, secret};
 use super::sender::Patience;
 use aklight_common::clock::SharedClock;
@@ -64,7 +64,7 @@ pub enum WebhookError {
     #[error(transparent)]
     Template(#[from] TemplateError),
     /// The HTTP client cannot be made.
-    #[error("cannot set up HTTPS: are the system's root certificates installed (ca-certificates)?")]
+    #[error("cannot set up HTTPS: {NO_ROOTS}")]
     Http(#[source] reqwest::Error),
 }
 
@@ -138,8 +138,15 @@ impl Webhook {
         let reason = format!("the webhook answers {}", status.as_u16());
         Err(match status {
             StatusCode::TOO_MANY_REQUESTS => Failure::Passing { reason, after, outage: false },
+            // Whoever stands in between gave up waiting.
+            StatusCode::GATEWAY_TIMEOUT => Failure::Unknown { reason },
             StatusCode::REQUEST_TIMEOUT => Failure::Passing { reason, after, outage: true },
             status if status.is_server_error() => Failure::Passing { reason, after, outage: true },
+            status if status.is_redirection() => Failure::Permanent {
+                reason: format!(
+                    "{reason}, a redirect, which is not followed: set AKLIGHT_WEBHOOK_URL to where it leads"
+                ),
+            },
             _ => Failure::Permanent { reason },
         })
     }
@@ -147,7 +154,9 @@ impl Webhook {
 
 /// The text of an error names the address, and the address may hold a token: it is left out.
 fn unsent(error: &reqwest::Error) -> Failure {
-    if error.is_connect() {
+    if let Some(reason) = distrusted("the webhook", &source_text(error)) {
+        Failure::Permanent { reason }
+    } else if error.is_connect() {
         let reason = format!("the webhook cannot be reached ({})", source_text(error));
         Failure::Passing { reason, after: None, outage: true }
     } else if error.is_timeout() {

@@ -24,6 +24,9 @@ const SLACK: &str = r#"{"text": {{ ("*" ~ title ~ "*\n" ~ text)|tojson }}}"#;
 /// Discord takes 2,000 characters.
 const DISCORD: &str = r#"{"content": {{ ("**" ~ title ~ "**\n" ~ text)[:1900]|tojson }}}"#;
 const NTFY: &str = "{{ text }}";
+/// A longer message is an attachment to ntfy, and refused where it takes none.
+/// Source: <https://docs.ntfy.sh/publish/>, limitations: 4,096 bytes.
+const NTFY_BYTES_MAX: usize = 4_000;
 
 /// The templates that are ready, by name.
 pub const READY: [(&str, &str); 4] =
@@ -87,11 +90,11 @@ impl Template {
     /// [`TemplateError::Mistake`].
     pub fn render(&self, letter: Letter<'_>) -> Result<Body, TemplateError> {
         let Letter { notice, consumer, reference } = letter;
-        let lines: Vec<_> = notice.alerts().map(line).collect();
+        let bytes_max = if self.ntfy { NTFY_BYTES_MAX } else { usize::MAX };
         let alerts: Vec<Value> = notice.alerts().map(alert_json).collect();
         let values = minijinja::value::Serde(json!({
             "title": title(notice),
-            "text": lines.join("\n"),
+            "text": lines(notice, bytes_max),
             "state": state(notice),
             "severity": worst(notice).as_str(),
             "consumer": consumer,
@@ -105,6 +108,19 @@ impl Template {
         let headers = if self.ntfy { ntfy_headers(notice) } else { Vec::new() };
         Ok(Body { text, headers })
     }
+}
+
+/// A line an alert; where that is too long, as many as fit and how many more there are.
+fn lines(notice: &Notice, bytes_max: usize) -> String {
+    let mut text = String::new();
+    for (shown, alert) in notice.alerts().enumerate() {
+        let line = line(alert);
+        if shown > 0 && text.len() + line.len() > bytes_max {
+            return format!("{text}\n… and {} more", notice.alerts().count() - shown);
+        }
+        text = if shown == 0 { line } else { format!("{text}\n{line}") };
+    }
+    text
 }
 
 /// Source: <https://docs.ntfy.sh/publish/>. A header is ASCII: other letters become `?`.
@@ -189,5 +205,19 @@ mod tests {
         let letter = Letter { notice: &notice, consumer: "c1", reference: "[c1-1]" };
         assert!(template.render(letter).expect("filled in").text.ends_with(": 1"));
         assert!(Template::named(Some("slakc")).is_err());
+    }
+
+    #[test]
+    fn ntfy_is_sent_what_it_takes_as_a_message() {
+        let mut notice = Notice::new(7, Destination::Webhook, alert(Kind::Fired));
+        notice.more = vec![alert(Kind::Fired); 49];
+        let letter = Letter { notice: &notice, consumer: "c1", reference: "[c1-7]" };
+        let text =
+            Template::named(Some("ntfy")).expect("ready").render(letter).expect("right").text;
+        let shown = text.matches("FIRING").count();
+        assert!(text.len() <= 4096 && shown > 30, "{} bytes", text.len());
+        assert!(text.ends_with(&format!("\n… and {} more", 50 - shown)), "{text}");
+        let all = Template::named(Some("json")).expect("ready").render(letter).expect("right").text;
+        assert!(!all.contains(" more"), "{all}");
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::notify::http::NO_ROOTS;
 use crate::notify::secret::{Secret, given, secret};
 
 /// Twilio as typed on the command line or in the environment. Empty values count as absent:
@@ -89,7 +90,7 @@ pub enum SettingsError {
     #[error("TWILIO_BASE_URL is '{0}', which is no http:// or https:// address")]
     Url(String),
     /// The HTTP client cannot be made.
-    #[error("cannot set up HTTPS: are the system's root certificates installed (ca-certificates)?")]
+    #[error("cannot set up HTTPS: {NO_ROOTS}")]
     Http(#[source] reqwest::Error),
 }
 

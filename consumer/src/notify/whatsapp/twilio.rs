@@ -13,7 +13,7 @@ use serde::Deserialize;
 
 use super::{Settings, SettingsError};
 use crate::notify::carrier::{Failure, Found};
-use crate::notify::http::{client, retry_after, source_text};
+use crate::notify::http::{client, distrusted, json, retry_after, source_text};
 use crate::notify::sender::Patience;
 
 /// What a message says.
@@ -107,7 +107,7 @@ impl Twilio {
         let request = self.http.post(self.url("Messages.json", &[])).form(&form);
         let answer = self.ask(request).await?;
         // Taken, whatever the rest of the answer: a body that cannot be read changes nothing.
-        match answer.json::<MessageJson>().await {
+        match json::<MessageJson>(answer).await {
             Ok(message) => fate(&message),
             Err(_) => Ok(Found { sid: None, arrived: false }),
         }
@@ -132,7 +132,7 @@ impl Twilio {
             ("PageSize", LOOKED_THROUGH),
         ];
         let answer = self.ask(self.http.get(self.url("Messages.json", &query))).await?;
-        let list: ListJson = answer.json().await.map_err(|error| unreadable(&error))?;
+        let list: ListJson = json(answer).await.map_err(unreadable)?;
         let is_it = |message: &&MessageJson| {
             message.body.as_ref().is_some_and(|body| body.contains(reference))
         };
@@ -146,7 +146,7 @@ impl Twilio {
     pub async fn status(&self, sid: &str) -> Result<Result<Found, Failure>, Failure> {
         let url = self.url(&format!("Messages/{sid}.json"), &[]);
         let answer = self.ask(self.http.get(url)).await?;
-        let message: MessageJson = answer.json().await.map_err(|error| unreadable(&error))?;
+        let message: MessageJson = json(answer).await.map_err(unreadable)?;
         Ok(fate(&message))
     }
 
@@ -170,13 +170,15 @@ impl Twilio {
             return Ok(answer);
         }
         let after = retry_after(answer.headers(), self.clock.wall_ms());
-        let ErrorJson { code, message } = answer.json().await.unwrap_or_default();
+        let ErrorJson { code, message } = json(answer).await.unwrap_or_default();
         let code_text = code.map(|code| format!(", code {code}")).unwrap_or_default();
         let message = message.unwrap_or_default();
         let reason = format!("Twilio answers {}{code_text}: {message}", status.as_u16());
         Err(match status {
             // Whoever stood between Twilio and us gave up waiting.
-            StatusCode::GATEWAY_TIMEOUT => Failure::Unknown { reason },
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => {
+                Failure::Unknown { reason }
+            }
             status if status.is_server_error() => Failure::Passing { reason, after, outage: true },
             StatusCode::TOO_MANY_REQUESTS => Failure::Passing { reason, after, outage: false },
             _ => by_code(code, reason, after),
@@ -213,7 +215,9 @@ fn fate(message: &MessageJson) -> Result<Found, Failure> {
 fn unsent(error: &reqwest::Error) -> Failure {
     // The text of an error names the address, and the address the account: leave it out.
     let reason = |what: &str| format!("{what} ({})", source_text(error));
-    if error.is_builder() {
+    if let Some(reason) = distrusted("Twilio", &source_text(error)) {
+        Failure::Permanent { reason }
+    } else if error.is_builder() {
         Failure::Permanent { reason: reason("the request cannot be made") }
     } else if error.is_connect() {
         Failure::Passing { reason: reason("Twilio cannot be reached"), after: None, outage: true }
@@ -224,8 +228,8 @@ fn unsent(error: &reqwest::Error) -> Failure {
     }
 }
 
-fn unreadable(error: &reqwest::Error) -> Failure {
-    Failure::Unknown { reason: format!("Twilio's answer cannot be read ({})", source_text(error)) }
+fn unreadable(why: String) -> Failure {
+    Failure::Unknown { reason: format!("Twilio's answer cannot be read ({why})") }
 }
 
 #[cfg(test)]
