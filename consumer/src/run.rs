@@ -1,10 +1,12 @@
 //! The shell around the engine: signals, time, brokers, the tasks that send.
 //!
 //! A persistent consumer subscribes only when it is its turn (see [`crate::lease`]), and takes
-//! nothing more while it does not know whether it still is.
+//! nothing more while it does not know whether it still is (`turns`).
 //!
 //! A tokio runtime of two workers: the engine's loop may wait for a disk or a stopped terminal,
 //! and telephones must ring meanwhile.
+
+mod turns;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use aklight_common::{Offset, PartitionId, Topic};
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::ConsumerArgs;
@@ -34,7 +36,7 @@ use crate::notify::console::Console;
 use crate::notify::sender::{Event, Sender};
 use crate::rules::Book;
 use crate::setup::{Setup, warn_of_channels_not_set_up, with_causes};
-use crate::takeover;
+use turns::{Turn, turned};
 
 /// How often silence, reminders and unwritten offsets are looked at: the grain of every duration
 /// in a rule, and the most that is processed again by an engine after a crash.
@@ -98,7 +100,7 @@ impl Setup {
         }
         let (announcements, queue) = mpsc::channel(ANNOUNCEMENTS_MAX);
         let (announced_in, announced) = mpsc::channel(ANNOUNCEMENTS_MAX);
-        let first = memory.announcements.first().map_or(memory.next_sequence, |a| a.sequence);
+        let first = memory.announcements.front().map_or(memory.next_sequence, |a| a.sequence);
         let producer = ClientConfig { id: memory.producer.clone(), ..config.clone() };
         tokio::spawn(announce(producer, first, Arc::clone(&clock), queue, announced_in));
         let out = anstream::AutoStream::auto(std::io::stdout());
@@ -149,13 +151,6 @@ impl Setup {
     }
 }
 
-/// The task that takes this consumer's turns.
-struct Turn {
-    turns: watch::Receiver<Turns>,
-    stop: oneshot::Sender<()>,
-    keeper: JoinHandle<()>,
-}
-
 /// The loop.
 struct Shell {
     args: ConsumerArgs,
@@ -172,7 +167,7 @@ struct Shell {
     /// How often somebody else had worked before, when this one began.
     others: u32,
     said_waiting: bool,
-    /// Whether records are taken: it is our turn, and that is not too long ago.
+    /// Whether records are taken: see `holds`.
     holding: bool,
     events: mpsc::Receiver<Event>,
     /// Held so that `events` does not end where there is no sender.
@@ -212,84 +207,6 @@ impl Shell {
         Ok(code)
     }
 
-    fn turns(&self) -> Turns {
-        match &self.turn {
-            Some(turn) => *turn.turns.borrow(),
-            None => Turns::Ours { until_ms: u64::MAX, others: 0 },
-        }
-    }
-
-    /// Whether anything may be judged in this moment.
-    fn holds(&self) -> bool {
-        match self.turns() {
-            Turns::Ours { until_ms, .. } => self.clock.monotonic_ms() < until_ms,
-            Turns::Unknown | Turns::Others => false,
-        }
-    }
-
-    /// Whether records may be taken now; opens the subscription with the first turn.
-    async fn look_at_turn(&mut self) -> anyhow::Result<()> {
-        let turns = self.turns();
-        let working = self.subscription.is_some();
-        let taken_over = match turns {
-            Turns::Unknown => false,
-            Turns::Others => true,
-            Turns::Ours { others, .. } => others > self.others,
-        };
-        if taken_over && working {
-            bail!(
-                "another consumer '{}' took over while this one was stopped or cut off: start it again, and it will wait for its turn; for two that work side by side give each its own --id",
-                self.args.id
-            );
-        }
-        match turns {
-            Turns::Others if !std::mem::replace(&mut self.said_waiting, true) => {
-                let id = &self.args.id;
-                info!(id, "another consumer of this name is at work: waiting for its end");
-            }
-            Turns::Ours { others, .. } if !working => {
-                if others > 0 && !self.adopt().await {
-                    return Ok(());
-                }
-                self.others = others;
-                let (config, args) = (self.config.clone(), &self.args);
-                let patterns = args.patterns.clone();
-                self.subscription = Some(Subscription::open(config, args.persistent, patterns));
-            }
-            _ => {}
-        }
-        let holds = self.holds();
-        if holds != std::mem::replace(&mut self.holding, holds) && working {
-            // What came in meanwhile is taken before silence is judged.
-            let watching = (holds && self.connected).then(|| self.clock.wall_ms());
-            self.engine.watch(watching);
-            if holds {
-                info!("judging again");
-            } else {
-                error!(
-                    "nothing is judged until the brokers take this consumer's turn again (a record under consumers/{}): is one there, may this consumer write, is their disk full?",
-                    self.args.id
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over what another one left; false where that cannot be read yet.
-    async fn adopt(&mut self) -> bool {
-        let awaited = self.engine.awaited();
-        match takeover::read(&self.config, awaited, &self.args.patterns).await {
-            Ok(left) => {
-                self.engine.adopt(&left, self.clock.wall_ms());
-                true
-            }
-            Err(error) => {
-                warn!(%error, "cannot read how alerts stand: trying again");
-                false
-            }
-        }
-    }
-
     /// Takes what has come in already, up to a limit: when a thousand topics fire at once, they
     /// share a few writes instead of needing one each.
     async fn take_waiting(&mut self) -> anyhow::Result<()> {
@@ -306,8 +223,8 @@ impl Shell {
         Ok(())
     }
 
-    /// Takes what came in, if it still is our turn: this process may have been stopped for long
-    /// while it waited. If it is not, it is kept until it is again.
+    /// Takes what came in, if it still may be judged: this process may have been stopped for long
+    /// while it waited. If it may not, it is kept until it may again.
     async fn take(&mut self, event: SubscriptionEvent) -> anyhow::Result<()> {
         if self.holds() {
             return self.on_subscription(event).await;
@@ -470,17 +387,6 @@ async fn next(
         (Some(event), _) => Some(event),
         (None, Some(subscription)) => subscription.next().await,
         (None, None) => std::future::pending().await,
-    }
-}
-
-/// Waits until something is known of whose turn it is.
-async fn turned(turn: &mut Option<Turn>) {
-    let changed = match turn {
-        Some(turn) => turn.turns.changed().await.is_ok(),
-        None => false,
-    };
-    if !changed {
-        std::future::pending().await
     }
 }
 

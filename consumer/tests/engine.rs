@@ -199,7 +199,7 @@ fn what_was_written_and_not_told_is_told_by_the_next_run() {
     memory.notify(order.notice.clone());
     memory
         .announcements
-        .push(Announcement { sequence: 1, ..first.announcements.try_recv().expect("one") });
+        .push_back(Announcement { sequence: 1, ..first.announcements.try_recv().expect("one") });
     memory.next_sequence = 2;
     let (store, _) = Store::open(folder.path(), "c1", NOW_MS).expect("opened");
     store.write(&memory).expect("written");

@@ -79,7 +79,11 @@ pub(super) fn encode(memory: &Memory) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn json_lines<T: serde::Serialize>(text: &mut String, kind: &str, values: &[T]) {
+fn json_lines<'a, T: serde::Serialize + 'a>(
+    text: &mut String,
+    kind: &str,
+    values: impl IntoIterator<Item = &'a T>,
+) {
     for value in values {
         let json = serde_json::to_string(value)
             .unwrap_or_else(|error| unreachable!("plain structs are always JSON: {error}"));
@@ -135,7 +139,7 @@ fn read_line(memory: &mut Memory, line: &str) -> Option<()> {
         "acknowledged" => memory.acknowledged.push(serde_json::from_str(rest).ok()?),
         "state" => memory.standings.push(serde_json::from_str(rest).ok()?),
         "notice" => memory.notices.push(serde_json::from_str(rest).ok()?),
-        "announcement" => memory.announcements.push(serde_json::from_str(rest).ok()?),
+        "announcement" => memory.announcements.push_back(serde_json::from_str(rest).ok()?),
         _ => return None,
     }
     Some(())
@@ -219,7 +223,7 @@ pub(super) mod tests {
             topic: topic.clone(),
             by: "anna".to_owned(),
         });
-        memory.announcements.push(Announcement {
+        memory.announcements.push_back(Announcement {
             sequence: 1,
             topic: "alerts/cpu-high/x".to_owned(),
             payload: "{\"a\":\"|\\n\"}".to_owned(),

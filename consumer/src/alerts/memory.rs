@@ -4,7 +4,7 @@
 //! topics, where there is one; announcements are in the order of their sequences, without a gap
 //! below `next_sequence`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use aklight_common::{Offset, PartitionId, Topic};
 use serde::{Deserialize, Serialize};
@@ -23,8 +23,11 @@ pub const NOTICES_MAX: usize = 256;
 /// Most alerts in one message: with the longest topics still a text that a telephone shows.
 pub const GROUP_MAX: usize = 50;
 
-/// Most announcements that wait for a broker at once; changes beyond it are not recorded.
-pub const ANNOUNCEMENTS_MAX: usize = 1_024;
+/// How many announcements may wait for a broker before nothing more is judged, until half of them
+/// are stored: some megabytes of the file. What one step adds comes on top: at most a change of
+/// each topic under each rule. With as many again they still fit into the window of sequences in
+/// which the broker tells repeats after a crash.
+pub const ANNOUNCEMENTS_MAX: usize = 4_096;
 
 /// Most topics whose offsets are listed; further ones are processed all the same.
 pub const TOPICS_MAX: usize = 100_000;
@@ -155,7 +158,7 @@ pub struct Memory {
     /// What must still be told.
     pub notices: Vec<Notice>,
     /// What must still be recorded.
-    pub announcements: Vec<Announcement>,
+    pub announcements: VecDeque<Announcement>,
 }
 
 impl Memory {
@@ -176,7 +179,7 @@ impl Memory {
             mutes: Vec::new(),
             acknowledged: Vec::new(),
             notices: Vec::new(),
-            announcements: Vec::new(),
+            announcements: VecDeque::new(),
         }
     }
 

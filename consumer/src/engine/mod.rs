@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::alerts::dead::DeadLetters;
-use crate::alerts::memory::{Announcement, Standing};
+use crate::alerts::memory::{ANNOUNCEMENTS_MAX, Announcement, Standing};
 use crate::alerts::store::Store;
 use crate::alerts::{Destination, Memory, actions};
 use crate::notify::console::Console;
@@ -89,6 +89,7 @@ pub struct Engine {
     watching_since_ms: Option<u64>,
     dirty: bool,
     urgent: bool,
+    full: bool,
     said_too_many_topics: bool,
     write_fails: bool,
     console_fails: bool,
@@ -109,7 +110,8 @@ impl Engine {
             }
         }
         let restored: Vec<u64> = parts.memory.notices.iter().map(|notice| notice.id).collect();
-        let announced = parts.memory.announcements.first().map_or(0, |first| first.sequence - 1);
+        let full = parts.memory.announcements.len() >= ANNOUNCEMENTS_MAX;
+        let announced = parts.memory.announcements.front().map_or(0, |first| first.sequence - 1);
         let mut engine = Self {
             parts,
             context: Context::default(),
@@ -121,6 +123,7 @@ impl Engine {
             watching_since_ms: None,
             dirty: false,
             urgent: false,
+            full,
             said_too_many_topics: false,
             write_fails: false,
             console_fails: false,
@@ -263,9 +266,20 @@ impl Engine {
 
     /// The announcer is done with a sequence.
     pub fn on_announced(&mut self, sequence: u64) {
-        self.parts.memory.announcements.retain(|kept| kept.sequence > sequence);
+        let waiting = &mut self.parts.memory.announcements;
+        while waiting.front().is_some_and(|first| first.sequence <= sequence) {
+            waiting.pop_front();
+        }
+        self.full &= waiting.len() > ANNOUNCEMENTS_MAX / 2;
         // Not urgent: a repeat is stored once.
         self.dirty = true;
+    }
+
+    /// Whether so many records wait for a broker that nothing more may be judged: every change is
+    /// to be a record, and what is not judged yet the broker keeps.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Whether something happened that must be told without delay.

@@ -161,28 +161,34 @@ impl Engine {
 
     fn record(&mut self, topic: &Topic, payload: String) {
         let memory = &mut self.parts.memory;
-        if memory.announcements.len() >= ANNOUNCEMENTS_MAX {
-            warn!(%topic, "too many records wait for a broker: this one is not kept");
-            return;
-        }
         let sequence = memory.next_sequence;
         memory.next_sequence += 1;
-        memory.announcements.push(Announcement { sequence, topic: topic.to_string(), payload });
+        let topic = topic.to_string();
+        memory.announcements.push_back(Announcement { sequence, topic, payload });
+        let waiting = memory.announcements.len();
+        if waiting >= ANNOUNCEMENTS_MAX && !std::mem::replace(&mut self.full, true) {
+            warn!(
+                waiting,
+                "nothing more is judged until a broker has stored half of the records that wait for it: does it take any?"
+            );
+        }
     }
 
     /// Hands on what is in the file, is due and was not handed on; `restored` are notices of an
     /// earlier run, which may have been told already.
     pub(super) fn tell(&mut self, restored: &HashSet<u64>, now_ms: u64) {
-        for notice in self.parts.memory.notices.clone() {
+        let is_due = |notice: &&Notice| {
+            notice.destination == Destination::Console
+                || (notice.due_ms <= now_ms && !self.handed.contains(&notice.id))
+        };
+        let due: Vec<_> = self.parts.memory.notices.iter().filter(is_due).cloned().collect();
+        for notice in due {
             let (id, maybe_sent) = (notice.id, restored.contains(&notice.id));
             if notice.destination == Destination::Console {
                 let printed = self.parts.console.alert(&notice.alert);
                 self.printed(printed);
                 self.parts.memory.strike(id);
                 (self.urgent, self.dirty) = (true, true);
-                continue;
-            }
-            if self.handed.contains(&id) || notice.due_ms > now_ms {
                 continue;
             }
             let channel = notice.destination.channel();
@@ -200,12 +206,14 @@ impl Engine {
                 }
             }
         }
-        for announcement in &self.parts.memory.announcements {
-            if announcement.sequence > self.announced
-                && self.parts.announcements.try_send(announcement.clone()).is_ok()
-            {
-                self.announced = announcement.sequence;
+        let announced = self.announced;
+        let waiting = self.parts.memory.announcements.iter();
+        for announcement in waiting.filter(|waiting| waiting.sequence > announced) {
+            // The rest when there is room again, for they go in order.
+            if self.parts.announcements.try_send(announcement.clone()).is_err() {
+                break;
             }
+            self.announced = announcement.sequence;
         }
     }
 
