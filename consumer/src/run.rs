@@ -45,8 +45,8 @@ const TICK: Duration = Duration::from_millis(500);
 const TICKS_PER_WRITE: u32 = 2;
 /// Most records that an alert waits for so as to share its write: a thousandth of a second's work.
 const BATCH_MAX: usize = 256;
-/// How long the end waits for a request to a carrier that is under way.
-const SENDER_GRACE: Duration = Duration::from_secs(2);
+/// How long the end waits for what a carrier or the broker has not answered for.
+const ANSWERS_GRACE: Duration = Duration::from_secs(2);
 /// How long the end waits for the broker to confirm.
 const CLOSE_GRACE: Duration = Duration::from_secs(4);
 
@@ -341,8 +341,8 @@ impl Shell {
 
     async fn end(mut self, mut senders: JoinSet<()>) {
         self.commit();
-        // What is being sent right now may end well.
-        self.drain_events(&mut senders).await;
+        // What is being sent or recorded right now may end well.
+        self.drain_events().await;
         senders.abort_all();
         self.commit();
         let told = async {
@@ -364,15 +364,18 @@ impl Shell {
         self.engine.say_totals();
     }
 
-    /// Takes reports until nothing is being sent, for a short while at most.
-    async fn drain_events(&mut self, senders: &mut JoinSet<()>) {
-        let deadline = tokio::time::sleep(SENDER_GRACE);
+    /// Takes reports until nothing is being sent or recorded, for a short while at most.
+    async fn drain_events(&mut self) {
+        let deadline = tokio::time::sleep(ANSWERS_GRACE);
         tokio::pin!(deadline);
-        while self.engine.is_sending() {
+        while self.engine.is_busy() {
             tokio::select! {
                 () = &mut deadline => return,
-                None = senders.join_next() => return,
-                Some(event) = self.events.recv() => self.engine.on_event(event, self.clock.wall_ms()),
+                Some(event) = self.events.recv() => {
+                    self.engine.on_event(event, self.clock.wall_ms());
+                    self.commit();
+                }
+                Some(sequence) = self.announced.recv() => self.engine.on_announced(sequence),
             }
         }
     }

@@ -143,6 +143,16 @@ impl Stage {
         std::iter::from_fn(|| self.orders.try_recv().ok()).collect()
     }
 
+    /// Lets what rang since arrive; gives back how many messages that were.
+    fn deliver(&mut self, now_ms: u64) -> usize {
+        let rung = self.rung();
+        for order in &rung {
+            self.engine.on_event(Event::Delivered { id: order.notice.id, arrived: true }, now_ms);
+        }
+        self.engine.commit(now_ms);
+        rung.len()
+    }
+
     /// The numbers of what was recorded since.
     fn announced(&mut self) -> Vec<u64> {
         std::iter::from_fn(|| self.announcements.try_recv().ok()).map(|a| a.sequence).collect()
@@ -175,11 +185,17 @@ fn nothing_is_told_and_nothing_acknowledged_before_it_is_written() {
     assert!(stage.engine.is_urgent());
     assert_eq!(stage.printed(), "");
     assert!(stage.rung().is_empty());
-    let acknowledged = stage.engine.commit(NOW_MS);
-    assert_eq!(acknowledged, [(Topic::new(CPU).expect("a topic"), Offset(7), PartitionId(0))]);
+    assert!(stage.engine.commit(NOW_MS).is_empty(), "before it is recorded");
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
     assert_eq!(stage.rung().len(), 2, "a telephone and a mail");
     assert_eq!(stage.recorded("alerts/"), ["firing"]);
+    stage.engine.on_announced(2);
+    stage.sample("metrics/docker/web/network", 8, 0, 90.0);
+    assert!(stage.engine.commit(NOW_MS).is_empty(), "nor before all of it is");
+    stage.engine.on_announced(3);
+    let acknowledged = stage.engine.commit(NOW_MS);
+    assert_eq!(acknowledged, [(Topic::new(CPU).expect("a topic"), Offset(7), PartitionId(0))]);
+    assert_eq!(stage.engine.commit(NOW_MS).len(), 1, "what came in meanwhile");
     assert!(stage.engine.commit(NOW_MS).is_empty());
     assert!(stage.rung().is_empty() && stage.recorded("alerts/").is_empty());
 }
@@ -230,6 +246,7 @@ fn a_state_that_cannot_be_written_silences_no_alert_and_acknowledges_nothing() {
     assert!(stage.engine.commit(NOW_MS).is_empty());
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
     std::fs::remove_dir(&in_the_way).expect("removed");
+    stage.engine.on_announced(3);
     assert_eq!(stage.engine.commit(NOW_MS).len(), 1, "told once it is written");
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
 }
@@ -353,7 +370,7 @@ fn who_takes_over_misses_what_the_other_one_had_heard_of() {
         ],
         heard: heard.iter().map(|topic| Topic::new(topic).expect("a topic")).collect(),
         alerts: vec![told("metrics/docker/host3/cpu")],
-        actions: Vec::new(),
+        ..Left::default()
     };
     stage.engine.adopt(&left, NOW_MS);
     stage.engine.watch(Some(NOW_MS));
@@ -367,13 +384,11 @@ fn who_takes_over_misses_what_the_other_one_had_heard_of() {
     assert_eq!(missed, [Some("metrics/docker/host2/cpu"), Some("metrics/docker/host2/web/state")]);
 }
 
-/// What `first` recorded last of an alert, and whether who takes over from there rings at `later`.
+/// Whether who takes over from `first`, all of whose messages went through, rings at `later`.
 fn rings_after_a_takeover(first: &mut Stage, rules: &str, later: u64) -> bool {
-    let record = first.records("alerts/").pop().expect("a record").to_string();
     let folder = tempfile::tempdir().expect("a folder");
     let mut second = Stage::by(folder.path(), rules, 0);
-    let alerts = vec![message(&format!("alerts/hot/{CPU}"), &record)];
-    second.engine.adopt(&Left { alerts, ..Left::default() }, NOW_MS);
+    second.engine.adopt(&left(first), NOW_MS);
     second.sample_at(CPU, 0, later, 91.0);
     second.engine.commit(later);
     !second.rung().is_empty()
@@ -392,7 +407,7 @@ fn who_takes_over_tells_what_was_withheld_and_only_that() {
     assert!(rings_after_a_takeover(&mut stage, &quiet, later), "nobody was told in the night");
     stage.sample_at(CPU, 1, later, 90.0);
     stage.engine.commit(later);
-    assert!(!stage.rung().is_empty(), "told in the morning");
+    assert_eq!(stage.deliver(later), 2, "told in the morning");
     assert!(!rings_after_a_takeover(&mut stage, &quiet, later), "told once");
 
     let folder = tempfile::tempdir().expect("a folder");
@@ -405,8 +420,102 @@ fn who_takes_over_tells_what_was_withheld_and_only_that() {
     );
     stage.payload("actions/alerts", 1, mute.as_bytes());
     stage.engine.commit(NOW_MS);
-    assert!(!stage.rung().is_empty(), "told before it was muted");
+    assert_eq!(stage.deliver(NOW_MS), 2, "told before it was muted");
     assert!(!rings_after_a_takeover(&mut stage, RULES, later), "told before");
+}
+
+/// All that is stored of what a stage recorded since.
+fn left(stage: &mut Stage) -> Left {
+    let mut left = Left::default();
+    for announcement in std::iter::from_fn(|| stage.announcements.try_recv().ok()) {
+        let message = message(&announcement.topic, &announcement.payload);
+        if announcement.topic.starts_with("deliveries/") {
+            left.deliveries.push(message);
+        } else {
+            left.alerts.retain(|known| known.topic != message.topic);
+            left.alerts.push(message);
+        }
+    }
+    left
+}
+
+/// The machine of the other consumer is gone with all that waited there to be told.
+#[test]
+fn who_takes_over_tells_what_was_never_said_to_be_sent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = Stage::by(folder.path(), RULES, 5_000);
+    first.sample(CPU, 0, 0, 90.0);
+    first.sample("metrics/docker/db/cpu", 1, 0, 90.0);
+    first.engine.commit(NOW_MS + 5_000);
+    let lost = first.rung();
+    let (telephone, mail) = (&lost[0].notice, &lost[1].notice);
+    // The mail is out, and the first of the two alerts is over meanwhile.
+    first.engine.on_event(Event::Delivered { id: mail.id, arrived: false }, NOW_MS);
+    first.sample_at(CPU, 2, NOW_MS + 6_000, 10.0);
+    first.engine.commit(NOW_MS + 6_000);
+    let left = left(&mut first);
+    assert_eq!(left.alerts.len(), 2);
+
+    let folder = tempfile::tempdir().expect("another");
+    let mut second = Stage::by(folder.path(), RULES, 5_000);
+    second.engine.adopt(&left, NOW_MS + 30_000);
+    second.engine.commit(NOW_MS + 30_000);
+    let rung = second.rung();
+    let told: Vec<_> = rung
+        .iter()
+        .map(|Order { notice, maybe_sent }| {
+            let alerts = notice.alerts().map(|a| (a.topic.as_str(), a.state()));
+            (notice.destination.channel(), *maybe_sent, alerts.collect::<Vec<_>>())
+        })
+        .collect();
+    let (over, firing) = ((CPU, "ok"), ("metrics/docker/db/cpu", "firing"));
+    let expect = [
+        (Channel::WhatsApp, true, vec![firing]),
+        (Channel::WhatsApp, true, vec![over]),
+        (Channel::Email, true, vec![over]),
+    ];
+    assert_eq!(told, expect, "the mail about what fires is out");
+    let again = &rung[0].notice;
+    assert_eq!((again.id, again.reference("c1")), (telephone.id, telephone.reference("c1")));
+    let said = aklight_consumer::notify::message::what(&again.alert);
+    assert_eq!(said, "metrics/docker/db/cpu is 90.0 %, limit > 80");
+    // Numbers go on: nothing new is taken for what the other one told.
+    second.sample_at("metrics/docker/new/cpu", 3, NOW_MS + 30_000, 90.0);
+    second.engine.commit(NOW_MS + 35_000);
+    let known: Vec<_> = lost.iter().chain(&rung).map(|order| order.notice.id).collect();
+    let new = second.rung();
+    assert!(new.len() == 2 && new.iter().all(|order| !known.contains(&order.notice.id)), "{new:?}");
+    // A third one finds it all told.
+    for order in rung.iter().chain(&new) {
+        second.engine.on_event(Event::Delivered { id: order.notice.id, arrived: true }, NOW_MS);
+    }
+    second.engine.commit(NOW_MS + 35_000);
+    let mut all = self::left(&mut second);
+    all.alerts.extend(left.alerts);
+    all.deliveries.extend(left.deliveries);
+    let mut third = Stage::by(tempfile::tempdir().expect("a third").path(), RULES, 5_000);
+    third.engine.adopt(&all, NOW_MS + 60_000);
+    third.engine.commit(NOW_MS + 60_000);
+    assert_eq!(third.rung().len(), 0);
+}
+
+/// A channel had failed for good, and the next one had not told it yet.
+#[test]
+fn who_takes_over_tells_what_was_on_its_way_by_the_fallback() {
+    let rules = RULES.replace("notify", "fallback = [\"email\"]\nnotify");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = Stage::by(folder.path(), &rules, 0);
+    first.sample("metrics/docker/web/memory", 0, 0, 90.0);
+    first.engine.commit(NOW_MS);
+    let id = first.rung()[0].notice.id;
+    first.engine.on_event(Event::Dead { id, reason: "code 63016".to_owned() }, NOW_MS);
+    first.engine.commit(NOW_MS);
+    let mut second = Stage::by(tempfile::tempdir().expect("another").path(), &rules, 0);
+    second.engine.adopt(&left(&mut first), NOW_MS + 30_000);
+    second.engine.commit(NOW_MS + 30_000);
+    let rung = second.rung();
+    assert_eq!(rung.len(), 1, "{rung:?}");
+    assert_eq!(rung[0].notice.destination, Destination::Email);
 }
 
 #[test]

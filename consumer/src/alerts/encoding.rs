@@ -197,6 +197,7 @@ pub(super) mod tests {
             sense: Sense::Growth,
             reason: String::new(),
             context: "exit code 137".to_owned(),
+            said: String::new(),
         };
         memory.notify(Notice::new(0, Destination::Console, alert.clone()));
         let anna = Destination::WhatsApp { to: "whatsapp:+34600000089".to_owned() };
@@ -204,6 +205,7 @@ pub(super) mod tests {
             more: vec![alert.clone()],
             due_ms: 12,
             fallback: vec![Channel::Email],
+            reference: "[consumer1-2 x]".to_owned(),
             sid: Some("SM1".to_owned()),
             ..Notice::new(0, anna, alert)
         });

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Alert;
 use super::actions::{Acknowledged, Mute};
+use crate::notify::message::moment;
 use crate::notify::whatsapp::masked;
 use crate::rules::Channel;
 use crate::rules::book::Labels;
@@ -89,6 +90,10 @@ pub struct Notice {
     /// The channels to be tried where this one fails for good, the first one first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fallback: Vec<Channel>,
+    /// What tells the message from every other, where an earlier consumer had begun to tell it;
+    /// else it follows from the rest. See [`Self::reference`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reference: String,
     /// What Twilio called the message when it took it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
@@ -98,8 +103,18 @@ impl Notice {
     /// One alert for one destination, to be told at once.
     #[must_use]
     pub fn new(id: u64, destination: Destination, alert: Alert) -> Self {
-        let (more, fallback) = (Vec::new(), Vec::new());
-        Self { id, destination, alert, more, due_ms: 0, fallback, sid: None }
+        let (more, fallback, reference) = (Vec::new(), Vec::new(), String::new());
+        Self { id, destination, alert, more, due_ms: 0, fallback, reference, sid: None }
+    }
+
+    /// What tells this message of `consumer` from every other: by it a message is found at Twilio
+    /// again, and receivers tell repeats.
+    #[must_use]
+    pub fn reference(&self, consumer: &str) -> String {
+        match self.reference.as_str() {
+            "" => format!("[{consumer}-{} {}]", self.id, moment(self.alert.at_ms)),
+            known => known.to_owned(),
+        }
     }
 
     /// All that it tells.
@@ -210,6 +225,13 @@ impl Memory {
         let id = self.next_notice;
         self.next_notice += 1;
         self.notices.push(Notice { id, ..notice });
+        id
+    }
+
+    /// Puts a notice back under the id that it has, which is given back.
+    pub fn restore(&mut self, notice: Notice) -> u64 {
+        let id = notice.id;
+        self.notices.push(notice);
         id
     }
 

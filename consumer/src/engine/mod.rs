@@ -10,6 +10,7 @@ pub mod adopting;
 pub(crate) mod context;
 mod people;
 mod telling;
+mod untold;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use aklight_common::client::Message;
 use aklight_common::{Offset, PartitionId, Topic};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
@@ -81,8 +83,13 @@ pub struct Engine {
     broken: HashMap<Topic, u64>,
     /// Processed, but not yet in the file.
     unacknowledged: BTreeMap<PartitionId, (Topic, Offset)>,
+    /// Processed and in the file, and the sequence before which all that follows from it is
+    /// recorded: only then may a successor begin behind it.
+    unrecorded: Option<(u64, BTreeMap<PartitionId, (Topic, Offset)>)>,
     /// Notices that the sender has.
     handed: HashSet<u64>,
+    /// Notices that an earlier run, or another consumer of this name, may have told.
+    doubtful: HashSet<u64>,
     /// The last announcement that the announcer has.
     announced: u64,
     /// Since when silence is silence; `None` while cut off from the brokers.
@@ -109,7 +116,7 @@ impl Engine {
                 parts.book.restore(&rule, &topic, state);
             }
         }
-        let restored: Vec<u64> = parts.memory.notices.iter().map(|notice| notice.id).collect();
+        let restored: HashSet<_> = parts.memory.notices.iter().map(|notice| notice.id).collect();
         let full = parts.memory.announcements.len() >= ANNOUNCEMENTS_MAX;
         let announced = parts.memory.announcements.front().map_or(0, |first| first.sequence - 1);
         let mut engine = Self {
@@ -118,7 +125,9 @@ impl Engine {
             units: HashMap::new(),
             broken: HashMap::new(),
             unacknowledged: BTreeMap::new(),
+            unrecorded: None,
             handed: HashSet::new(),
+            doubtful: HashSet::new(),
             announced,
             watching_since_ms: None,
             dirty: false,
@@ -132,7 +141,8 @@ impl Engine {
         if !restored.is_empty() {
             info!(notices = restored.len(), "telling what the last run was about to tell");
         }
-        engine.tell(&restored.into_iter().collect(), now_ms);
+        engine.doubtful = restored;
+        engine.tell(now_ms);
         engine.commit_if(|engine| engine.dirty, now_ms);
         engine
     }
@@ -200,14 +210,18 @@ impl Engine {
     pub fn restart_partition(&mut self, partition: PartitionId, position: Offset) {
         self.parts.memory.restart(partition, position);
         self.unacknowledged.remove(&partition);
+        if let Some((_, processed)) = &mut self.unrecorded {
+            processed.remove(&partition);
+        }
         self.dirty = true;
     }
 
-    /// The last record processed of a partition, where the file knows it. Nothing while the file
-    /// lags behind: what is acknowledged must survive a crash here first.
+    /// The last record processed of a partition, where the file and the broker know what follows
+    /// from it. Nothing while they do not: what is acknowledged must survive this machine.
     #[must_use]
     pub fn last_processed(&self, partition: PartitionId) -> Option<Processed> {
-        if self.dirty || self.parts.store.is_none() {
+        let known = !self.dirty && self.parts.memory.announcements.is_empty();
+        if !known || self.parts.store.is_none() {
             return None;
         }
         let of_partition = self.parts.memory.processed.iter().filter(|((_, p), _)| *p == partition);
@@ -237,14 +251,15 @@ impl Engine {
                 if let Some(notice) = notices.find(|notice| notice.id == id) {
                     notice.sid = Some(sid);
                 }
-                self.report(id, "sent", None, now_ms);
+                self.report(id, "sent", json!({}), now_ms);
             }
             Event::Delivered { id, arrived } => {
                 self.handed.remove(&id);
                 let known = self.parts.memory.notices.iter().find(|notice| notice.id == id);
                 // What was taken before and has not arrived since is no more than that.
                 if arrived || known.is_some_and(|notice| notice.sid.is_none()) {
-                    self.report(id, if arrived { "delivered" } else { "sent" }, None, now_ms);
+                    let status = if arrived { "delivered" } else { "sent" };
+                    self.report(id, status, json!({}), now_ms);
                 }
                 if let Some(notice) = self.parts.memory.strike(id) {
                     info!(
@@ -295,28 +310,36 @@ impl Engine {
         self.parts.memory.notices.iter().any(|n| n.due_ms <= now_ms && waits(&n.id))
     }
 
-    /// Whether the sender has something that it has not reported on.
+    /// Whether a carrier or the broker has something that is not answered for.
     #[must_use]
-    pub fn is_sending(&self) -> bool {
-        !self.handed.is_empty()
+    pub fn is_busy(&self) -> bool {
+        !self.handed.is_empty() || !self.parts.memory.announcements.is_empty()
     }
 
     /// Writes the memory where something changed, then tells, and gives back what the broker may
     /// now be told is processed.
     pub fn commit(&mut self, now_ms: u64) -> Vec<Processed> {
         self.commit_if(|engine| engine.dirty || engine.urgent, now_ms);
-        self.tell(&HashSet::new(), now_ms);
+        self.tell(now_ms);
         // What was told by the console is struck: a second write, for alerts only.
         self.commit_if(|engine| engine.urgent, now_ms);
         if self.write_fails {
             return Vec::new();
         }
-        let acknowledged = std::mem::take(&mut self.unacknowledged);
+        let (processed, memory) = (&mut self.unacknowledged, &self.parts.memory);
         if self.parts.store.is_none() {
             // A consumer who keeps nothing does not let the broker keep anything either.
+            processed.clear();
             return Vec::new();
         }
-        acknowledged.into_iter().map(|(p, (topic, offset))| (topic, offset, p)).collect()
+        let recorded = self
+            .unrecorded
+            .get_or_insert_with(|| (memory.next_sequence, std::mem::take(processed)));
+        if memory.announcements.front().is_some_and(|first| first.sequence < recorded.0) {
+            return Vec::new();
+        }
+        let recorded = self.unrecorded.take().into_iter().flat_map(|(_, processed)| processed);
+        recorded.map(|(p, (topic, offset))| (topic, offset, p)).collect()
     }
 
     /// What is worth saying at the end.

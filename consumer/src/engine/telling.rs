@@ -4,10 +4,10 @@
 //! Grouping: a notice for people waits for `group_wait` before it is handed on, and what fires
 //! meanwhile for the same destination joins it. The console waits for nothing.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use aklight_common::Topic;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use super::Engine;
@@ -75,7 +75,7 @@ impl Engine {
     }
 
     /// Tells the rule's people, not before `from_ms`.
-    fn notify_people(&mut self, rule: &Rule, alert: &Alert, from_ms: u64, now_ms: u64) {
+    pub(super) fn notify_people(&mut self, rule: &Rule, alert: &Alert, from_ms: u64, now_ms: u64) {
         let destinations: Vec<_> = self
             .parts
             .outlets
@@ -89,7 +89,18 @@ impl Engine {
         }
     }
 
-    /// Lets an alert join a notice that still waits for more, or makes a new one.
+    /// The references of the messages that wait to tell of an alert, the oldest first.
+    fn waiting_for(&self, rule: &str, topic: &str) -> Vec<String> {
+        let memory = &self.parts.memory;
+        let tells = |notice: &&Notice| {
+            notice.destination != Destination::Console
+                && notice.alerts().any(|alert| alert.rule == rule && alert.topic == topic)
+        };
+        memory.notices.iter().filter(tells).map(|n| n.reference(&memory.consumer)).collect()
+    }
+
+    /// Lets an alert join a notice that still waits for more, or makes a new one. Gives back the
+    /// message's reference.
     fn enqueue(
         &mut self,
         destination: Destination,
@@ -97,7 +108,7 @@ impl Engine {
         fallback: Vec<Channel>,
         due_ms: u64,
         now_ms: u64,
-    ) {
+    ) -> String {
         let (handed, group_wait_ms) = (&self.handed, self.parts.group_wait_ms);
         let open = self.parts.memory.notices.iter_mut().find(|notice| {
             notice.destination == destination
@@ -110,15 +121,16 @@ impl Engine {
         });
         if let Some(notice) = open {
             notice.more.push(alert.clone());
-            return;
+            return notice.reference(&self.parts.memory.consumer);
         }
         let full = self.parts.memory.waiting() >= NOTICES_MAX;
         let notice = Notice { due_ms, fallback, ..Notice::new(0, destination, alert.clone()) };
-        let id = self.parts.memory.notify(notice);
-        self.report(id, "queued", None, now_ms);
+        let id = self.parts.memory.notify(notice.clone());
+        self.report(id, "queued", json!({}), now_ms);
         if full {
             self.bury(id, "too many alerts wait to be told", now_ms);
         }
+        Notice { id, ..notice }.reference(&self.parts.memory.consumer)
     }
 
     /// Records how an alert stands now.
@@ -126,7 +138,9 @@ impl Engine {
         let people = self.people(&alert.rule, &alert.topic, now_ms);
         let topic = Topic::new(&alert.topic);
         let told = topic.is_ok_and(|topic| self.parts.book.told(&alert.rule, &topic));
-        let payload = alert.record_payload(&self.parts.memory.consumer, &people, told);
+        let messages = self.waiting_for(&alert.rule, &alert.topic);
+        let consumer = &self.parts.memory.consumer;
+        let payload = alert.record_payload(consumer, &people, told, &messages);
         match alert.record_topic() {
             Ok(topic) => self.record(&topic, payload),
             Err(error) => {
@@ -135,22 +149,27 @@ impl Engine {
         }
     }
 
-    /// Records what became of a message.
-    pub(super) fn report(&mut self, id: u64, status: &str, reason: Option<&str>, now_ms: u64) {
+    /// Records what became of a message, with further fields.
+    pub(super) fn report(&mut self, id: u64, status: &str, further: Value, now_ms: u64) {
         let memory = &self.parts.memory;
         let Some(notice) = memory.notices.iter().find(|notice| notice.id == id) else { return };
         let Notice { alert, destination, .. } = notice;
+        let outlets = self.parts.outlets.iter();
+        let mut destinations = outlets.flat_map(|outlet| outlet.destinations.iter().enumerate());
+        let recipient = destinations.find(|(_, known)| *known == destination);
         let mut record = json!({
             "ts": now_ms,
             "id": format!("{}-{id}", memory.consumer),
+            "reference": notice.reference(&memory.consumer),
+            "recipient": recipient.map_or(0, |(n, _)| n),
             "status": status,
             "rule": alert.rule,
             "topic": alert.topic,
             "state": alert.state(),
             "alerts": notice.alerts().count(),
         });
-        if let Some(reason) = reason {
-            record["reason"] = json!(reason);
+        if let (Some(record), Value::Object(further)) = (record.as_object_mut(), further) {
+            record.extend(further);
         }
         let channel = destination.channel().as_str();
         // An id is one level, so that this is a topic.
@@ -174,16 +193,15 @@ impl Engine {
         }
     }
 
-    /// Hands on what is in the file, is due and was not handed on; `restored` are notices of an
-    /// earlier run, which may have been told already.
-    pub(super) fn tell(&mut self, restored: &HashSet<u64>, now_ms: u64) {
+    /// Hands on what is in the file, is due and was not handed on.
+    pub(super) fn tell(&mut self, now_ms: u64) {
         let is_due = |notice: &&Notice| {
             notice.destination == Destination::Console
                 || (notice.due_ms <= now_ms && !self.handed.contains(&notice.id))
         };
         let due: Vec<_> = self.parts.memory.notices.iter().filter(is_due).cloned().collect();
         for notice in due {
-            let (id, maybe_sent) = (notice.id, restored.contains(&notice.id));
+            let (id, maybe_sent) = (notice.id, self.doubtful.contains(&notice.id));
             if notice.destination == Destination::Console {
                 let printed = self.parts.console.alert(&notice.alert);
                 self.printed(printed);
@@ -197,6 +215,7 @@ impl Engine {
                 Some(outlet) => {
                     if outlet.orders.try_send(Order { notice, maybe_sent }).is_ok() {
                         self.handed.insert(id);
+                        self.doubtful.remove(&id);
                     }
                 }
                 None => {
@@ -219,8 +238,8 @@ impl Engine {
 
     /// Gives a notice up: kept as a dead letter, said on the console, told by the next channel.
     pub(super) fn bury(&mut self, id: u64, reason: &str, now_ms: u64) {
-        self.report(id, "failed", Some(reason), now_ms);
-        let Some(notice) = self.parts.memory.strike(id) else { return };
+        let known = self.parts.memory.notices.iter().find(|notice| notice.id == id);
+        let Some(notice) = known.cloned() else { return };
         let explained = format!(
             "{} to {} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
             notice.destination.channel().as_str(),
@@ -239,12 +258,18 @@ impl Engine {
         }
         let printed = self.parts.console.explain(&explained);
         self.printed(printed);
-        self.fall_back(&notice, now_ms);
+        let instead = self.fall_back(&notice, now_ms);
+        let mut further = json!({ "reason": reason });
+        if !instead.is_empty() {
+            further["instead"] = json!(instead);
+        }
+        self.report(id, "failed", further, now_ms);
+        self.parts.memory.strike(id);
     }
 
     /// The first of the channels left that is set up; where there is none, the console, for alerts
-    /// that it was not to show.
-    fn fall_back(&mut self, notice: &Notice, now_ms: u64) {
+    /// that it was not to show. Gives back the references of the messages that go instead.
+    fn fall_back(&mut self, notice: &Notice, now_ms: u64) -> BTreeSet<String> {
         let outlets = &self.parts.outlets;
         let set_up = |channel: &Channel| outlets.iter().find(|outlet| outlet.channel == *channel);
         let next = notice.fallback.iter().enumerate().find_map(|(n, channel)| {
@@ -259,8 +284,9 @@ impl Engine {
                     self.printed(printed);
                 }
             }
-            return;
+            return BTreeSet::new();
         };
+        let mut instead = BTreeSet::new();
         for destination in destinations {
             for alert in notice.alerts() {
                 let mut waiting = self.parts.memory.notices.iter();
@@ -270,10 +296,12 @@ impl Engine {
                 });
                 if !known {
                     let due_ms = now_ms + 1;
-                    self.enqueue(destination.clone(), alert, rest.clone(), due_ms, now_ms);
+                    let (to, rest) = (destination.clone(), rest.clone());
+                    instead.insert(self.enqueue(to, alert, rest, due_ms, now_ms));
                 }
             }
         }
         self.urgent = true;
+        instead
     }
 }

@@ -7,6 +7,7 @@ use tokio::task::JoinHandle;
 use tracing::{error, info, warn};
 
 use super::Shell;
+use crate::ConsumerArgs;
 use crate::lease::Turns;
 use crate::takeover;
 
@@ -88,7 +89,8 @@ impl Shell {
     /// Takes over what another one left; false where that cannot be read yet.
     async fn adopt(&mut self) -> bool {
         let awaited = self.engine.awaited();
-        match takeover::read(&self.config, awaited, &self.args.patterns).await {
+        let ConsumerArgs { id, patterns, .. } = &self.args;
+        match takeover::read(&self.config, id, awaited, patterns).await {
             Ok(left) => {
                 self.engine.adopt(&left, self.clock.wall_ms());
                 true
