@@ -6,6 +6,7 @@
 //! A tokio runtime of two workers: the engine's loop may wait for a disk or a stopped terminal,
 //! and telephones must ring meanwhile.
 
+mod moments;
 mod turns;
 
 use std::process::ExitCode;
@@ -36,6 +37,7 @@ use crate::notify::console::Console;
 use crate::notify::sender::{Event, Sender};
 use crate::rules::Book;
 use crate::setup::{Setup, warn_of_channels_not_set_up, with_causes};
+use moments::Moments;
 use turns::{Turn, turned};
 
 /// How often silence, reminders and unwritten offsets are looked at: the grain of every duration
@@ -133,6 +135,7 @@ impl Setup {
         let shell = Shell {
             args,
             config,
+            moments: Moments::new(Arc::clone(&clock)),
             clock,
             engine,
             turn,
@@ -156,6 +159,7 @@ struct Shell {
     args: ConsumerArgs,
     config: ClientConfig,
     clock: SharedClock,
+    moments: Moments,
     engine: Engine,
     /// `None` for a consumer that keeps nothing, and works whenever it runs.
     turn: Option<Turn>,
@@ -192,7 +196,7 @@ impl Shell {
                 },
                 () = turned(&mut self.turn) => {}
                 _ = tick.tick() => self.on_tick(),
-                Some(event) = self.events.recv() => self.engine.on_event(event, self.clock.wall_ms()),
+                Some(event) = self.events.recv() => self.on_event(event),
                 Some(sequence) = self.announced.recv() => self.engine.on_announced(sequence),
                 _ = hang_up.recv() => self.reload(),
                 _ = terminate.recv() => break ExitCode::SUCCESS,
@@ -236,13 +240,15 @@ impl Shell {
     async fn on_subscription(&mut self, event: SubscriptionEvent) -> anyhow::Result<()> {
         match event {
             SubscriptionEvent::Message(message) => {
-                self.engine.on_message(&message, self.clock.wall_ms());
+                let now_ms = self.now_ms();
+                self.engine.on_message(&message, now_ms);
             }
             SubscriptionEvent::Connected { broker, positions } => {
                 debug!(%broker, "connected");
                 self.connected = true;
                 self.catch_up(&positions).await;
-                self.engine.watch(Some(self.clock.wall_ms()));
+                let now_ms = self.now_ms();
+                self.engine.watch(Some(now_ms));
             }
             SubscriptionEvent::Disconnected { reason, retry_in } => {
                 debug!(reason, retry_in_ms = retry_in.as_millis(), "not connected");
@@ -297,18 +303,34 @@ impl Shell {
         }
     }
 
+    /// The time of day; the engine hears of a clock that was set before anything is judged by it.
+    fn now_ms(&mut self) -> u64 {
+        let (now_ms, set_by_ms) = self.moments.now();
+        if let Some(by_ms) = set_by_ms {
+            self.engine.clock_set(by_ms, now_ms);
+        }
+        now_ms
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let now_ms = self.now_ms();
+        self.engine.on_event(event, now_ms);
+    }
+
     fn on_tick(&mut self) {
+        let now_ms = self.now_ms();
         if self.holds() {
-            self.engine.on_tick(self.clock.wall_ms());
+            self.engine.on_tick(now_ms);
         }
         self.ticks = (self.ticks + 1) % TICKS_PER_WRITE;
-        if self.ticks == 0 || self.engine.has_due(self.clock.wall_ms()) {
+        if self.ticks == 0 || self.engine.has_due(now_ms) {
             self.commit();
         }
     }
 
     fn commit(&mut self) {
-        for (topic, offset, partition) in self.engine.commit(self.clock.wall_ms()) {
+        let now_ms = self.now_ms();
+        for (topic, offset, partition) in self.engine.commit(now_ms) {
             self.ack(&topic, offset, partition);
         }
     }
@@ -372,7 +394,7 @@ impl Shell {
             tokio::select! {
                 () = &mut deadline => return,
                 Some(event) = self.events.recv() => {
-                    self.engine.on_event(event, self.clock.wall_ms());
+                    self.on_event(event);
                     self.commit();
                 }
                 Some(sequence) = self.announced.recv() => self.engine.on_announced(sequence),

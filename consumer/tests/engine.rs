@@ -55,6 +55,13 @@ struct Stage {
 }
 
 impl Stage {
+    /// As a consumer that is started again at another time.
+    fn at(folder: &Path, rules: &str, now_ms: u64) -> Self {
+        let (store, memory) = Store::open(folder, "c1", now_ms).expect("opened");
+        let rules = file::parse(Path::new("test"), rules).expect("right");
+        Self::started(folder, Some(store), memory, rules, 0, now_ms)
+    }
+
     fn open(folder: &Path) -> Self {
         let (store, memory) = Store::open(folder, "c1", NOW_MS).expect("opened");
         Self::with(folder, Some(store), memory)
@@ -77,6 +84,17 @@ impl Stage {
         memory: Memory,
         rules: Rules,
         group_wait_ms: u64,
+    ) -> Self {
+        Self::started(folder, store, memory, rules, group_wait_ms, NOW_MS)
+    }
+
+    fn started(
+        folder: &Path,
+        store: Option<Store>,
+        memory: Memory,
+        rules: Rules,
+        group_wait_ms: u64,
+        now_ms: u64,
     ) -> Self {
         let out = Kept::default();
         let plain = anstream::StripStream::new(Box::new(out.clone()) as Box<dyn Write + Send>);
@@ -106,7 +124,7 @@ impl Stage {
             ],
             announcements: announcements_in,
         };
-        Self { engine: Engine::new(parts, NOW_MS), out, orders, announcements }
+        Self { engine: Engine::new(parts, now_ms), out, orders, announcements }
     }
 
     fn sample(&mut self, topic: &str, offset: u64, age_ms: u64, value: f64) {
@@ -764,6 +782,130 @@ fn the_end_of_what_has_no_more_samples_is_told_when_the_mute_ends() {
     stage.engine.commit(until);
     let told = stage.rung().into_iter().map(|order| order.notice.alert.reason);
     assert_eq!(told.collect::<Vec<_>>(), ["the container was removed"; 2]);
+}
+
+/// A mute of an hour, taken back after some seconds.
+#[test]
+fn an_unmute_brings_forward_an_end_and_a_reminder_that_waited_for_the_mute() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::by(folder.path(), &format!("{RULES}{GENERAL}"), 0);
+    stage.engine.watch(Some(NOW_MS));
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.sample(WEB, 1, 0, 99.0);
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.deliver(NOW_MS), 4);
+    let until = NOW_MS + 3_600_000;
+    let mute =
+        format!(r##"{{"action":"mute","rule":"+","match":"#","by":"anna","until":{until}}}"##);
+    stage.payload("actions/alerts", 2, mute.as_bytes());
+    stage.payload("info/docker/p/web", 3, format!("{{\"ts\":{NOW_MS},\"value\":0}}").as_bytes());
+    // A reminder is due every 30 s: the console shows it all the same, and once.
+    for second in [30, 31, 32] {
+        stage.engine.on_tick(NOW_MS + second * 1000);
+        stage.engine.commit(NOW_MS + second * 1000);
+    }
+    assert!(stage.rung().is_empty(), "muted");
+    assert_eq!(stage.printed().matches("for 30s now").count(), 1, "{}", stage.printed());
+    // It survives a restart.
+    drop(stage);
+    let now_ms = NOW_MS + 33_000;
+    let mut stage = Stage::at(folder.path(), &format!("{RULES}{GENERAL}"), now_ms);
+    stage.engine.watch(Some(now_ms));
+    let unmute = br##"{"action":"unmute","rule":"+","match":"#","by":"anna"}"##;
+    stage.payload_at("actions/alerts", 4, unmute, now_ms);
+    for second in 33..60 {
+        stage.engine.on_tick(NOW_MS + second * 1000);
+        stage.engine.commit(NOW_MS + second * 1000);
+    }
+    let told = |stage: &mut Stage| {
+        let rung = stage.rung().into_iter();
+        rung.map(|order| (order.notice.alert.topic, order.notice.alert.at_ms)).collect::<Vec<_>>()
+    };
+    let rung = told(&mut stage);
+    let (end, reminder) = ((WEB.to_owned(), NOW_MS), (CPU.to_owned(), now_ms));
+    assert_eq!(rung, [end.clone(), end, reminder.clone(), reminder], "each once, at once");
+    // The next reminder comes when it would have come.
+    stage.engine.on_tick(NOW_MS + 60_000);
+    stage.engine.commit(NOW_MS + 60_000);
+    assert_eq!(told(&mut stage).len(), 2);
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Summer time that somebody set by hand: everything goes on as if nothing had been set.
+#[test]
+fn a_clock_that_is_set_back_holds_nothing_and_one_set_forward_hurries_nothing() {
+    let rules = r#"
+[[rule]]
+name = "hot"
+match = "metrics/docker/+/cpu"
+fire = "> 80"
+for = "10s"
+repeat = "30s"
+
+[[rule]]
+name = "grown"
+match = "metrics/docker/+/restarts"
+fire = "> 2"
+increase = "1m"
+"#;
+    let rules = format!("{rules}{}", ABSENT.replace("/cpu", "/memory"));
+    for (back, restarted) in [(true, false), (true, true), (false, false)] {
+        let case = format!("back: {back}, restarted: {restarted}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut stage = Stage::by(folder.path(), &rules, 0);
+        stage.engine.watch(Some(NOW_MS));
+        stage.sample(CPU, 0, 0, 90.0);
+        stage.sample("metrics/docker/web/memory", 1, 0, 50.0);
+        stage.sample("metrics/docker/web/restarts", 2, 0, 0.0);
+        stage.sample_at("metrics/docker/web/restarts", 3, NOW_MS + 5_000, 5.0);
+        stage.sample_at(CPU, 4, NOW_MS + 5_000, 90.0);
+        stage.engine.commit(NOW_MS + 5_000);
+        assert_eq!(stage.recorded("alerts/"), ["pending", "firing"], "{case}");
+        let set = |ms: u64| if back { ms - HOUR_MS } else { ms + HOUR_MS };
+        if restarted {
+            drop(stage);
+            stage = Stage::at(folder.path(), &rules, set(NOW_MS + 5_000));
+            stage.engine.watch(Some(set(NOW_MS + 5_000)));
+            stage.recorded("");
+        } else {
+            let by_ms = i64::try_from(HOUR_MS).expect("small");
+            stage.engine.clock_set(if back { -by_ms } else { by_ms }, set(NOW_MS + 5_000));
+        }
+        let (mut seen, mut reminders) = (Vec::new(), 0);
+        for second in 6..=66 {
+            let now_ms = set(NOW_MS + second * 1000);
+            stage.sample_at(CPU, 2 * second, now_ms, 90.0);
+            stage.sample_at("metrics/docker/web/restarts", 2 * second + 1, now_ms, 5.0);
+            stage.engine.on_tick(now_ms);
+            stage.engine.commit(now_ms);
+            for record in stage.records("alerts/") {
+                let text = |name: &str| record[name].as_str().expect("text").to_owned();
+                seen.push((second, format!("{} {}", text("rule"), text("state"))));
+            }
+            let said = stage.printed().matches("s now").count();
+            if std::mem::replace(&mut reminders, said) < said {
+                seen.push((second, "reminder".to_owned()));
+            }
+        }
+        let seen: Vec<_> = seen.iter().map(|(second, what)| (*second, what.as_str())).collect();
+        // A clock that is set forward breaks a run of samples: nobody knows what was between.
+        let fires = if back { 10 } else { 16 };
+        // One that is started again has listened since then only.
+        let silent = if restarted { 35 } else { 30 };
+        let mut expect = vec![
+            (fires, "hot firing"),
+            (silent, "silent firing"),
+            (fires + 30, "reminder"),
+            (65, "grown ok"),
+        ];
+        if !back {
+            // So it does with growth within a window.
+            expect.retain(|(_, what)| *what != "grown ok");
+            expect.insert(0, (6, "grown ok"));
+        }
+        assert_eq!(seen, expect, "{case}");
+    }
 }
 
 #[test]

@@ -179,6 +179,7 @@ pub(super) mod tests {
                 heard_ms: 9,
                 value: 0.1 + 0.2,
                 clear_since_ms: 11,
+                reminder_owed: true,
                 growth: grown(),
             },
         });

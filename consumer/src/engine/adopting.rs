@@ -143,9 +143,11 @@ impl Engine {
         let (mut firing, mut untold) = (0, Vec::new());
         for record in records.filter(|record| record.consumer == own) {
             let Ok(topic) = Topic::new(&record.topic) else { continue };
-            let since_ms = record.since.unwrap_or(record.ts);
+            // The other machine's clock may be ahead of this one's.
+            let at_ms = record.ts.min(now_ms);
+            let since_ms = record.since.unwrap_or(at_ms).min(at_ms);
             let phase = match record.state.as_str() {
-                "firing" => Phase::Firing { since_ms, said_ms: record.ts },
+                "firing" => Phase::Firing { since_ms, said_ms: at_ms },
                 "pending" => Phase::Pending { since_ms },
                 _ => Phase::Ok,
             };
@@ -155,7 +157,7 @@ impl Engine {
             let state = State {
                 phase,
                 told,
-                sample_ms: record.ts,
+                sample_ms: at_ms,
                 heard_ms: now_ms,
                 value: record.value,
                 ..State::default()

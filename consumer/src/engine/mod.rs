@@ -39,6 +39,11 @@ use context::Context;
 /// must not fill the memory with them.
 const BROKEN_TOPICS_MAX: usize = 10_000;
 
+/// How far the clock must be from where it should be to have been set, in milliseconds: a second is
+/// more than what drift and its correction come to between two looks, and hardly a duration in a
+/// rule.
+pub const CLOCK_SET_MS_MIN: u64 = 1_000;
+
 /// What the engine works with.
 pub struct Parts {
     /// The rules, with the state of every topic as it was remembered.
@@ -141,6 +146,11 @@ impl Engine {
         if !restored.is_empty() {
             info!(notices = restored.len(), "telling what the last run was about to tell");
         }
+        // What was written by a clock that was ahead: at the latest, it was now.
+        let ahead_ms = engine.parts.book.newest_ms().saturating_sub(now_ms);
+        if ahead_ms >= CLOCK_SET_MS_MIN {
+            engine.clock_set(i64::try_from(ahead_ms).map_or(i64::MIN, |ms| -ms), now_ms);
+        }
         engine.doubtful = restored;
         engine.tell(now_ms);
         engine.commit_if(|engine| engine.dirty, now_ms);
@@ -185,6 +195,16 @@ impl Engine {
         let Some(since_ms) = self.watching_since_ms else { return };
         let verdicts = self.parts.book.tick(now_ms, since_ms);
         self.follow_all(&verdicts, now_ms);
+    }
+
+    /// The clock of this machine was set, by so many milliseconds: how long everything lasts already
+    /// is the same as before.
+    pub fn clock_set(&mut self, by_ms: i64, now_ms: u64) {
+        warn!(by_ms, "the clock was set: what waits and lasts goes on as before");
+        self.parts.book.clock_set(by_ms, now_ms);
+        let since_ms = &mut self.watching_since_ms;
+        *since_ms = since_ms.map(|since_ms| since_ms.saturating_add_signed(by_ms));
+        self.dirty = true;
     }
 
     /// A broker is there, or is gone.
@@ -319,6 +339,7 @@ impl Engine {
     /// Writes the memory where something changed, then tells, and gives back what the broker may
     /// now be told is processed.
     pub fn commit(&mut self, now_ms: u64) -> Vec<Processed> {
+        self.bring_forward(now_ms);
         self.commit_if(|engine| engine.dirty || engine.urgent, now_ms);
         self.tell(now_ms);
         // What was told by the console is struck: a second write, for alerts only.

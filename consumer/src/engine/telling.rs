@@ -39,7 +39,9 @@ impl Engine {
                 from_ms = until_ms;
             } else {
                 loud = false;
-                if alert.kind != Kind::Reminder {
+                if alert.kind == Kind::Reminder {
+                    self.parts.book.owe_reminder(&rule.name, topic);
+                } else {
                     self.parts.book.withhold(&rule.name, topic);
                 }
             }

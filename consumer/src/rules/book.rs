@@ -204,6 +204,27 @@ impl Book {
         }
     }
 
+    /// A reminder did not reach the telephone: it comes when it may.
+    pub fn owe_reminder(&mut self, rule: &str, topic: &Topic) {
+        if let Some(state) = self.state_mut(rule, topic) {
+            state.reminder_owed = true;
+        }
+    }
+
+    /// The clock was set by so many milliseconds: see [`State::clock_set`].
+    pub fn clock_set(&mut self, by_ms: i64, now_ms: u64) {
+        let states = self.topics.values_mut().flatten().map(|(_, state)| state);
+        for state in states.chain(self.gone.iter_mut().map(|(_, _, state)| state)) {
+            state.clock_set(by_ms, now_ms);
+        }
+    }
+
+    /// The newest moment of the consumer's clock that is remembered; 0 where there is none.
+    #[must_use]
+    pub fn newest_ms(&self) -> u64 {
+        self.states().map(|(_, _, state)| state.noted_ms()).max().unwrap_or_default()
+    }
+
     /// Whether the telephone last heard that a topic fires under a rule.
     #[must_use]
     pub fn told(&self, rule: &str, topic: &Topic) -> bool {

@@ -72,7 +72,7 @@ impl Shell {
         let holds = self.holds();
         if holds != std::mem::replace(&mut self.holding, holds) && working {
             // What came in meanwhile is taken before silence is judged.
-            let watching = (holds && self.connected).then(|| self.clock.wall_ms());
+            let watching = (holds && self.connected).then(|| self.now_ms());
             self.engine.watch(watching);
             if holds {
                 info!("judging again");
@@ -92,7 +92,8 @@ impl Shell {
         let ConsumerArgs { id, patterns, .. } = &self.args;
         match takeover::read(&self.config, id, awaited, patterns).await {
             Ok(left) => {
-                self.engine.adopt(&left, self.clock.wall_ms());
+                let now_ms = self.now_ms();
+                self.engine.adopt(&left, now_ms);
                 true
             }
             Err(error) => {
