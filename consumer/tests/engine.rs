@@ -602,6 +602,44 @@ fn a_containers_label_is_a_rule_for_it_alone_as_long_as_it_is_there() {
     assert_eq!(rung[0].notice.alert.rule, "container-memory");
 }
 
+/// A container without limits of its own that is worth waking somebody.
+#[test]
+fn labels_of_severity_and_channels_count_for_the_general_rules_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = GENERAL.replace("critical", "info");
+    let mut stage = Stage::by(folder.path(), &rules, 0);
+    let labels = r#","aklight.alert.severity":"critical","aklight.alert.notify":"email""#;
+    // Before and after its first sample; and of another container, nothing is changed.
+    stage.payload("info/docker/p/web", 0, info(labels).as_bytes());
+    stage.sample("metrics/docker/p/db/memory", 1, 0, 60.0);
+    stage.payload("info/docker/p/db", 2, info(labels).as_bytes());
+    for (n, container) in (3..).zip(["web", "db", "other"]) {
+        stage.sample(&format!("metrics/docker/p/{container}/memory"), n, 0, 99.0);
+    }
+    stage.engine.commit(NOW_MS);
+    let told: Vec<_> = stage
+        .rung()
+        .into_iter()
+        .map(|Order { notice, .. }| {
+            let severity = notice.alert.severity.as_str();
+            (notice.alert.topic, severity, notice.destination.channel())
+        })
+        .collect();
+    let topic = |container: &str| format!("metrics/docker/p/{container}/memory");
+    let expect = [
+        (topic("web"), "critical", Channel::Email),
+        (topic("db"), "critical", Channel::Email),
+        (topic("other"), "info", Channel::WhatsApp),
+        (topic("other"), "info", Channel::Email),
+    ];
+    assert_eq!(told, expect);
+    // The labels go while it fires: it is the same alert, and rings as every other.
+    stage.payload("info/docker/p/web", 6, info("").as_bytes());
+    stage.sample(WEB, 7, 0, 10.0);
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.rung().len(), 2);
+}
+
 #[test]
 fn a_label_that_says_off_silences_the_general_rule_and_a_wrong_one_leaves_it() {
     let folder = tempfile::tempdir().expect("a folder");

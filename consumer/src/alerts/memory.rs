@@ -1,7 +1,6 @@
 //! What a consumer remembers from one run to the next.
 //!
-//! Invariant: `next` of a partition is one more than the highest `processed` offset of its
-//! topics, where there is one; announcements are in the order of their sequences, without a gap
+//! Invariant: `next` of a partition is more than every `processed` offset of its topics; announcements are in the order of their sequences, without a gap
 //! below `next_sequence`.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -13,9 +12,9 @@ use super::Alert;
 use super::actions::{Acknowledged, Mute};
 use crate::notify::message::moment;
 use crate::notify::whatsapp::masked;
-use crate::rules::Channel;
 use crate::rules::book::Labels;
 use crate::rules::machine::State;
+use crate::rules::{About, Channel, Container};
 
 /// Most notices that wait for people at once: beyond it nobody would read them, and they go to
 /// the dead letters instead.
@@ -30,8 +29,9 @@ pub const GROUP_MAX: usize = 50;
 /// which the broker tells repeats after a crash.
 pub const ANNOUNCEMENTS_MAX: usize = 4_096;
 
-/// Most topics whose offsets are listed; further ones are processed all the same.
-pub const TOPICS_MAX: usize = 100_000;
+/// Most topics whose offsets are listed, for people who look: the file is written once a second, and
+/// names that come and go would fill it. Those that were silent for longest give way.
+pub const TOPICS_MAX: usize = 10_000;
 
 /// Where a notice goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -208,10 +208,29 @@ impl Memory {
     pub fn process(&mut self, topic: &Topic, partition: PartitionId, offset: Offset) {
         debug_assert!(!self.has_processed(partition, offset), "p{partition}@{offset} twice");
         self.next.insert(partition, offset.next());
-        let key = (topic.clone(), partition);
-        if self.processed.len() < TOPICS_MAX || self.processed.contains_key(&key) {
-            self.processed.insert(key, offset);
+        self.processed.insert((topic.clone(), partition), offset);
+        if self.processed.len() > TOPICS_MAX {
+            self.forget_stale();
         }
+    }
+
+    /// Takes the tenth of the listed topics off that is furthest behind in its partition.
+    fn forget_stale(&mut self) {
+        let behind = |partition: &PartitionId, offset: &Offset| {
+            self.next.get(partition).map_or(u64::MAX, |next| next.0 - offset.0)
+        };
+        let mut all: Vec<_> = self.processed.iter().map(|((_, p), at)| behind(p, at)).collect();
+        let (_, most, _) = all.select_nth_unstable(TOPICS_MAX / 10 * 9);
+        self.processed.retain(|(_, partition), offset| behind(partition, offset) < *most);
+    }
+
+    /// A container is gone: so are the topics about it from the list.
+    pub fn forget(&mut self, container: &Container) {
+        let is_its = |topic: &Topic| match About::of(topic) {
+            Some(About::Sample(of, _) | About::Info(of) | About::Event(of)) => of == *container,
+            None => false,
+        };
+        self.processed.retain(|(topic, _), _| !is_its(topic));
     }
 
     /// Starts a partition again at `offset`: its log is not the one that was processed.
@@ -260,6 +279,36 @@ mod tests {
         assert_ne!(one.producer, two.producer);
         let long = Memory::new(&"é".repeat(64), u64::MAX).producer;
         aklight_common::wire::command::check_client_id(long.as_bytes()).expect("an id");
+    }
+
+    #[test]
+    fn topics_that_come_and_go_do_not_fill_the_file() {
+        let mut memory = Memory::new("c", 5);
+        let topic = |n: u64| Topic::new(&format!("metrics/docker/run{n}/cpu")).expect("a topic");
+        for n in 0..25_000 {
+            memory.process(&topic(n), PartitionId(0), Offset(2 * n));
+            // One that stays.
+            memory.process(&topic(0), PartitionId(0), Offset(2 * n + 1));
+        }
+        assert!((9_000..=TOPICS_MAX).contains(&memory.processed.len()));
+        let listed = |n: u64| memory.processed.contains_key(&(topic(n), PartitionId(0)));
+        assert!(listed(0) && listed(24_999) && listed(20_000) && !listed(1) && !listed(10_000));
+        assert!(memory.has_processed(PartitionId(0), Offset(20_001)), "listed or not");
+    }
+
+    #[test]
+    fn a_container_that_is_gone_is_listed_no_more() {
+        let mut memory = Memory::new("c", 5);
+        let kept = ["metrics/docker/p/db/cpu", "metrics/docker/p/cpu", "info/docker/p/db"];
+        let gone = ["metrics/docker/p/web/cpu", "info/docker/p/web", "events/docker/p/web"];
+        for (n, topic) in (0..).zip(kept.iter().chain(&gone)) {
+            memory.process(&Topic::new(topic).expect("a topic"), PartitionId(0), Offset(n));
+        }
+        memory.forget(&Container { producer: "p".to_owned(), name: "web".to_owned() });
+        let mut listed: Vec<_> = memory.processed.keys().map(|(topic, _)| topic.as_str()).collect();
+        listed.sort_unstable_by_key(|topic| kept.iter().position(|kept| kept == topic));
+        assert_eq!(listed, kept);
+        assert_eq!(memory.next[&PartitionId(0)], Offset(6));
     }
 
     #[test]

@@ -167,9 +167,11 @@ impl Engine {
         let sample = Sample::parse(payload);
         let printed = self.parts.console.record(message, sample.as_ref().ok());
         self.printed(printed);
+        let mut gone = None;
         match (sample, About::of(topic)) {
             _ if topic.as_str() == actions::TOPIC => self.act(payload, now_ms),
             (Ok(sample), Some(About::Info(container))) => {
+                gone = (sample.value == 0.0).then(|| container.clone());
                 self.on_info(container, &sample, now_ms);
             }
             (Ok(sample), Some(About::Event(container))) => {
@@ -185,6 +187,9 @@ impl Engine {
             (Err(_), _) => {}
         }
         self.parts.memory.process(topic, *partition, *offset);
+        if let Some(container) = gone {
+            self.parts.memory.forget(&container);
+        }
         self.unacknowledged.insert(*partition, (topic.clone(), *offset));
         self.dirty = true;
     }
