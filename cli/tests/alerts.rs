@@ -186,7 +186,7 @@ async fn until_recorded(scene: &Scene, containers: usize, state: &str) {
 /// More than may wait for a broker at once; and the broker goes down while they are recorded.
 #[tokio::test]
 async fn thousands_of_alerts_at_once_are_recorded_each_once_and_in_order() {
-    const CONTAINERS: usize = 6_000;
+    const CONTAINERS: usize = 5_000;
     let mut scene = Scene::open();
     let mut consumer = Running::start(scene.consumer());
     scene.until_registered(&mut consumer);

@@ -80,6 +80,9 @@ pub struct Outlet {
 /// A record that the broker may be told is processed.
 pub type Processed = (Topic, Offset, PartitionId);
 
+/// The newest record of each partition.
+type Newest = BTreeMap<PartitionId, (Topic, Offset)>;
+
 /// See the module.
 pub struct Engine {
     parts: Parts,
@@ -87,10 +90,10 @@ pub struct Engine {
     units: HashMap<Topic, String>,
     broken: HashMap<Topic, u64>,
     /// Processed, but not yet in the file.
-    unacknowledged: BTreeMap<PartitionId, (Topic, Offset)>,
+    unacknowledged: Newest,
     /// Processed and in the file, and the sequence before which all that follows from it is
     /// recorded: only then may a successor begin behind it.
-    unrecorded: Option<(u64, BTreeMap<PartitionId, (Topic, Offset)>)>,
+    unrecorded: Option<(u64, Newest)>,
     /// Notices that the sender has.
     handed: HashSet<u64>,
     /// Notices that an earlier run, or another consumer of this name, may have told.
