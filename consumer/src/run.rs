@@ -197,7 +197,7 @@ impl Shell {
                 () = turned(&mut self.turn) => {}
                 _ = tick.tick() => self.on_tick(),
                 Some(event) = self.events.recv() => self.on_event(event),
-                Some(sequence) = self.announced.recv() => self.engine.on_announced(sequence),
+                Some(sequence) = self.announced.recv() => self.on_announced(sequence),
                 _ = hang_up.recv() => self.reload(),
                 _ = terminate.recv() => break ExitCode::SUCCESS,
                 _ = interrupt.recv() => break ExitCode::from(EXIT_INTERRUPTED),
@@ -335,6 +335,13 @@ impl Shell {
         }
     }
 
+    fn on_announced(&mut self, sequence: u64) {
+        self.engine.on_announced(sequence);
+        for (topic, offset, partition) in self.engine.recorded() {
+            self.ack(&topic, offset, partition);
+        }
+    }
+
     fn ack(&self, topic: &Topic, offset: Offset, partition: PartitionId) {
         if let Some(subscription) = &self.subscription {
             subscription.ack(topic, offset, partition);
@@ -397,7 +404,7 @@ impl Shell {
                     self.on_event(event);
                     self.commit();
                 }
-                Some(sequence) = self.announced.recv() => self.engine.on_announced(sequence),
+                Some(sequence) = self.announced.recv() => self.on_announced(sequence),
             }
         }
     }

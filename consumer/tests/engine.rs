@@ -517,6 +517,25 @@ fn who_takes_over_tells_what_was_never_said_to_be_sent() {
     assert_eq!(third.rung().len(), 0);
 }
 
+/// The other one died before it told the broker what it had processed.
+#[test]
+fn what_the_broker_sends_again_after_a_takeover_rings_no_second_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = Stage::open(folder.path());
+    for (offset, value) in [(0, 90.0), (1, 50.0)] {
+        first.sample(CPU, offset, 0, value);
+    }
+    first.engine.commit(NOW_MS);
+    assert_eq!(first.deliver(NOW_MS), 4);
+    let mut second = Stage::open(tempfile::tempdir().expect("another").path());
+    second.engine.adopt(&left(&mut first), NOW_MS);
+    for (offset, value) in [(0, 90.0), (1, 50.0)] {
+        second.sample(CPU, offset, 0, value);
+    }
+    second.engine.commit(NOW_MS);
+    assert_eq!((second.rung().len(), second.recorded("alerts/").len()), (0, 0));
+}
+
 /// A channel had failed for good, and the next one had not told it yet.
 #[test]
 fn who_takes_over_tells_what_was_on_its_way_by_the_fallback() {

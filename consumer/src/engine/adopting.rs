@@ -157,7 +157,8 @@ impl Engine {
             let state = State {
                 phase,
                 told,
-                sample_ms: at_ms,
+                // What the broker sends again because it was not told in time is judged already.
+                sample_ms: at_ms + 1,
                 heard_ms: now_ms,
                 value: record.value,
                 ..State::default()

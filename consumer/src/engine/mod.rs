@@ -355,19 +355,24 @@ impl Engine {
         if self.write_fails {
             return Vec::new();
         }
-        let (processed, memory) = (&mut self.unacknowledged, &self.parts.memory);
+        let processed = std::mem::take(&mut self.unacknowledged);
         if self.parts.store.is_none() {
             // A consumer who keeps nothing does not let the broker keep anything either.
-            processed.clear();
             return Vec::new();
         }
-        let recorded = self
-            .unrecorded
-            .get_or_insert_with(|| (memory.next_sequence, std::mem::take(processed)));
-        if memory.announcements.front().is_some_and(|first| first.sequence < recorded.0) {
-            return Vec::new();
+        match self.unrecorded {
+            None => self.unrecorded = Some((self.parts.memory.next_sequence, processed)),
+            Some(_) => self.unacknowledged = processed,
         }
-        let recorded = self.unrecorded.take().into_iter().flat_map(|(_, processed)| processed);
+        self.recorded()
+    }
+
+    /// What the broker may be told is processed, now that it has stored what follows from it.
+    pub fn recorded(&mut self) -> Vec<Processed> {
+        let first = self.parts.memory.announcements.front().map(|first| first.sequence);
+        let is_recorded = |(before, _): &mut (u64, Newest)| first.is_none_or(|at| at >= *before);
+        let recorded = self.unrecorded.take_if(is_recorded).into_iter();
+        let recorded = recorded.flat_map(|(_, processed)| processed);
         recorded.map(|(p, (topic, offset))| (topic, offset, p)).collect()
     }
 

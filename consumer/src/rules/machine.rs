@@ -15,7 +15,8 @@
 //! A sample older than [`LATE_MS`] moves the state but rings no telephone; `told` remembers what
 //! the telephone last heard, and the next fresh sample makes up for what it missed.
 //!
-//! Invariants: `sample_ms` never goes back but with the clock, and is never ahead of it; a change to firing
+//! Invariants: `sample_ms` never goes back but with the clock, and is never ahead of it (by a
+//! millisecond, after a takeover); a change to firing
 //! is at least `for` after the first sample of an unbroken run beyond the limit.
 
 use serde::{Deserialize, Serialize};
