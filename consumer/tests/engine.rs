@@ -608,6 +608,9 @@ fn a_containers_label_is_a_rule_for_it_alone_as_long_as_it_is_there() {
     assert!(stage.rung().iter().all(|order| order.maybe_sent), "it fires already");
     stage.payload("info/docker/p/web", 5, format!("{{\"ts\":{NOW_MS},\"value\":0}}").as_bytes());
     stage.engine.commit(NOW_MS);
+    let file = std::fs::read_to_string(folder.path().join("c1.offsets")).expect("a file");
+    let listed: Vec<_> = file.lines().filter(|line| line.starts_with("topic|")).collect();
+    assert_eq!(listed, ["topic|metrics/docker/p/db/memory|0|2"]);
     let rung = stage.rung();
     assert_eq!(rung.len(), 1, "{rung:?}");
     assert_eq!(rung[0].notice.alert.reason, "the container was removed");
