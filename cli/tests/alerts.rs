@@ -1,15 +1,20 @@
 //! Alerts from a shell, before a real broker with a real consumer: list, acknowledge, mute,
-//! deliveries; and rules tried on what is stored.
+//! deliveries; thousands at once; and rules tried on what is stored.
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::path::Path;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::process::Command;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use aklight_common::Pattern;
+use aklight_common::client::{Client, ClientConfig};
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use support::{Running, aklight, free_port, run, stdout_of, wait_until};
+use support::{DEADLINE, Running, aklight, free_port, run, stdout_of, wait_until};
 
 const RULES: &str = r#"
 [[rule]]
@@ -39,8 +44,9 @@ fn hook() -> String {
 }
 
 struct Scene {
+    port: u16,
     brokers: String,
-    _broker: Running,
+    broker: Running,
     dir: tempfile::TempDir,
 }
 
@@ -48,13 +54,40 @@ impl Scene {
     fn open() -> Self {
         let dir = tempfile::tempdir().expect("a folder");
         let port = free_port();
-        let data = format!("--data-dir={}", dir.path().join("data").display());
-        let listen = format!("--listen=127.0.0.1:{port}");
-        let broker = Running::start(aklight(&["broker", &data, &listen]));
+        let broker = Self::broker(&dir, port);
         let brokers = format!("--brokers=127.0.0.1:{port}");
         wait_until("the broker answers", || run(&["topics", "#", &brokers]).status.success());
         std::fs::write(dir.path().join("rules.toml"), RULES).expect("written");
-        Self { brokers, _broker: broker, dir }
+        Self { port, brokers, broker, dir }
+    }
+
+    fn broker(dir: &tempfile::TempDir, port: u16) -> Running {
+        let data = format!("--data-dir={}", dir.path().join("data").display());
+        let listen = format!("--listen=127.0.0.1:{port}");
+        Running::start(aklight(&["broker", &data, &listen]))
+    }
+
+    /// kill -9, and another one on the same disk.
+    fn break_broker(&mut self) {
+        self.broker.signal(Signal::SIGKILL);
+        self.broker.wait();
+        self.broker = Self::broker(&self.dir, self.port);
+    }
+
+    fn consumer(&self) -> Command {
+        aklight(&[
+            "consumer",
+            "--id=c1",
+            "--group-wait=0s",
+            &self.brokers,
+            &format!("--rules={}", self.path("rules.toml")),
+            &format!("--offsets-dir={}", self.path("offsets")),
+        ])
+    }
+
+    async fn client(&self) -> Client {
+        let config = ClientConfig::new(vec![format!("127.0.0.1:{}", self.port)], "test");
+        Client::connect(config).await.expect("a broker")
     }
 
     fn path(&self, name: &str) -> String {
@@ -68,6 +101,13 @@ impl Scene {
         stdout_of(&["produce", &topic, &key, &payload, &self.brokers]);
     }
 
+    fn until_registered(&self, consumer: &mut Running) {
+        wait_until("the consumer is registered", || {
+            self.sample("seen", now_ms(), 1.0);
+            consumer.poll().is_some_and(|line| line.contains("seen/cpu 1.0 %"))
+        });
+    }
+
     fn list(&self) -> Vec<Value> {
         let text = stdout_of(&["alerts", "list", "--output=json", &self.brokers]);
         serde_json::from_str(&text).expect("JSON")
@@ -77,22 +117,10 @@ impl Scene {
 #[test]
 fn an_alert_is_listed_acknowledged_muted_and_its_messages_seen() {
     let scene = Scene::open();
-    let rules = scene.path("rules.toml");
-    let (url, offsets) = (hook(), scene.path("offsets"));
-    let mut consumer = aklight(&[
-        "consumer",
-        "--id=c1",
-        "--group-wait=0s",
-        &scene.brokers,
-        &format!("--rules={rules}"),
-        &format!("--offsets-dir={offsets}"),
-    ]);
-    consumer.env("AKLIGHT_WEBHOOK_URL", url);
+    let mut consumer = scene.consumer();
+    consumer.env("AKLIGHT_WEBHOOK_URL", hook());
     let mut consumer = Running::start(consumer);
-    wait_until("the consumer is registered", || {
-        scene.sample("seen", now_ms(), 1.0);
-        consumer.poll().is_some_and(|line| line.contains("seen/cpu 1.0 %"))
-    });
+    scene.until_registered(&mut consumer);
     assert!(scene.list().is_empty());
     scene.sample("web", now_ms(), 90.0);
     wait_until("it is listed", || scene.list().len() == 1);
@@ -118,6 +146,65 @@ fn an_alert_is_listed_acknowledged_muted_and_its_messages_seen() {
     scene.sample("web", now_ms(), 50.0);
     wait_until("it is over", || scene.list().is_empty());
     assert!(stdout_of(&["alerts", "list", "--all", &scene.brokers]).contains("ok"));
+}
+
+/// A sample of each of so many containers, all at once.
+async fn burst(scene: &Scene, containers: usize, value: f64) {
+    let payload = format!("{{\"ts\":{},\"value\":{value},\"unit\":\"percent\"}}", now_ms());
+    let names: Vec<_> = (0..containers).map(|n| format!("p/web{n}")).collect();
+    let topics: Vec<_> = names.iter().map(|name| format!("metrics/docker/{name}/cpu")).collect();
+    let record = |(topic, name)| -> (&str, &[u8], &[u8]) {
+        let (topic, name): (&String, &String) = (topic, name);
+        (topic, name.as_bytes(), payload.as_bytes())
+    };
+    let records: Vec<_> = topics.iter().zip(&names).map(record).collect();
+    let answers = scene.client().await.produce_all(&records).await.expect("answers");
+    assert!(answers.iter().all(Result::is_ok));
+}
+
+/// The states recorded of each topic, in order.
+async fn recorded(scene: &Scene) -> BTreeMap<String, Vec<String>> {
+    let pattern = Pattern::new("alerts/hot/#").expect("a pattern");
+    let mut states: BTreeMap<_, Vec<_>> = BTreeMap::new();
+    for message in scene.client().await.fetch_all(&pattern).await.expect("records") {
+        let record: Value = serde_json::from_slice(&message.payload).expect("JSON");
+        let state = record["state"].as_str().expect("a state").to_owned();
+        states.entry(message.topic.to_string()).or_default().push(state);
+    }
+    states
+}
+
+async fn until_recorded(scene: &Scene, containers: usize, state: &str) {
+    let started = Instant::now();
+    loop {
+        let states = recorded(scene).await;
+        let there = states.values().filter(|states| states.last().is_some_and(|s| s == state));
+        let there = there.count();
+        if there == containers {
+            return;
+        }
+        assert!(started.elapsed() < DEADLINE, "{there} of {containers} are recorded as {state}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// More than may wait for a broker at once; and the broker goes down while they are recorded.
+#[tokio::test]
+async fn thousands_of_alerts_at_once_are_recorded_each_once_and_in_order() {
+    const CONTAINERS: usize = 5_000;
+    let mut scene = Scene::open();
+    let mut consumer = Running::start(scene.consumer());
+    scene.until_registered(&mut consumer);
+    burst(&scene, CONTAINERS, 90.0).await;
+    wait_until("the first are recorded", || !scene.list().is_empty());
+    scene.break_broker();
+    wait_until("the broker answers", || run(&["topics", "#", &scene.brokers]).status.success());
+    until_recorded(&scene, CONTAINERS, "firing").await;
+    burst(&scene, CONTAINERS, 50.0).await;
+    until_recorded(&scene, CONTAINERS, "ok").await;
+    for (topic, states) in recorded(&scene).await {
+        assert_eq!(states, ["firing", "ok"], "{topic}");
+    }
 }
 
 #[test]

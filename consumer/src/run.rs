@@ -1,10 +1,13 @@
 //! The shell around the engine: signals, time, brokers, the tasks that send.
 //!
 //! A persistent consumer subscribes only when it is its turn (see [`crate::lease`]), and takes
-//! nothing more while it does not know whether it still is.
+//! nothing more while it does not know whether it still is (`turns`).
 //!
 //! A tokio runtime of two workers: the engine's loop may wait for a disk or a stopped terminal,
 //! and telephones must ring meanwhile.
+
+mod moments;
+mod turns;
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -18,7 +21,7 @@ use aklight_common::{Offset, PartitionId, Topic};
 use anyhow::{Context as _, bail};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinSet;
 use tracing::{debug, error, info, warn};
 
 use crate::ConsumerArgs;
@@ -34,7 +37,8 @@ use crate::notify::console::Console;
 use crate::notify::sender::{Event, Sender};
 use crate::rules::Book;
 use crate::setup::{Setup, warn_of_channels_not_set_up, with_causes};
-use crate::takeover;
+use moments::Moments;
+use turns::{Turn, turned};
 
 /// How often silence, reminders and unwritten offsets are looked at: the grain of every duration
 /// in a rule, and the most that is processed again by an engine after a crash.
@@ -43,8 +47,8 @@ const TICK: Duration = Duration::from_millis(500);
 const TICKS_PER_WRITE: u32 = 2;
 /// Most records that an alert waits for so as to share its write: a thousandth of a second's work.
 const BATCH_MAX: usize = 256;
-/// How long the end waits for a request to a carrier that is under way.
-const SENDER_GRACE: Duration = Duration::from_secs(2);
+/// How long the end waits for what a carrier or the broker has not answered for.
+const ANSWERS_GRACE: Duration = Duration::from_secs(2);
 /// How long the end waits for the broker to confirm.
 const CLOSE_GRACE: Duration = Duration::from_secs(4);
 
@@ -98,7 +102,7 @@ impl Setup {
         }
         let (announcements, queue) = mpsc::channel(ANNOUNCEMENTS_MAX);
         let (announced_in, announced) = mpsc::channel(ANNOUNCEMENTS_MAX);
-        let first = memory.announcements.first().map_or(memory.next_sequence, |a| a.sequence);
+        let first = memory.announcements.front().map_or(memory.next_sequence, |a| a.sequence);
         let producer = ClientConfig { id: memory.producer.clone(), ..config.clone() };
         tokio::spawn(announce(producer, first, Arc::clone(&clock), queue, announced_in));
         let out = anstream::AutoStream::auto(std::io::stdout());
@@ -131,6 +135,7 @@ impl Setup {
         let shell = Shell {
             args,
             config,
+            moments: Moments::new(Arc::clone(&clock)),
             clock,
             engine,
             turn,
@@ -149,18 +154,12 @@ impl Setup {
     }
 }
 
-/// The task that takes this consumer's turns.
-struct Turn {
-    turns: watch::Receiver<Turns>,
-    stop: oneshot::Sender<()>,
-    keeper: JoinHandle<()>,
-}
-
 /// The loop.
 struct Shell {
     args: ConsumerArgs,
     config: ClientConfig,
     clock: SharedClock,
+    moments: Moments,
     engine: Engine,
     /// `None` for a consumer that keeps nothing, and works whenever it runs.
     turn: Option<Turn>,
@@ -172,7 +171,7 @@ struct Shell {
     /// How often somebody else had worked before, when this one began.
     others: u32,
     said_waiting: bool,
-    /// Whether records are taken: it is our turn, and that is not too long ago.
+    /// Whether records are taken: see `holds`.
     holding: bool,
     events: mpsc::Receiver<Event>,
     /// Held so that `events` does not end where there is no sender.
@@ -197,8 +196,8 @@ impl Shell {
                 },
                 () = turned(&mut self.turn) => {}
                 _ = tick.tick() => self.on_tick(),
-                Some(event) = self.events.recv() => self.engine.on_event(event, self.clock.wall_ms()),
-                Some(sequence) = self.announced.recv() => self.engine.on_announced(sequence),
+                Some(event) = self.events.recv() => self.on_event(event),
+                Some(sequence) = self.announced.recv() => self.on_announced(sequence),
                 _ = hang_up.recv() => self.reload(),
                 _ = terminate.recv() => break ExitCode::SUCCESS,
                 _ = interrupt.recv() => break ExitCode::from(EXIT_INTERRUPTED),
@@ -210,84 +209,6 @@ impl Shell {
         };
         self.end(senders).await;
         Ok(code)
-    }
-
-    fn turns(&self) -> Turns {
-        match &self.turn {
-            Some(turn) => *turn.turns.borrow(),
-            None => Turns::Ours { until_ms: u64::MAX, others: 0 },
-        }
-    }
-
-    /// Whether anything may be judged in this moment.
-    fn holds(&self) -> bool {
-        match self.turns() {
-            Turns::Ours { until_ms, .. } => self.clock.monotonic_ms() < until_ms,
-            Turns::Unknown | Turns::Others => false,
-        }
-    }
-
-    /// Whether records may be taken now; opens the subscription with the first turn.
-    async fn look_at_turn(&mut self) -> anyhow::Result<()> {
-        let turns = self.turns();
-        let working = self.subscription.is_some();
-        let taken_over = match turns {
-            Turns::Unknown => false,
-            Turns::Others => true,
-            Turns::Ours { others, .. } => others > self.others,
-        };
-        if taken_over && working {
-            bail!(
-                "another consumer '{}' took over while this one was stopped or cut off: start it again, and it will wait for its turn; for two that work side by side give each its own --id",
-                self.args.id
-            );
-        }
-        match turns {
-            Turns::Others if !std::mem::replace(&mut self.said_waiting, true) => {
-                let id = &self.args.id;
-                info!(id, "another consumer of this name is at work: waiting for its end");
-            }
-            Turns::Ours { others, .. } if !working => {
-                if others > 0 && !self.adopt().await {
-                    return Ok(());
-                }
-                self.others = others;
-                let (config, args) = (self.config.clone(), &self.args);
-                let patterns = args.patterns.clone();
-                self.subscription = Some(Subscription::open(config, args.persistent, patterns));
-            }
-            _ => {}
-        }
-        let holds = self.holds();
-        if holds != std::mem::replace(&mut self.holding, holds) && working {
-            // What came in meanwhile is taken before silence is judged.
-            let watching = (holds && self.connected).then(|| self.clock.wall_ms());
-            self.engine.watch(watching);
-            if holds {
-                info!("judging again");
-            } else {
-                error!(
-                    "nothing is judged until the brokers take this consumer's turn again (a record under consumers/{}): is one there, may this consumer write, is their disk full?",
-                    self.args.id
-                );
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes over what another one left; false where that cannot be read yet.
-    async fn adopt(&mut self) -> bool {
-        let awaited = self.engine.awaited();
-        match takeover::read(&self.config, awaited, &self.args.patterns).await {
-            Ok(left) => {
-                self.engine.adopt(&left, self.clock.wall_ms());
-                true
-            }
-            Err(error) => {
-                warn!(%error, "cannot read how alerts stand: trying again");
-                false
-            }
-        }
     }
 
     /// Takes what has come in already, up to a limit: when a thousand topics fire at once, they
@@ -306,8 +227,8 @@ impl Shell {
         Ok(())
     }
 
-    /// Takes what came in, if it still is our turn: this process may have been stopped for long
-    /// while it waited. If it is not, it is kept until it is again.
+    /// Takes what came in, if it still may be judged: this process may have been stopped for long
+    /// while it waited. If it may not, it is kept until it may again.
     async fn take(&mut self, event: SubscriptionEvent) -> anyhow::Result<()> {
         if self.holds() {
             return self.on_subscription(event).await;
@@ -319,13 +240,15 @@ impl Shell {
     async fn on_subscription(&mut self, event: SubscriptionEvent) -> anyhow::Result<()> {
         match event {
             SubscriptionEvent::Message(message) => {
-                self.engine.on_message(&message, self.clock.wall_ms());
+                let now_ms = self.now_ms();
+                self.engine.on_message(&message, now_ms);
             }
             SubscriptionEvent::Connected { broker, positions } => {
                 debug!(%broker, "connected");
                 self.connected = true;
                 self.catch_up(&positions).await;
-                self.engine.watch(Some(self.clock.wall_ms()));
+                let now_ms = self.now_ms();
+                self.engine.watch(Some(now_ms));
             }
             SubscriptionEvent::Disconnected { reason, retry_in } => {
                 debug!(reason, retry_in_ms = retry_in.as_millis(), "not connected");
@@ -380,18 +303,41 @@ impl Shell {
         }
     }
 
+    /// The time of day; the engine hears of a clock that was set before anything is judged by it.
+    fn now_ms(&mut self) -> u64 {
+        let (now_ms, set_by_ms) = self.moments.now();
+        if let Some(by_ms) = set_by_ms {
+            self.engine.clock_set(by_ms, now_ms);
+        }
+        now_ms
+    }
+
+    fn on_event(&mut self, event: Event) {
+        let now_ms = self.now_ms();
+        self.engine.on_event(event, now_ms);
+    }
+
     fn on_tick(&mut self) {
+        let now_ms = self.now_ms();
         if self.holds() {
-            self.engine.on_tick(self.clock.wall_ms());
+            self.engine.on_tick(now_ms);
         }
         self.ticks = (self.ticks + 1) % TICKS_PER_WRITE;
-        if self.ticks == 0 || self.engine.has_due(self.clock.wall_ms()) {
+        if self.ticks == 0 || self.engine.has_due(now_ms) {
             self.commit();
         }
     }
 
     fn commit(&mut self) {
-        for (topic, offset, partition) in self.engine.commit(self.clock.wall_ms()) {
+        let now_ms = self.now_ms();
+        for (topic, offset, partition) in self.engine.commit(now_ms) {
+            self.ack(&topic, offset, partition);
+        }
+    }
+
+    fn on_announced(&mut self, sequence: u64) {
+        self.engine.on_announced(sequence);
+        for (topic, offset, partition) in self.engine.recorded() {
             self.ack(&topic, offset, partition);
         }
     }
@@ -424,8 +370,8 @@ impl Shell {
 
     async fn end(mut self, mut senders: JoinSet<()>) {
         self.commit();
-        // What is being sent right now may end well.
-        self.drain_events(&mut senders).await;
+        // What is being sent or recorded right now may end well.
+        self.drain_events().await;
         senders.abort_all();
         self.commit();
         let told = async {
@@ -447,15 +393,18 @@ impl Shell {
         self.engine.say_totals();
     }
 
-    /// Takes reports until nothing is being sent, for a short while at most.
-    async fn drain_events(&mut self, senders: &mut JoinSet<()>) {
-        let deadline = tokio::time::sleep(SENDER_GRACE);
+    /// Takes reports until nothing is being sent or recorded, for a short while at most.
+    async fn drain_events(&mut self) {
+        let deadline = tokio::time::sleep(ANSWERS_GRACE);
         tokio::pin!(deadline);
-        while self.engine.is_sending() {
+        while self.engine.is_busy() {
             tokio::select! {
                 () = &mut deadline => return,
-                None = senders.join_next() => return,
-                Some(event) = self.events.recv() => self.engine.on_event(event, self.clock.wall_ms()),
+                Some(event) = self.events.recv() => {
+                    self.on_event(event);
+                    self.commit();
+                }
+                Some(sequence) = self.announced.recv() => self.on_announced(sequence),
             }
         }
     }
@@ -470,17 +419,6 @@ async fn next(
         (Some(event), _) => Some(event),
         (None, Some(subscription)) => subscription.next().await,
         (None, None) => std::future::pending().await,
-    }
-}
-
-/// Waits until something is known of whose turn it is.
-async fn turned(turn: &mut Option<Turn>) {
-    let changed = match turn {
-        Some(turn) => turn.turns.changed().await.is_ok(),
-        None => false,
-    };
-    if !changed {
-        std::future::pending().await
     }
 }
 

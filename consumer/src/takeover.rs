@@ -18,10 +18,11 @@ pub(crate) enum TakeoverError {
 /// Where the labels of a container look for silence.
 const STATES: &str = "metrics/docker/+/+/state";
 
-/// Reads it, for rules that look for silence under `awaited` and a consumer that hears what is
-/// under `followed`.
+/// Reads what the consumer of that name left, for rules that look for silence under `awaited` and
+/// one that hears what is under `followed`.
 pub(crate) async fn read(
     config: &ClientConfig,
+    consumer: &str,
     mut awaited: Vec<Pattern>,
     followed: &[Pattern],
 ) -> Result<Left, TakeoverError> {
@@ -34,7 +35,9 @@ pub(crate) async fn read(
     }
     heard.retain(|topic| followed.iter().any(|pattern| pattern.matches(topic.as_str())));
     let alerts = client.last(&Pattern::new("alerts/#")?).await?;
-    // People's, so that there are few.
+    // People's, or for people, so that there are few.
     let actions = client.fetch_all(&Pattern::new(actions::TOPIC)?).await?;
-    Ok(Left { infos, heard, alerts, actions })
+    let deliveries = Pattern::new(&format!("deliveries/{consumer}/#"))?;
+    let deliveries = client.fetch_all(&deliveries).await?;
+    Ok(Left { infos, heard, alerts, actions, deliveries })
 }

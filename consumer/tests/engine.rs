@@ -56,6 +56,13 @@ struct Stage {
 }
 
 impl Stage {
+    /// As a consumer that is started again at another time.
+    fn at(folder: &Path, rules: &str, now_ms: u64) -> Self {
+        let (store, memory) = Store::open(folder, "c1", now_ms).expect("opened");
+        let rules = file::parse(Path::new("test"), rules).expect("right");
+        Self::started(folder, Some(store), memory, rules, 0, vec![anna()], now_ms)
+    }
+
     fn open(folder: &Path) -> Self {
         let (store, memory) = Store::open(folder, "c1", NOW_MS).expect("opened");
         Self::with(folder, Some(store), memory)
@@ -63,29 +70,30 @@ impl Stage {
 
     fn with(folder: &Path, store: Option<Store>, memory: Memory) -> Self {
         let rules = file::parse(Path::new("test"), RULES).expect("right");
-        Self::ruled(folder, store, memory, rules, 0, vec![anna()])
+        Self::started(folder, store, memory, rules, 0, vec![anna()], NOW_MS)
     }
 
     fn by(folder: &Path, rules: &str, group_wait_ms: u64) -> Self {
         let (store, memory) = Store::open(folder, "c1", NOW_MS).expect("opened");
         let rules = file::parse(Path::new("test"), rules).expect("right");
-        Self::ruled(folder, Some(store), memory, rules, group_wait_ms, vec![anna()])
+        Self::started(folder, Some(store), memory, rules, group_wait_ms, vec![anna()], NOW_MS)
     }
 
     /// With these recipients of mails.
     fn mailing(folder: &Path, rules: &str, mails: Vec<Destination>) -> Self {
         let (store, memory) = Store::open(folder, "c1", NOW_MS).expect("opened");
         let rules = file::parse(Path::new("test"), rules).expect("right");
-        Self::ruled(folder, Some(store), memory, rules, 0, mails)
+        Self::started(folder, Some(store), memory, rules, 0, mails, NOW_MS)
     }
 
-    fn ruled(
+    fn started(
         folder: &Path,
         store: Option<Store>,
         memory: Memory,
         rules: Rules,
         group_wait_ms: u64,
         mails: Vec<Destination>,
+        now_ms: u64,
     ) -> Self {
         let out = Kept::default();
         let plain = anstream::StripStream::new(Box::new(out.clone()) as Box<dyn Write + Send>);
@@ -111,7 +119,7 @@ impl Stage {
             ],
             announcements: announcements_in,
         };
-        Self { engine: Engine::new(parts, NOW_MS), out, orders, announcements }
+        Self { engine: Engine::new(parts, now_ms), out, orders, announcements }
     }
 
     fn sample(&mut self, topic: &str, offset: u64, age_ms: u64, value: f64) {
@@ -146,6 +154,16 @@ impl Stage {
 
     fn rung(&mut self) -> Vec<Order> {
         std::iter::from_fn(|| self.orders.try_recv().ok()).collect()
+    }
+
+    /// Lets what rang since arrive; gives back how many messages that were.
+    fn deliver(&mut self, now_ms: u64) -> usize {
+        let rung = self.rung();
+        for order in &rung {
+            self.engine.on_event(Event::Delivered { id: order.notice.id, arrived: true }, now_ms);
+        }
+        self.engine.commit(now_ms);
+        rung.len()
     }
 
     /// The numbers of what was recorded since.
@@ -188,11 +206,17 @@ fn nothing_is_told_and_nothing_acknowledged_before_it_is_written() {
     assert!(stage.engine.is_urgent());
     assert_eq!(stage.printed(), "");
     assert!(stage.rung().is_empty());
-    let acknowledged = stage.engine.commit(NOW_MS);
-    assert_eq!(acknowledged, [(Topic::new(CPU).expect("a topic"), Offset(7), PartitionId(0))]);
+    assert!(stage.engine.commit(NOW_MS).is_empty(), "before it is recorded");
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
     assert_eq!(stage.rung().len(), 2, "a telephone and a mail");
     assert_eq!(stage.recorded("alerts/"), ["firing"]);
+    stage.engine.on_announced(2);
+    stage.sample("metrics/docker/web/network", 8, 0, 90.0);
+    assert!(stage.engine.commit(NOW_MS).is_empty(), "nor before all of it is");
+    stage.engine.on_announced(3);
+    let acknowledged = stage.engine.commit(NOW_MS);
+    assert_eq!(acknowledged, [(Topic::new(CPU).expect("a topic"), Offset(7), PartitionId(0))]);
+    assert_eq!(stage.engine.commit(NOW_MS).len(), 1, "what came in meanwhile");
     assert!(stage.engine.commit(NOW_MS).is_empty());
     assert!(stage.rung().is_empty() && stage.recorded("alerts/").is_empty());
 }
@@ -212,7 +236,7 @@ fn what_was_written_and_not_told_is_told_by_the_next_run() {
     memory.notify(order.notice.clone());
     memory
         .announcements
-        .push(Announcement { sequence: 1, ..first.announcements.try_recv().expect("one") });
+        .push_back(Announcement { sequence: 1, ..first.announcements.try_recv().expect("one") });
     memory.next_sequence = 2;
     let (store, _) = Store::open(folder.path(), "c1", NOW_MS).expect("opened");
     store.write(&memory).expect("written");
@@ -243,6 +267,7 @@ fn a_state_that_cannot_be_written_silences_no_alert_and_acknowledges_nothing() {
     assert!(stage.engine.commit(NOW_MS).is_empty());
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
     std::fs::remove_dir(&in_the_way).expect("removed");
+    stage.engine.on_announced(3);
     assert_eq!(stage.engine.commit(NOW_MS).len(), 1, "told once it is written");
     assert_eq!(stage.printed().matches("*** THRESHOLD EXCEEDED ***").count(), 1);
 }
@@ -366,7 +391,7 @@ fn who_takes_over_misses_what_the_other_one_had_heard_of() {
         ],
         heard: heard.iter().map(|topic| Topic::new(topic).expect("a topic")).collect(),
         alerts: vec![told("metrics/docker/host3/cpu")],
-        actions: Vec::new(),
+        ..Left::default()
     };
     stage.engine.adopt(&left, NOW_MS);
     stage.engine.watch(Some(NOW_MS));
@@ -380,13 +405,11 @@ fn who_takes_over_misses_what_the_other_one_had_heard_of() {
     assert_eq!(missed, [Some("metrics/docker/host2/cpu"), Some("metrics/docker/host2/web/state")]);
 }
 
-/// What `first` recorded last of an alert, and whether who takes over from there rings at `later`.
+/// Whether who takes over from `first`, all of whose messages went through, rings at `later`.
 fn rings_after_a_takeover(first: &mut Stage, rules: &str, later: u64) -> bool {
-    let record = first.records("alerts/").pop().expect("a record").to_string();
     let folder = tempfile::tempdir().expect("a folder");
     let mut second = Stage::by(folder.path(), rules, 0);
-    let alerts = vec![message(&format!("alerts/hot/{CPU}"), &record)];
-    second.engine.adopt(&Left { alerts, ..Left::default() }, NOW_MS);
+    second.engine.adopt(&left(first), NOW_MS);
     second.sample_at(CPU, 0, later, 91.0);
     second.engine.commit(later);
     !second.rung().is_empty()
@@ -405,7 +428,7 @@ fn who_takes_over_tells_what_was_withheld_and_only_that() {
     assert!(rings_after_a_takeover(&mut stage, &quiet, later), "nobody was told in the night");
     stage.sample_at(CPU, 1, later, 90.0);
     stage.engine.commit(later);
-    assert!(!stage.rung().is_empty(), "told in the morning");
+    assert_eq!(stage.deliver(later), 2, "told in the morning");
     assert!(!rings_after_a_takeover(&mut stage, &quiet, later), "told once");
 
     let folder = tempfile::tempdir().expect("a folder");
@@ -418,8 +441,121 @@ fn who_takes_over_tells_what_was_withheld_and_only_that() {
     );
     stage.payload("actions/alerts", 1, mute.as_bytes());
     stage.engine.commit(NOW_MS);
-    assert!(!stage.rung().is_empty(), "told before it was muted");
+    assert_eq!(stage.deliver(NOW_MS), 2, "told before it was muted");
     assert!(!rings_after_a_takeover(&mut stage, RULES, later), "told before");
+}
+
+/// All that is stored of what a stage recorded since.
+fn left(stage: &mut Stage) -> Left {
+    let mut left = Left::default();
+    for announcement in std::iter::from_fn(|| stage.announcements.try_recv().ok()) {
+        let message = message(&announcement.topic, &announcement.payload);
+        if announcement.topic.starts_with("deliveries/") {
+            left.deliveries.push(message);
+        } else {
+            left.alerts.retain(|known| known.topic != message.topic);
+            left.alerts.push(message);
+        }
+    }
+    left
+}
+
+/// The machine of the other consumer is gone with all that waited there to be told.
+#[test]
+fn who_takes_over_tells_what_was_never_said_to_be_sent() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = Stage::by(folder.path(), RULES, 5_000);
+    first.sample(CPU, 0, 0, 90.0);
+    first.sample("metrics/docker/db/cpu", 1, 0, 90.0);
+    first.engine.commit(NOW_MS + 5_000);
+    let lost = first.rung();
+    let (telephone, mail) = (&lost[0].notice, &lost[1].notice);
+    // The mail is out, and the first of the two alerts is over meanwhile.
+    first.engine.on_event(Event::Delivered { id: mail.id, arrived: false }, NOW_MS);
+    first.sample_at(CPU, 2, NOW_MS + 6_000, 10.0);
+    first.engine.commit(NOW_MS + 6_000);
+    let left = left(&mut first);
+    assert_eq!(left.alerts.len(), 2);
+
+    let folder = tempfile::tempdir().expect("another");
+    let mut second = Stage::by(folder.path(), RULES, 5_000);
+    second.engine.adopt(&left, NOW_MS + 30_000);
+    second.engine.commit(NOW_MS + 30_000);
+    let rung = second.rung();
+    let told: Vec<_> = rung
+        .iter()
+        .map(|Order { notice, maybe_sent }| {
+            let alerts = notice.alerts().map(|a| (a.topic.as_str(), a.state()));
+            (notice.destination.channel(), *maybe_sent, alerts.collect::<Vec<_>>())
+        })
+        .collect();
+    let (over, firing) = ((CPU, "ok"), ("metrics/docker/db/cpu", "firing"));
+    let expect = [
+        (Channel::WhatsApp, true, vec![firing]),
+        (Channel::WhatsApp, true, vec![over]),
+        (Channel::Email, true, vec![over]),
+    ];
+    assert_eq!(told, expect, "the mail about what fires is out");
+    let again = &rung[0].notice;
+    assert_eq!((again.id, again.reference("c1")), (telephone.id, telephone.reference("c1")));
+    let said = aklight_consumer::notify::message::what(&again.alert);
+    assert_eq!(said, "metrics/docker/db/cpu is 90.0 %, limit > 80");
+    // Numbers go on: nothing new is taken for what the other one told.
+    second.sample_at("metrics/docker/new/cpu", 3, NOW_MS + 30_000, 90.0);
+    second.engine.commit(NOW_MS + 35_000);
+    let known: Vec<_> = lost.iter().chain(&rung).map(|order| order.notice.id).collect();
+    let new = second.rung();
+    assert!(new.len() == 2 && new.iter().all(|order| !known.contains(&order.notice.id)), "{new:?}");
+    // A third one finds it all told.
+    for order in rung.iter().chain(&new) {
+        second.engine.on_event(Event::Delivered { id: order.notice.id, arrived: true }, NOW_MS);
+    }
+    second.engine.commit(NOW_MS + 35_000);
+    let mut all = self::left(&mut second);
+    all.alerts.extend(left.alerts);
+    all.deliveries.extend(left.deliveries);
+    let mut third = Stage::by(tempfile::tempdir().expect("a third").path(), RULES, 5_000);
+    third.engine.adopt(&all, NOW_MS + 60_000);
+    third.engine.commit(NOW_MS + 60_000);
+    assert_eq!(third.rung().len(), 0);
+}
+
+/// The other one died before it told the broker what it had processed.
+#[test]
+fn what_the_broker_sends_again_after_a_takeover_rings_no_second_time() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = Stage::open(folder.path());
+    for (offset, value) in [(0, 90.0), (1, 50.0)] {
+        first.sample(CPU, offset, 0, value);
+    }
+    first.engine.commit(NOW_MS);
+    assert_eq!(first.deliver(NOW_MS), 4);
+    let mut second = Stage::open(tempfile::tempdir().expect("another").path());
+    second.engine.adopt(&left(&mut first), NOW_MS);
+    for (offset, value) in [(0, 90.0), (1, 50.0)] {
+        second.sample(CPU, offset, 0, value);
+    }
+    second.engine.commit(NOW_MS);
+    assert_eq!((second.rung().len(), second.recorded("alerts/").len()), (0, 0));
+}
+
+/// A channel had failed for good, and the next one had not told it yet.
+#[test]
+fn who_takes_over_tells_what_was_on_its_way_by_the_fallback() {
+    let rules = RULES.replace("notify", "fallback = [\"email\"]\nnotify");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = Stage::by(folder.path(), &rules, 0);
+    first.sample("metrics/docker/web/memory", 0, 0, 90.0);
+    first.engine.commit(NOW_MS);
+    let id = first.rung()[0].notice.id;
+    first.engine.on_event(Event::Dead { id, reason: "code 63016".to_owned() }, NOW_MS);
+    first.engine.commit(NOW_MS);
+    let mut second = Stage::by(tempfile::tempdir().expect("another").path(), &rules, 0);
+    second.engine.adopt(&left(&mut first), NOW_MS + 30_000);
+    second.engine.commit(NOW_MS + 30_000);
+    let rung = second.rung();
+    assert_eq!(rung.len(), 1, "{rung:?}");
+    assert_eq!(rung[0].notice.destination, anna());
 }
 
 #[test]
@@ -475,6 +611,9 @@ fn a_containers_label_is_a_rule_for_it_alone_as_long_as_it_is_there() {
     assert!(stage.rung().iter().all(|order| order.maybe_sent), "it fires already");
     stage.payload("info/docker/p/web", 5, format!("{{\"ts\":{NOW_MS},\"value\":0}}").as_bytes());
     stage.engine.commit(NOW_MS);
+    let file = std::fs::read_to_string(folder.path().join("c1.offsets")).expect("a file");
+    let listed: Vec<_> = file.lines().filter(|line| line.starts_with("topic|")).collect();
+    assert_eq!(listed, ["topic|metrics/docker/p/db/memory|0|2"]);
     let rung = stage.rung();
     assert_eq!(rung.len(), 1, "{rung:?}");
     assert_eq!(rung[0].notice.alert.reason, "the container was removed");
@@ -486,6 +625,44 @@ fn a_containers_label_is_a_rule_for_it_alone_as_long_as_it_is_there() {
     let rung = stage.rung();
     assert_eq!(rung.len(), 2, "{rung:?}");
     assert_eq!(rung[0].notice.alert.rule, "container-memory");
+}
+
+/// A container without limits of its own that is worth waking somebody.
+#[test]
+fn labels_of_severity_and_channels_count_for_the_general_rules_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let rules = GENERAL.replace("critical", "info");
+    let mut stage = Stage::by(folder.path(), &rules, 0);
+    let labels = r#","aklight.alert.severity":"critical","aklight.alert.notify":"email""#;
+    // Before and after its first sample; and of another container, nothing is changed.
+    stage.payload("info/docker/p/web", 0, info(labels).as_bytes());
+    stage.sample("metrics/docker/p/db/memory", 1, 0, 60.0);
+    stage.payload("info/docker/p/db", 2, info(labels).as_bytes());
+    for (n, container) in (3..).zip(["web", "db", "other"]) {
+        stage.sample(&format!("metrics/docker/p/{container}/memory"), n, 0, 99.0);
+    }
+    stage.engine.commit(NOW_MS);
+    let told: Vec<_> = stage
+        .rung()
+        .into_iter()
+        .map(|Order { notice, .. }| {
+            let severity = notice.alert.severity.as_str();
+            (notice.alert.topic, severity, notice.destination.channel())
+        })
+        .collect();
+    let topic = |container: &str| format!("metrics/docker/p/{container}/memory");
+    let expect = [
+        (topic("web"), "critical", Channel::Email),
+        (topic("db"), "critical", Channel::Email),
+        (topic("other"), "info", Channel::WhatsApp),
+        (topic("other"), "info", Channel::Email),
+    ];
+    assert_eq!(told, expect);
+    // The labels go while it fires: it is the same alert, and rings as every other.
+    stage.payload("info/docker/p/web", 6, info("").as_bytes());
+    stage.sample(WEB, 7, 0, 10.0);
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.rung().len(), 2);
 }
 
 #[test]
@@ -668,6 +845,130 @@ fn the_end_of_what_has_no_more_samples_is_told_when_the_mute_ends() {
     stage.engine.commit(until);
     let told = stage.rung().into_iter().map(|order| order.notice.alert.reason);
     assert_eq!(told.collect::<Vec<_>>(), ["the container was removed"; 2]);
+}
+
+/// A mute of an hour, taken back after some seconds.
+#[test]
+fn an_unmute_brings_forward_an_end_and_a_reminder_that_waited_for_the_mute() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::by(folder.path(), &format!("{RULES}{GENERAL}"), 0);
+    stage.engine.watch(Some(NOW_MS));
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.sample(WEB, 1, 0, 99.0);
+    stage.engine.commit(NOW_MS);
+    assert_eq!(stage.deliver(NOW_MS), 4);
+    let until = NOW_MS + 3_600_000;
+    let mute =
+        format!(r##"{{"action":"mute","rule":"+","match":"#","by":"anna","until":{until}}}"##);
+    stage.payload("actions/alerts", 2, mute.as_bytes());
+    stage.payload("info/docker/p/web", 3, format!("{{\"ts\":{NOW_MS},\"value\":0}}").as_bytes());
+    // A reminder is due every 30 s: the console shows it all the same, and once.
+    for second in [30, 31, 32] {
+        stage.engine.on_tick(NOW_MS + second * 1000);
+        stage.engine.commit(NOW_MS + second * 1000);
+    }
+    assert!(stage.rung().is_empty(), "muted");
+    assert_eq!(stage.printed().matches("for 30s now").count(), 1, "{}", stage.printed());
+    // It survives a restart.
+    drop(stage);
+    let now_ms = NOW_MS + 33_000;
+    let mut stage = Stage::at(folder.path(), &format!("{RULES}{GENERAL}"), now_ms);
+    stage.engine.watch(Some(now_ms));
+    let unmute = br##"{"action":"unmute","rule":"+","match":"#","by":"anna"}"##;
+    stage.payload_at("actions/alerts", 4, unmute, now_ms);
+    for second in 33..60 {
+        stage.engine.on_tick(NOW_MS + second * 1000);
+        stage.engine.commit(NOW_MS + second * 1000);
+    }
+    let told = |stage: &mut Stage| {
+        let rung = stage.rung().into_iter();
+        rung.map(|order| (order.notice.alert.topic, order.notice.alert.at_ms)).collect::<Vec<_>>()
+    };
+    let rung = told(&mut stage);
+    let (end, reminder) = ((WEB.to_owned(), NOW_MS), (CPU.to_owned(), now_ms));
+    assert_eq!(rung, [end.clone(), end, reminder.clone(), reminder], "each once, at once");
+    // The next reminder comes when it would have come.
+    stage.engine.on_tick(NOW_MS + 60_000);
+    stage.engine.commit(NOW_MS + 60_000);
+    assert_eq!(told(&mut stage).len(), 2);
+}
+
+const HOUR_MS: u64 = 3_600_000;
+
+/// Summer time that somebody set by hand: everything goes on as if nothing had been set.
+#[test]
+fn a_clock_that_is_set_back_holds_nothing_and_one_set_forward_hurries_nothing() {
+    let rules = r#"
+[[rule]]
+name = "hot"
+match = "metrics/docker/+/cpu"
+fire = "> 80"
+for = "10s"
+repeat = "30s"
+
+[[rule]]
+name = "grown"
+match = "metrics/docker/+/restarts"
+fire = "> 2"
+increase = "1m"
+"#;
+    let rules = format!("{rules}{}", ABSENT.replace("/cpu", "/memory"));
+    for (back, restarted) in [(true, false), (true, true), (false, false)] {
+        let case = format!("back: {back}, restarted: {restarted}");
+        let folder = tempfile::tempdir().expect("a folder");
+        let mut stage = Stage::by(folder.path(), &rules, 0);
+        stage.engine.watch(Some(NOW_MS));
+        stage.sample(CPU, 0, 0, 90.0);
+        stage.sample("metrics/docker/web/memory", 1, 0, 50.0);
+        stage.sample("metrics/docker/web/restarts", 2, 0, 0.0);
+        stage.sample_at("metrics/docker/web/restarts", 3, NOW_MS + 5_000, 5.0);
+        stage.sample_at(CPU, 4, NOW_MS + 5_000, 90.0);
+        stage.engine.commit(NOW_MS + 5_000);
+        assert_eq!(stage.recorded("alerts/"), ["pending", "firing"], "{case}");
+        let set = |ms: u64| if back { ms - HOUR_MS } else { ms + HOUR_MS };
+        if restarted {
+            drop(stage);
+            stage = Stage::at(folder.path(), &rules, set(NOW_MS + 5_000));
+            stage.engine.watch(Some(set(NOW_MS + 5_000)));
+            stage.recorded("");
+        } else {
+            let by_ms = i64::try_from(HOUR_MS).expect("small");
+            stage.engine.clock_set(if back { -by_ms } else { by_ms }, set(NOW_MS + 5_000));
+        }
+        let (mut seen, mut reminders) = (Vec::new(), 0);
+        for second in 6..=66 {
+            let now_ms = set(NOW_MS + second * 1000);
+            stage.sample_at(CPU, 2 * second, now_ms, 90.0);
+            stage.sample_at("metrics/docker/web/restarts", 2 * second + 1, now_ms, 5.0);
+            stage.engine.on_tick(now_ms);
+            stage.engine.commit(now_ms);
+            for record in stage.records("alerts/") {
+                let text = |name: &str| record[name].as_str().expect("text").to_owned();
+                seen.push((second, format!("{} {}", text("rule"), text("state"))));
+            }
+            let said = stage.printed().matches("s now").count();
+            if std::mem::replace(&mut reminders, said) < said {
+                seen.push((second, "reminder".to_owned()));
+            }
+        }
+        let seen: Vec<_> = seen.iter().map(|(second, what)| (*second, what.as_str())).collect();
+        // A clock that is set forward breaks a run of samples: nobody knows what was between.
+        let fires = if back { 10 } else { 16 };
+        // One that is started again has listened since then only.
+        let silent = if restarted { 35 } else { 30 };
+        let mut expect = vec![
+            (fires, "hot firing"),
+            (silent, "silent firing"),
+            (fires + 30, "reminder"),
+            (65, "grown ok"),
+        ];
+        if !back {
+            // So it does with growth within a window.
+            expect.retain(|(_, what)| *what != "grown ok");
+            expect.insert(0, (6, "grown ok"));
+        }
+        assert_eq!(seen, expect, "{case}");
+    }
 }
 
 #[test]
@@ -897,7 +1198,7 @@ fn a_channel_that_is_out_takes_no_room_from_another() {
     let folder = tempfile::tempdir().expect("a folder");
     let rules = file::parse(Path::new("test"), BY_MAIL).expect("right");
     let memory = Memory::new("c1", NOW_MS);
-    let mut stage = Stage::ruled(folder.path(), None, memory, rules, 0, vec![anna()]);
+    let mut stage = Stage::started(folder.path(), None, memory, rules, 0, vec![anna()], NOW_MS);
     // As many as may wait, and each has its own message.
     for n in 0..256 {
         stage.sample(&format!("metrics/docker/m{n}/cpu"), n, 0, 90.0);

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use support::twilio::twilio;
 use support::{Consumer, FakeBroker, now_ms, until};
+use tempfile::TempDir;
 use wiremock::matchers::method;
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -140,19 +141,50 @@ async fn no_moment_of_a_kill_loses_or_doubles_a_message_or_a_record() {
     }
 }
 
+/// A broker, and two machines for consumers of one name.
+struct Scene {
+    broker: FakeBroker,
+    here: TempDir,
+    there: TempDir,
+    args: Vec<String>,
+    env: Vec<(&'static str, String)>,
+}
+
+impl Scene {
+    fn open(rules: &str, args: &[&str], env: &[(&'static str, &str)]) -> Self {
+        let folder = || tempfile::tempdir().expect("a folder");
+        let (broker, here, there) = (FakeBroker::start(), folder(), folder());
+        // Both have it, whatever becomes of the other.
+        let file = there.path().join("rules.toml");
+        std::fs::write(&file, rules).expect("written");
+        let always = ["--quiet", "--rules", file.to_str().expect("text")];
+        let args = always.iter().chain(args).map(|arg| (*arg).to_owned()).collect();
+        let env = env.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        Self { broker, here, there, args, env }
+    }
+
+    fn start(&self, folder: &TempDir) -> Consumer {
+        let args: Vec<_> = self.args.iter().map(String::as_str).collect();
+        let env: Vec<_> = self.env.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        Consumer::start(&self.broker, folder.path(), &args, &env)
+    }
+
+    /// One at work, and one that waits for its end.
+    async fn two(&self) -> (&FakeBroker, Consumer, Consumer) {
+        let first = self.start(&self.here);
+        until("registered", || self.broker.log().registrations == 1).await;
+        let second = self.start(&self.there);
+        until("the second waits", || second.log().contains("waiting for its end")).await;
+        (&self.broker, first, second)
+    }
+}
+
 /// Two of one name on two machines: one works, the other waits, and goes on where the first one
 /// stopped, without its file.
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_consumers_of_one_name_one_rings_and_the_other_takes_over() {
-    let broker = FakeBroker::start();
-    let (here, there) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("one"));
-    let rules = here.path().join("rules.toml");
-    std::fs::write(&rules, RULES).expect("written");
-    let args = ["--quiet", "--rules", rules.to_str().expect("text")];
-    let first = Consumer::start(&broker, here.path(), &args, &[]);
-    until("registered", || broker.log().registrations == 1).await;
-    let second = Consumer::start(&broker, there.path(), &args, &[]);
-    until("the second waits", || second.log().contains("waiting for its end")).await;
+    let scene = Scene::open(RULES, &[], &[]);
+    let (broker, first, second) = scene.two().await;
     broker.sample("web", now_ms(), 90.0);
     first.until_line(FIRED).await;
     until("recorded", || broker.announced("hot") == ["firing"]).await;
@@ -169,7 +201,7 @@ async fn of_two_consumers_of_one_name_one_rings_and_the_other_takes_over() {
     until("recorded", || broker.announced("hot") == ["firing", "ok", "firing"]).await;
 
     // The first one again, with its old file; and the second dies without a word.
-    let first = Consumer::start(&broker, here.path(), &args, &[]);
+    let first = scene.start(&scene.here);
     until("it waits", || first.log().contains("waiting for its end")).await;
     second.killed();
     until("it goes on", || broker.log().registrations == 3).await;
@@ -183,17 +215,9 @@ async fn of_two_consumers_of_one_name_one_rings_and_the_other_takes_over() {
 /// A producer falls silent with the consumer that had heard of it.
 #[tokio::test(flavor = "multi_thread")]
 async fn silence_that_begins_before_another_takes_over_is_told() {
-    let broker = FakeBroker::start();
-    let (here, there) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("one"));
-    let rules = here.path().join("rules.toml");
     let silent = "[[rule]]\nname = \"silent\"\nmatch = \"metrics/docker/+/cpu\"\nabsent = \"10s\"";
-    std::fs::write(&rules, silent).expect("written");
-    let rules = rules.to_str().expect("text");
-    let args = ["--quiet", "--patterns", "metrics/docker/host2/#", "--rules", rules];
-    let first = Consumer::start(&broker, here.path(), &args, &[]);
-    until("registered", || broker.log().registrations == 1).await;
-    let second = Consumer::start(&broker, there.path(), &args, &[]);
-    until("the second waits", || second.log().contains("waiting for its end")).await;
+    let scene = Scene::open(silent, &["--patterns", "metrics/docker/host2/#"], &[]);
+    let (broker, first, second) = scene.two().await;
     broker.sample("host2", now_ms(), 5.0);
     broker.sample("host3", now_ms(), 5.0);
     until("it is heard", || broker.log().acknowledged["c1"] > 0).await;
@@ -208,15 +232,8 @@ async fn silence_that_begins_before_another_takes_over_is_told() {
 /// One that was stopped for so long that another took over judges nothing more.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_that_was_stopped_for_too_long_ends_instead_of_ringing_twice() {
-    let broker = FakeBroker::start();
-    let (here, there) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("one"));
-    let rules = here.path().join("rules.toml");
-    std::fs::write(&rules, RULES).expect("written");
-    let args = ["--quiet", "--rules", rules.to_str().expect("text")];
-    let first = Consumer::start(&broker, here.path(), &args, &[]);
-    until("registered", || broker.log().registrations == 1).await;
-    let second = Consumer::start(&broker, there.path(), &args, &[]);
-    until("the second waits", || second.log().contains("waiting for its end")).await;
+    let scene = Scene::open(RULES, &[], &[]);
+    let (broker, first, second) = scene.two().await;
     first.signal(Signal::SIGSTOP);
     until("the second goes on", || broker.log().registrations == 2).await;
     broker.sample("web", now_ms(), 90.0);
@@ -226,4 +243,46 @@ async fn one_that_was_stopped_for_too_long_ends_instead_of_ringing_twice() {
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("took over") && lines.is_empty(), "{lines:?}\n{log}");
     assert_eq!(broker.announced("hot"), ["firing"]);
+}
+
+/// The machine of the first one is lost while its message waits, or while the carrier has it and
+/// says nothing yet: the second one tells it, and no message comes twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_on_a_machine_that_is_lost_is_told_once_by_who_takes_over() {
+    tokio::join!(lose_a_machine("5s"), lose_a_machine("0s"));
+}
+
+async fn lose_a_machine(group_wait: &str) {
+    let (server, bodies) = twilio(Duration::from_secs(9), Duration::ZERO).await;
+    let uri = server.uri();
+    let env = [
+        ("TWILIO_ACCOUNT_SID", "AC1"),
+        ("TWILIO_AUTH_TOKEN", "geheim"),
+        ("TWILIO_FROM_NUMBER", "+14155238886"),
+        ("TWILIO_TO_NUMBER", "+34600000089"),
+        ("TWILIO_BASE_URL", &uri),
+    ];
+    let scene = Scene::open(RULES, &["--group-wait", group_wait], &env);
+    let (broker, first, second) = scene.two().await;
+    broker.sample("web", now_ms(), 90.0);
+    until("recorded", || broker.announced("hot") == ["firing"]).await;
+    if group_wait == "0s" {
+        until("Twilio has it", || bodies.with(FIRED) == 1).await;
+    }
+    until("acknowledged", || broker.log().acknowledged["c1"] == 1).await;
+    first.killed();
+    std::fs::remove_file(scene.here.path().join("c1.offsets")).expect("removed");
+    until("the second goes on", || broker.log().registrations == 2).await;
+    let status = |status: &str| {
+        let log = broker.log();
+        let said = format!("\"status\":\"{status}\"");
+        log.records.iter().filter(|(_, payload)| payload.contains(&said)).count()
+    };
+    until("it is told", || status("delivered") == 1).await;
+    assert_eq!(bodies.all().len(), 1, "--group-wait {group_wait}: {:#?}", bodies.all());
+    broker.sample("web", now_ms(), 91.0);
+    broker.sample("web", now_ms(), 50.0);
+    until("the end is told", || bodies.with(RESOLVED) == 1).await;
+    assert_eq!(bodies.all().len(), 2, "--group-wait {group_wait}: {:#?}", bodies.all());
+    assert_eq!(second.count(FIRED), 0);
 }

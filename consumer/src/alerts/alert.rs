@@ -54,6 +54,9 @@ pub struct Alert {
     /// What else is known of the container: how it ended, its last minute.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub context: String,
+    /// All of it in words, where an earlier consumer said it so.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub said: String,
 }
 
 impl Alert {
@@ -95,6 +98,7 @@ impl Alert {
             sense,
             reason: change.reason.unwrap_or_default().to_owned(),
             context: String::new(),
+            said: String::new(),
         }
     }
 
@@ -117,9 +121,16 @@ impl Alert {
     }
 
     /// The record of this change: a flat JSON object, as every payload under AKLight's topics.
-    /// `told` is whether the telephone last heard that the alert fires.
+    /// `told` is whether the telephone last heard that the alert fires, `messages` are the
+    /// references of those that wait to tell of it.
     #[must_use]
-    pub fn record_payload(&self, consumer: &str, people: &People, told: bool) -> String {
+    pub fn record_payload(
+        &self,
+        consumer: &str,
+        people: &People,
+        told: bool,
+        messages: &[String],
+    ) -> String {
         let mut record = json!({
             "ts": self.at_ms,
             "state": self.state(),
@@ -140,6 +151,9 @@ impl Alert {
         }
         if let Some(until_ms) = people.muted_until_ms {
             record["muted_until"] = json!(until_ms);
+        }
+        if !messages.is_empty() {
+            record["messages"] = json!(messages);
         }
         record.to_string()
     }
@@ -162,6 +176,7 @@ impl Alert {
             sense: Sense::Value,
             reason: String::new(),
             context: String::new(),
+            said: String::new(),
         }
     }
 }

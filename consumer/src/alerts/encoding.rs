@@ -79,7 +79,11 @@ pub(super) fn encode(memory: &Memory) -> Vec<u8> {
     text.into_bytes()
 }
 
-fn json_lines<T: serde::Serialize>(text: &mut String, kind: &str, values: &[T]) {
+fn json_lines<'a, T: serde::Serialize + 'a>(
+    text: &mut String,
+    kind: &str,
+    values: impl IntoIterator<Item = &'a T>,
+) {
     for value in values {
         let json = serde_json::to_string(value)
             .unwrap_or_else(|error| unreachable!("plain structs are always JSON: {error}"));
@@ -135,7 +139,7 @@ fn read_line(memory: &mut Memory, line: &str) -> Option<()> {
         "acknowledged" => memory.acknowledged.push(serde_json::from_str(rest).ok()?),
         "state" => memory.standings.push(serde_json::from_str(rest).ok()?),
         "notice" => memory.notices.push(serde_json::from_str(rest).ok()?),
-        "announcement" => memory.announcements.push(serde_json::from_str(rest).ok()?),
+        "announcement" => memory.announcements.push_back(serde_json::from_str(rest).ok()?),
         _ => return None,
     }
     Some(())
@@ -175,6 +179,7 @@ pub(super) mod tests {
                 heard_ms: 9,
                 value: 0.1 + 0.2,
                 clear_since_ms: 11,
+                reminder_owed: true,
                 growth: grown(),
             },
         });
@@ -193,6 +198,7 @@ pub(super) mod tests {
             sense: Sense::Growth,
             reason: String::new(),
             context: "exit code 137".to_owned(),
+            said: String::new(),
         };
         memory.notify(Notice::new(0, Destination::Console, alert.clone()));
         let anna = Destination::WhatsApp { to: "whatsapp:+34600000089".to_owned() };
@@ -200,6 +206,7 @@ pub(super) mod tests {
             more: vec![alert.clone()],
             due_ms: 12,
             fallback: vec![Channel::Email],
+            reference: "[consumer1-2 x]".to_owned(),
             sid: Some("SM1".to_owned()),
             ..Notice::new(0, anna, alert)
         });
@@ -219,7 +226,7 @@ pub(super) mod tests {
             topic: topic.clone(),
             by: "anna".to_owned(),
         });
-        memory.announcements.push(Announcement {
+        memory.announcements.push_back(Announcement {
             sequence: 1,
             topic: "alerts/cpu-high/x".to_owned(),
             payload: "{\"a\":\"|\\n\"}".to_owned(),

@@ -1,20 +1,20 @@
 //! What a consumer remembers from one run to the next.
 //!
-//! Invariant: `next` of a partition is one more than the highest `processed` offset of its
-//! topics, where there is one; announcements are in the order of their sequences, without a gap
+//! Invariant: `next` of a partition is more than every `processed` offset of its topics; announcements are in the order of their sequences, without a gap
 //! below `next_sequence`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use aklight_common::{Offset, PartitionId, Topic};
 use serde::{Deserialize, Serialize};
 
 use super::Alert;
 use super::actions::{Acknowledged, Mute};
+use crate::notify::message::moment;
 use crate::notify::whatsapp::masked;
-use crate::rules::Channel;
 use crate::rules::book::Labels;
 use crate::rules::machine::State;
+use crate::rules::{About, Channel, Container};
 
 /// Most notices that wait for people at once, for each channel, so that one that is out of reach
 /// takes no room from another: beyond it nobody would read them, and they go to the dead letters
@@ -24,11 +24,15 @@ pub const NOTICES_MAX: usize = 256;
 /// Most alerts in one message: with the longest topics still a text that a telephone shows.
 pub const GROUP_MAX: usize = 50;
 
-/// Most announcements that wait for a broker at once; changes beyond it are not recorded.
-pub const ANNOUNCEMENTS_MAX: usize = 1_024;
+/// How many announcements may wait for a broker before nothing more is judged, until half of them
+/// are stored: some megabytes of the file. What one step adds comes on top: at most a change of
+/// each topic under each rule. With as many again they still fit into the window of sequences in
+/// which the broker tells repeats after a crash.
+pub const ANNOUNCEMENTS_MAX: usize = 4_096;
 
-/// Most topics whose offsets are listed; further ones are processed all the same.
-pub const TOPICS_MAX: usize = 100_000;
+/// Most topics whose offsets are listed, for people who look: the file is written once a second, and
+/// names that come and go would fill it. Those that were silent for longest give way.
+pub const TOPICS_MAX: usize = 10_000;
 
 /// Where a notice goes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,6 +106,10 @@ pub struct Notice {
     /// Whether the next channel has told it, or the console, while this one goes on trying.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fell_back: bool,
+    /// What tells the message from every other, where an earlier consumer had begun to tell it;
+    /// else it follows from the rest. See [`Self::reference`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reference: String,
     /// What Twilio called the message when it took it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
@@ -111,8 +119,27 @@ impl Notice {
     /// One alert for one destination, to be told at once.
     #[must_use]
     pub fn new(id: u64, destination: Destination, alert: Alert) -> Self {
-        let (more, fallback) = (Vec::new(), Vec::new());
-        Self { id, destination, alert, more, due_ms: 0, fallback, fell_back: false, sid: None }
+        Self {
+            id,
+            destination,
+            alert,
+            more: Vec::new(),
+            due_ms: 0,
+            fallback: Vec::new(),
+            fell_back: false,
+            reference: String::new(),
+            sid: None,
+        }
+    }
+
+    /// What tells this message of `consumer` from every other: by it a message is found at Twilio
+    /// again, and receivers tell repeats.
+    #[must_use]
+    pub fn reference(&self, consumer: &str) -> String {
+        match self.reference.as_str() {
+            "" => format!("[{consumer}-{} {}]", self.id, moment(self.alert.at_ms)),
+            known => known.to_owned(),
+        }
     }
 
     /// One for each of `recipients` where it is a mail to all of them, as there were once; else
@@ -184,7 +211,7 @@ pub struct Memory {
     /// What must still be told.
     pub notices: Vec<Notice>,
     /// What must still be recorded.
-    pub announcements: Vec<Announcement>,
+    pub announcements: VecDeque<Announcement>,
 }
 
 impl Memory {
@@ -205,7 +232,7 @@ impl Memory {
             mutes: Vec::new(),
             acknowledged: Vec::new(),
             notices: Vec::new(),
-            announcements: Vec::new(),
+            announcements: VecDeque::new(),
         }
     }
 
@@ -219,10 +246,29 @@ impl Memory {
     pub fn process(&mut self, topic: &Topic, partition: PartitionId, offset: Offset) {
         debug_assert!(!self.has_processed(partition, offset), "p{partition}@{offset} twice");
         self.next.insert(partition, offset.next());
-        let key = (topic.clone(), partition);
-        if self.processed.len() < TOPICS_MAX || self.processed.contains_key(&key) {
-            self.processed.insert(key, offset);
+        self.processed.insert((topic.clone(), partition), offset);
+        if self.processed.len() > TOPICS_MAX {
+            self.forget_stale();
         }
+    }
+
+    /// Takes the tenth of the listed topics off that is furthest behind in its partition.
+    fn forget_stale(&mut self) {
+        let behind = |partition: &PartitionId, offset: &Offset| {
+            self.next.get(partition).map_or(u64::MAX, |next| next.0 - offset.0)
+        };
+        let mut all: Vec<_> = self.processed.iter().map(|((_, p), at)| behind(p, at)).collect();
+        let (_, most, _) = all.select_nth_unstable(TOPICS_MAX / 10 * 9);
+        self.processed.retain(|(_, partition), offset| behind(partition, offset) < *most);
+    }
+
+    /// A container is gone: so are the topics about it from the list.
+    pub fn forget(&mut self, container: &Container) {
+        let is_its = |topic: &Topic| match About::of(topic) {
+            Some(About::Sample(of, _) | About::Info(of) | About::Event(of)) => of == *container,
+            None => false,
+        };
+        self.processed.retain(|(topic, _), _| !is_its(topic));
     }
 
     /// Starts a partition again at `offset`: its log is not the one that was processed.
@@ -237,6 +283,24 @@ impl Memory {
         self.next_notice += 1;
         self.notices.push(Notice { id, ..notice });
         id
+    }
+
+    /// Puts a notice back under the id that it has, which is given back.
+    pub fn restore(&mut self, notice: Notice) -> u64 {
+        let id = notice.id;
+        self.notices.push(notice);
+        id
+    }
+
+    /// A file of before has mails that are for all recipients: each gets its own.
+    pub fn spread_mails(&mut self, recipients: &[Destination]) {
+        for notice in std::mem::take(&mut self.notices) {
+            let mut spread = notice.spread(recipients).into_iter();
+            self.notices.extend(spread.next());
+            for notice in spread {
+                self.notify(notice);
+            }
+        }
     }
 
     /// Takes a notice out.
@@ -264,6 +328,36 @@ mod tests {
         assert_ne!(one.producer, two.producer);
         let long = Memory::new(&"é".repeat(64), u64::MAX).producer;
         aklight_common::wire::command::check_client_id(long.as_bytes()).expect("an id");
+    }
+
+    #[test]
+    fn topics_that_come_and_go_do_not_fill_the_file() {
+        let mut memory = Memory::new("c", 5);
+        let topic = |n: u64| Topic::new(&format!("metrics/docker/run{n}/cpu")).expect("a topic");
+        for n in 0..25_000 {
+            memory.process(&topic(n), PartitionId(0), Offset(2 * n));
+            // One that stays.
+            memory.process(&topic(0), PartitionId(0), Offset(2 * n + 1));
+        }
+        assert!((9_000..=TOPICS_MAX).contains(&memory.processed.len()));
+        let listed = |n: u64| memory.processed.contains_key(&(topic(n), PartitionId(0)));
+        assert!(listed(0) && listed(24_999) && listed(20_000) && !listed(1) && !listed(10_000));
+        assert!(memory.has_processed(PartitionId(0), Offset(20_001)), "listed or not");
+    }
+
+    #[test]
+    fn a_container_that_is_gone_is_listed_no_more() {
+        let mut memory = Memory::new("c", 5);
+        let kept = ["metrics/docker/p/db/cpu", "metrics/docker/p/cpu", "info/docker/p/db"];
+        let gone = ["metrics/docker/p/web/cpu", "info/docker/p/web", "events/docker/p/web"];
+        for (n, topic) in (0..).zip(kept.iter().chain(&gone)) {
+            memory.process(&Topic::new(topic).expect("a topic"), PartitionId(0), Offset(n));
+        }
+        memory.forget(&Container { producer: "p".to_owned(), name: "web".to_owned() });
+        let mut listed: Vec<_> = memory.processed.keys().map(|(topic, _)| topic.as_str()).collect();
+        listed.sort_unstable_by_key(|topic| kept.iter().position(|kept| kept == topic));
+        assert_eq!(listed, kept);
+        assert_eq!(memory.next[&PartitionId(0)], Offset(6));
     }
 
     #[test]

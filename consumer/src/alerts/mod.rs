@@ -6,9 +6,9 @@
 //!    [`Notice`] and [`Announcement`] that follows from it are put into one [`Memory`].
 //! 2. The memory is written as one file, atomically and synced ([`store`]).
 //! 3. Only then is anybody told: the console prints, the channels' queues take the notices that
-//!    are due, the announcements go to the broker. And only then is the broker told that the
-//!    record is done.
-//! 4. What was told is struck from the memory, and the file is written again.
+//!    are due, the announcements go to the broker.
+//! 4. What was told is struck from the memory, and the file is written again. The broker is told
+//!    that the record is done when it has stored the announcements that follow from it.
 //!
 //! Killed before 2, the broker sends the record again and it is judged again from the old state:
 //! nothing was told. Killed between 2 and 4, the record is skipped, and the notice is found in
@@ -26,13 +26,17 @@
 //!
 //! Of the consumers of one id one works, on whatever machine: [`crate::lease`]. The others wait,
 //! and one goes on where the first stopped: its place the broker knows, how alerts stand is in
-//! their records (`engine::adopting`). Nothing that was recorded is told twice. What is not
-//! covered: a notice is in the file of the consumer that wrote it and nowhere else. If that machine
-//! dies between the record and the message (`--group-wait`, or as long as a channel fails), the
-//! message goes when a consumer is started with that file again, and never if the file is lost;
-//! until then the alert is in `aklight alerts list`. And a machine that dies in the moment between
-//! handing a message on and recording the alert at the broker leaves a second message to its
-//! successor; `--group-wait` makes that moment one in which nothing is handed on yet.
+//! their records (`engine::adopting`). What waited to be told in the file of the first one is
+//! told by the second (`engine::untold`): the record of an alert names the messages that are to tell
+//! of it, and it is stored before the broker is told that the sample is done. What was told already
+//! is found out as after a kill (the table above), for the second one sends under the first one's
+//! reference.
+//!
+//! What is not covered: a machine that dies in the moment between handing a message on and
+//! recording the alert at the broker leaves a second message to its successor; `--group-wait`
+//! makes that moment one in which nothing is handed on yet. One that is cut off from the brokers and
+//! not from a carrier goes on telling what it has judged; if its successor asks the carrier in the
+//! very moment in which it sends, both do.
 
 pub mod actions;
 pub mod alert;

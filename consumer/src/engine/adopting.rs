@@ -13,9 +13,10 @@ use serde::Deserialize;
 use tracing::info;
 
 use super::Engine;
-use crate::alerts::{Acknowledged, Action};
+use super::untold::Messages;
+use crate::alerts::{Acknowledged, Action, Alert, Sense};
 use crate::rules::machine::{Phase, State};
-use crate::rules::{About, Condition};
+use crate::rules::{About, Condition, Kind, Severity};
 use crate::sample::Sample;
 
 /// What is stored of an earlier consumer's work.
@@ -29,6 +30,8 @@ pub struct Left {
     pub alerts: Vec<Message>,
     /// What people did, the oldest first.
     pub actions: Vec<Message>,
+    /// What became of its messages.
+    pub deliveries: Vec<Message>,
 }
 
 /// A record of an alert, as far as it matters here.
@@ -40,6 +43,15 @@ struct Record {
     topic: String,
     #[serde(default)]
     value: f64,
+    severity: Option<Severity>,
+    #[serde(default)]
+    unit: String,
+    #[serde(default)]
+    limit: String,
+    #[serde(default)]
+    text: String,
+    #[serde(default)]
+    messages: Vec<String>,
     since: Option<u64>,
     #[serde(default)]
     late: bool,
@@ -51,6 +63,31 @@ struct Record {
     muted_until: Option<u64>,
 }
 
+impl Record {
+    /// What people are told of it.
+    fn alert(&self) -> Alert {
+        let kind = if self.state == "firing" { Kind::Fired } else { Kind::Resolved };
+        Alert {
+            kind,
+            rule: self.rule.clone(),
+            topic: self.topic.clone(),
+            severity: self.severity.unwrap_or(Severity::Warning),
+            value: self.value,
+            unit: self.unit.clone(),
+            limit: self.limit.clone(),
+            absence: false,
+            since_ms: self.since,
+            at_ms: self.ts,
+            late: self.late,
+            sense: Sense::Value,
+            reason: String::new(),
+            context: String::new(),
+            // That it is beyond its limit again is no end.
+            said: if self.state == "pending" { String::new() } else { self.text.clone() },
+        }
+    }
+}
+
 impl Engine {
     /// Where the rules look for silence, but for those of labels.
     #[must_use]
@@ -60,8 +97,8 @@ impl Engine {
         awaiting.map(|rule| rule.pattern.clone()).collect()
     }
 
-    /// Goes on where another consumer of this name stopped. What this one was still to tell, it
-    /// tells.
+    /// Goes on where another consumer of this name stopped. What that one was still to tell is told
+    /// (`engine::untold`), and what this one was to tell when it worked last.
     pub fn adopt(&mut self, left: &Left, now_ms: u64) {
         self.parts.book.forget_states();
         let memory = &mut self.parts.memory;
@@ -103,12 +140,14 @@ impl Engine {
             .iter()
             .filter_map(|message| serde_json::from_slice::<Record>(&message.payload).ok());
         let own = self.parts.memory.consumer.clone();
-        let mut firing = 0;
+        let (mut firing, mut untold) = (0, Vec::new());
         for record in records.filter(|record| record.consumer == own) {
             let Ok(topic) = Topic::new(&record.topic) else { continue };
-            let since_ms = record.since.unwrap_or(record.ts);
+            // The other machine's clock may be ahead of this one's.
+            let at_ms = record.ts.min(now_ms);
+            let since_ms = record.since.unwrap_or(at_ms).min(at_ms);
             let phase = match record.state.as_str() {
-                "firing" => Phase::Firing { since_ms, said_ms: record.ts },
+                "firing" => Phase::Firing { since_ms, said_ms: at_ms },
                 "pending" => Phase::Pending { since_ms },
                 _ => Phase::Ok,
             };
@@ -118,18 +157,24 @@ impl Engine {
             let state = State {
                 phase,
                 told,
-                sample_ms: record.ts,
+                // What the broker sends again because it was not told in time is judged already.
+                sample_ms: at_ms + 1,
                 heard_ms: now_ms,
                 value: record.value,
                 ..State::default()
             };
             self.parts.book.restore(&record.rule, &topic, state);
             firing += usize::from(is_firing);
+            if !record.messages.is_empty() && (!is_firing || record.acknowledged_by.is_none()) {
+                untold.push((record.alert(), record.messages.clone()));
+            }
             if let Some(by) = record.acknowledged_by.filter(|_| is_firing) {
                 self.parts.memory.acknowledged.push(Acknowledged { rule: record.rule, topic, by });
             }
         }
-        info!(firing, "going on where another consumer of this name stopped");
+        let messages = Messages::read(&own, &left.deliveries);
+        let untold = self.take_over(&messages, untold, now_ms);
+        info!(firing, untold, "going on where another consumer of this name stopped");
         self.dirty = true;
     }
 }

@@ -10,6 +10,7 @@ pub mod adopting;
 pub(crate) mod context;
 mod people;
 mod telling;
+mod untold;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -17,11 +18,12 @@ use std::sync::Arc;
 
 use aklight_common::client::Message;
 use aklight_common::{Offset, PartitionId, Topic};
+use serde_json::json;
 use tokio::sync::mpsc;
 use tracing::{error, info, warn};
 
 use crate::alerts::dead::DeadLetters;
-use crate::alerts::memory::{Announcement, Standing};
+use crate::alerts::memory::{ANNOUNCEMENTS_MAX, Announcement, Standing};
 use crate::alerts::store::Store;
 use crate::alerts::{Destination, Memory, actions};
 use crate::notify::console::Console;
@@ -36,6 +38,11 @@ use context::Context;
 /// Broken payloads are reported once a topic, for so many topics: whoever sends made-up topics
 /// must not fill the memory with them.
 const BROKEN_TOPICS_MAX: usize = 10_000;
+
+/// How far the clock must be from where it should be to have been set, in milliseconds: a second is
+/// more than what drift and its correction come to between two looks, and hardly a duration in a
+/// rule.
+pub const CLOCK_SET_MS_MIN: u64 = 1_000;
 
 /// What the engine works with.
 pub struct Parts {
@@ -73,6 +80,9 @@ pub struct Outlet {
 /// A record that the broker may be told is processed.
 pub type Processed = (Topic, Offset, PartitionId);
 
+/// The newest record of each partition.
+type Newest = BTreeMap<PartitionId, (Topic, Offset)>;
+
 /// See the module.
 pub struct Engine {
     parts: Parts,
@@ -80,15 +90,21 @@ pub struct Engine {
     units: HashMap<Topic, String>,
     broken: HashMap<Topic, u64>,
     /// Processed, but not yet in the file.
-    unacknowledged: BTreeMap<PartitionId, (Topic, Offset)>,
+    unacknowledged: Newest,
+    /// Processed and in the file, and the sequence before which all that follows from it is
+    /// recorded: only then may a successor begin behind it.
+    unrecorded: Option<(u64, Newest)>,
     /// Notices that the sender has.
     handed: HashSet<u64>,
+    /// Notices that an earlier run, or another consumer of this name, may have told.
+    doubtful: HashSet<u64>,
     /// The last announcement that the announcer has.
     announced: u64,
     /// Since when silence is silence; `None` while cut off from the brokers.
     watching_since_ms: Option<u64>,
     dirty: bool,
     urgent: bool,
+    full: bool,
     said_too_many_topics: bool,
     write_fails: bool,
     console_fails: bool,
@@ -108,20 +124,26 @@ impl Engine {
                 parts.book.restore(&rule, &topic, state);
             }
         }
-        spread_mails(&mut parts);
-        let restored: Vec<u64> = parts.memory.notices.iter().map(|notice| notice.id).collect();
-        let announced = parts.memory.announcements.first().map_or(0, |first| first.sequence - 1);
+        let mails = parts.outlets.iter().find(|outlet| outlet.channel == Channel::Email);
+        let recipients = mails.map(|outlet| outlet.destinations.clone()).unwrap_or_default();
+        parts.memory.spread_mails(&recipients);
+        let restored: HashSet<_> = parts.memory.notices.iter().map(|notice| notice.id).collect();
+        let full = parts.memory.announcements.len() >= ANNOUNCEMENTS_MAX;
+        let announced = parts.memory.announcements.front().map_or(0, |first| first.sequence - 1);
         let mut engine = Self {
             parts,
             context: Context::default(),
             units: HashMap::new(),
             broken: HashMap::new(),
             unacknowledged: BTreeMap::new(),
+            unrecorded: None,
             handed: HashSet::new(),
+            doubtful: HashSet::new(),
             announced,
             watching_since_ms: None,
             dirty: false,
             urgent: false,
+            full,
             said_too_many_topics: false,
             write_fails: false,
             console_fails: false,
@@ -130,7 +152,13 @@ impl Engine {
         if !restored.is_empty() {
             info!(notices = restored.len(), "telling what the last run was about to tell");
         }
-        engine.tell(&restored.into_iter().collect(), now_ms);
+        // What was written by a clock that was ahead: at the latest, it was now.
+        let ahead_ms = engine.parts.book.newest_ms().saturating_sub(now_ms);
+        if ahead_ms >= CLOCK_SET_MS_MIN {
+            engine.clock_set(i64::try_from(ahead_ms).map_or(i64::MIN, |ms| -ms), now_ms);
+        }
+        engine.doubtful = restored;
+        engine.tell(now_ms);
         engine.commit_if(|engine| engine.dirty, now_ms);
         engine
     }
@@ -145,9 +173,11 @@ impl Engine {
         let sample = Sample::parse(payload);
         let printed = self.parts.console.record(message, sample.as_ref().ok());
         self.printed(printed);
+        let mut gone = None;
         match (sample, About::of(topic)) {
             _ if topic.as_str() == actions::TOPIC => self.act(payload, now_ms),
             (Ok(sample), Some(About::Info(container))) => {
+                gone = (sample.value == 0.0).then(|| container.clone());
                 self.on_info(container, &sample, now_ms);
             }
             (Ok(sample), Some(About::Event(container))) => {
@@ -163,6 +193,9 @@ impl Engine {
             (Err(_), _) => {}
         }
         self.parts.memory.process(topic, *partition, *offset);
+        if let Some(container) = gone {
+            self.parts.memory.forget(&container);
+        }
         self.unacknowledged.insert(*partition, (topic.clone(), *offset));
         self.dirty = true;
     }
@@ -173,6 +206,16 @@ impl Engine {
         let Some(since_ms) = self.watching_since_ms else { return };
         let verdicts = self.parts.book.tick(now_ms, since_ms);
         self.follow_all(&verdicts, now_ms);
+    }
+
+    /// The clock of this machine was set, by so many milliseconds: how long everything lasts already
+    /// is the same as before.
+    pub fn clock_set(&mut self, by_ms: i64, now_ms: u64) {
+        warn!(by_ms, "the clock was set: what waits and lasts goes on as before");
+        self.parts.book.clock_set(by_ms, now_ms);
+        let since_ms = &mut self.watching_since_ms;
+        *since_ms = since_ms.map(|since_ms| since_ms.saturating_add_signed(by_ms));
+        self.dirty = true;
     }
 
     /// A broker is there, or is gone.
@@ -198,14 +241,18 @@ impl Engine {
     pub fn restart_partition(&mut self, partition: PartitionId, position: Offset) {
         self.parts.memory.restart(partition, position);
         self.unacknowledged.remove(&partition);
+        if let Some((_, processed)) = &mut self.unrecorded {
+            processed.remove(&partition);
+        }
         self.dirty = true;
     }
 
-    /// The last record processed of a partition, where the file knows it. Nothing while the file
-    /// lags behind: what is acknowledged must survive a crash here first.
+    /// The last record processed of a partition, where the file and the broker know what follows
+    /// from it. Nothing while they do not: what is acknowledged must survive this machine.
     #[must_use]
     pub fn last_processed(&self, partition: PartitionId) -> Option<Processed> {
-        if self.dirty || self.parts.store.is_none() {
+        let known = !self.dirty && self.parts.memory.announcements.is_empty();
+        if !known || self.parts.store.is_none() {
             return None;
         }
         let of_partition = self.parts.memory.processed.iter().filter(|((_, p), _)| *p == partition);
@@ -235,7 +282,7 @@ impl Engine {
                 if let Some(notice) = notices.find(|notice| notice.id == id) {
                     notice.sid = Some(sid);
                 }
-                self.report(id, "sent", None, now_ms);
+                self.report(id, "sent", json!({}), now_ms);
             }
             Event::HeldUp { id, reason } => self.hold_up(id, &reason, now_ms),
             Event::Delivered { id, arrived } => {
@@ -243,7 +290,8 @@ impl Engine {
                 let known = self.parts.memory.notices.iter().find(|notice| notice.id == id);
                 // What was taken before and has not arrived since is no more than that.
                 if arrived || known.is_some_and(|notice| notice.sid.is_none()) {
-                    self.report(id, if arrived { "delivered" } else { "sent" }, None, now_ms);
+                    let status = if arrived { "delivered" } else { "sent" };
+                    self.report(id, status, json!({}), now_ms);
                 }
                 if let Some(notice) = self.parts.memory.strike(id) {
                     info!(
@@ -265,9 +313,20 @@ impl Engine {
 
     /// The announcer is done with a sequence.
     pub fn on_announced(&mut self, sequence: u64) {
-        self.parts.memory.announcements.retain(|kept| kept.sequence > sequence);
+        let waiting = &mut self.parts.memory.announcements;
+        while waiting.front().is_some_and(|first| first.sequence <= sequence) {
+            waiting.pop_front();
+        }
+        self.full &= waiting.len() > ANNOUNCEMENTS_MAX / 2;
         // Not urgent: a repeat is stored once.
         self.dirty = true;
+    }
+
+    /// Whether so many records wait for a broker that nothing more may be judged: every change is
+    /// to be a record, and what is not judged yet the broker keeps.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full
     }
 
     /// Whether something happened that must be told without delay.
@@ -283,28 +342,42 @@ impl Engine {
         self.parts.memory.notices.iter().any(|n| n.due_ms <= now_ms && waits(&n.id))
     }
 
-    /// Whether the sender has something that it has not reported on.
+    /// Whether a carrier or the broker has something that is not answered for.
     #[must_use]
-    pub fn is_sending(&self) -> bool {
-        !self.handed.is_empty()
+    pub fn is_busy(&self) -> bool {
+        !self.handed.is_empty() || !self.parts.memory.announcements.is_empty()
     }
 
     /// Writes the memory where something changed, then tells, and gives back what the broker may
     /// now be told is processed.
     pub fn commit(&mut self, now_ms: u64) -> Vec<Processed> {
+        self.bring_forward(now_ms);
         self.commit_if(|engine| engine.dirty || engine.urgent, now_ms);
-        self.tell(&HashSet::new(), now_ms);
+        self.tell(now_ms);
         // What was told by the console is struck: a second write, for alerts only.
         self.commit_if(|engine| engine.urgent, now_ms);
         if self.write_fails {
             return Vec::new();
         }
-        let acknowledged = std::mem::take(&mut self.unacknowledged);
+        let processed = std::mem::take(&mut self.unacknowledged);
         if self.parts.store.is_none() {
             // A consumer who keeps nothing does not let the broker keep anything either.
             return Vec::new();
         }
-        acknowledged.into_iter().map(|(p, (topic, offset))| (topic, offset, p)).collect()
+        match self.unrecorded {
+            None => self.unrecorded = Some((self.parts.memory.next_sequence, processed)),
+            Some(_) => self.unacknowledged = processed,
+        }
+        self.recorded()
+    }
+
+    /// What the broker may be told is processed, now that it has stored what follows from it.
+    pub fn recorded(&mut self) -> Vec<Processed> {
+        let first = self.parts.memory.announcements.front().map(|first| first.sequence);
+        let is_recorded = |(before, _): &mut (u64, Newest)| first.is_none_or(|at| at >= *before);
+        let recorded = self.unrecorded.take_if(is_recorded).into_iter();
+        let recorded = recorded.flat_map(|(_, processed)| processed);
+        recorded.map(|(p, (topic, offset))| (topic, offset, p)).collect()
     }
 
     /// What is worth saying at the end.
@@ -415,19 +488,6 @@ impl Engine {
             && !std::mem::replace(&mut self.console_fails, true)
         {
             warn!(%error, "the output takes no more lines");
-        }
-    }
-}
-
-/// A file of before has mails that are for all recipients: each gets its own.
-fn spread_mails(parts: &mut Parts) {
-    let mails = parts.outlets.iter().find(|outlet| outlet.channel == Channel::Email);
-    let recipients = mails.map(|outlet| outlet.destinations.clone()).unwrap_or_default();
-    for notice in std::mem::take(&mut parts.memory.notices) {
-        let mut spread = notice.spread(&recipients).into_iter();
-        parts.memory.notices.extend(spread.next());
-        for notice in spread {
-            parts.memory.notify(notice);
         }
     }
 }

@@ -4,9 +4,10 @@
 //! A change that is withheld (muted, or in quiet hours) is recorded and printed as ever, but wakes
 //! nobody, and the machine is told that the telephone did not hear of it: with the next sample it
 //! offers the change again, as long as it still is so, and is heard when the mute or the night has
-//! ended. The end of what has no more samples (its container or its rule is gone) waits as a
-//! notice instead.
+//! ended. A reminder is owed likewise. The end of what has no more samples (its container or its
+//! rule is gone) waits as a notice instead, which goes sooner where the mute is taken back.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use aklight_common::{Pattern, Topic};
@@ -14,7 +15,7 @@ use tracing::{info, warn};
 
 use super::Engine;
 use crate::alerts::actions::{EVERY_RULE, MUTES_MAX};
-use crate::alerts::{Acknowledged, Action, People};
+use crate::alerts::{Acknowledged, Action, Alert, Notice, People};
 use crate::rules::machine::{Phase, State};
 use crate::rules::{Audience, Change, Condition, Kind, Rule, Severity, Verdict};
 
@@ -149,6 +150,32 @@ impl Engine {
     ) -> Option<u64> {
         let quiet = self.parts.quiet.as_ref();
         quiet.and_then(|quiet| quiet.until_ms(severity, now_ms)).max(people.muted_until_ms)
+    }
+
+    /// Lets notices go that wait for longer than there is reason to: the mute is taken back, the night
+    /// is another one by other rules, or the clock was set back.
+    pub(super) fn bring_forward(&mut self, now_ms: u64) {
+        let group_wait_ms = self.parts.group_wait_ms;
+        let waits = |notice: &&Notice| notice.due_ms > now_ms + group_wait_ms;
+        let until_ms = |alert: &Alert| {
+            let people = self.people(&alert.rule, &alert.topic, now_ms);
+            self.withheld_until_ms(&people, alert.severity, now_ms).unwrap_or(now_ms)
+        };
+        let notices = &self.parts.memory.notices;
+        let sooner: HashMap<_, _> = notices
+            .iter()
+            .filter(waits)
+            .map(|notice| {
+                let until_ms = notice.alerts().map(until_ms).max().unwrap_or(now_ms);
+                (notice.id, until_ms + group_wait_ms)
+            })
+            .collect();
+        for notice in &mut self.parts.memory.notices {
+            if let Some(due_ms) = sooner.get(&notice.id).filter(|due_ms| **due_ms < notice.due_ms) {
+                notice.due_ms = *due_ms;
+                self.dirty = true;
+            }
+        }
     }
 
     /// Drops mutes that have ended.

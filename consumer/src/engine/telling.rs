@@ -4,10 +4,10 @@
 //! Grouping: a notice for people waits for `group_wait` before it is handed on, and what fires
 //! meanwhile for the same destination joins it. The console waits for nothing.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 
 use aklight_common::Topic;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::{error, warn};
 
 use super::Engine;
@@ -39,7 +39,9 @@ impl Engine {
                 from_ms = until_ms;
             } else {
                 loud = false;
-                if alert.kind != Kind::Reminder {
+                if alert.kind == Kind::Reminder {
+                    self.parts.book.owe_reminder(&rule.name, topic);
+                } else {
                     self.parts.book.withhold(&rule.name, topic);
                 }
             }
@@ -75,7 +77,7 @@ impl Engine {
     }
 
     /// Tells the rule's people, not before `from_ms`.
-    fn notify_people(&mut self, rule: &Rule, alert: &Alert, from_ms: u64, now_ms: u64) {
+    pub(super) fn notify_people(&mut self, rule: &Rule, alert: &Alert, from_ms: u64, now_ms: u64) {
         let destinations: Vec<_> = self
             .parts
             .outlets
@@ -89,7 +91,18 @@ impl Engine {
         }
     }
 
-    /// Lets an alert join a notice that still waits for more, or makes a new one.
+    /// The references of the messages that wait to tell of an alert, the oldest first.
+    fn waiting_for(&self, rule: &str, topic: &str) -> Vec<String> {
+        let memory = &self.parts.memory;
+        let tells = |notice: &&Notice| {
+            notice.destination != Destination::Console
+                && notice.alerts().any(|alert| alert.rule == rule && alert.topic == topic)
+        };
+        memory.notices.iter().filter(tells).map(|n| n.reference(&memory.consumer)).collect()
+    }
+
+    /// Lets an alert join a notice that still waits for more, or makes a new one. Gives back the
+    /// message's reference.
     fn enqueue(
         &mut self,
         destination: Destination,
@@ -97,7 +110,7 @@ impl Engine {
         fallback: Vec<Channel>,
         due_ms: u64,
         now_ms: u64,
-    ) {
+    ) -> String {
         let (handed, group_wait_ms) = (&self.handed, self.parts.group_wait_ms);
         let open = self.parts.memory.notices.iter_mut().find(|notice| {
             notice.destination == destination
@@ -111,15 +124,16 @@ impl Engine {
         });
         if let Some(notice) = open {
             notice.more.push(alert.clone());
-            return;
+            return notice.reference(&self.parts.memory.consumer);
         }
         let full = self.parts.memory.waiting(destination.channel()) >= NOTICES_MAX;
         let notice = Notice { due_ms, fallback, ..Notice::new(0, destination, alert.clone()) };
-        let id = self.parts.memory.notify(notice);
-        self.report(id, "queued", None, now_ms);
+        let id = self.parts.memory.notify(notice.clone());
+        self.report(id, "queued", json!({}), now_ms);
         if full {
             self.bury(id, "too many alerts wait to be told", now_ms);
         }
+        Notice { id, ..notice }.reference(&self.parts.memory.consumer)
     }
 
     /// Records how an alert stands now.
@@ -127,7 +141,9 @@ impl Engine {
         let people = self.people(&alert.rule, &alert.topic, now_ms);
         let topic = Topic::new(&alert.topic);
         let told = topic.is_ok_and(|topic| self.parts.book.told(&alert.rule, &topic));
-        let payload = alert.record_payload(&self.parts.memory.consumer, &people, told);
+        let messages = self.waiting_for(&alert.rule, &alert.topic);
+        let consumer = &self.parts.memory.consumer;
+        let payload = alert.record_payload(consumer, &people, told, &messages);
         match alert.record_topic() {
             Ok(topic) => self.record(&topic, payload),
             Err(error) => {
@@ -136,14 +152,19 @@ impl Engine {
         }
     }
 
-    /// Records what became of a message.
-    pub(super) fn report(&mut self, id: u64, status: &str, reason: Option<&str>, now_ms: u64) {
+    /// Records what became of a message, with further fields.
+    pub(super) fn report(&mut self, id: u64, status: &str, further: Value, now_ms: u64) {
         let memory = &self.parts.memory;
         let Some(notice) = memory.notices.iter().find(|notice| notice.id == id) else { return };
         let Notice { alert, destination, .. } = notice;
+        let outlets = self.parts.outlets.iter();
+        let mut destinations = outlets.flat_map(|outlet| outlet.destinations.iter().enumerate());
+        let recipient = destinations.find(|(_, known)| *known == destination);
         let mut record = json!({
             "ts": now_ms,
             "id": format!("{}-{id}", memory.consumer),
+            "reference": notice.reference(&memory.consumer),
+            "recipient": recipient.map_or(0, |(n, _)| n),
             "status": status,
             "rule": alert.rule,
             "topic": alert.topic,
@@ -153,8 +174,8 @@ impl Engine {
         if let Some(to) = destination.recipient() {
             record["to"] = json!(to);
         }
-        if let Some(reason) = reason {
-            record["reason"] = json!(reason);
+        if let (Some(record), Value::Object(further)) = (record.as_object_mut(), further) {
+            record.extend(further);
         }
         let channel = destination.channel().as_str();
         // An id is one level, so that this is a topic.
@@ -165,28 +186,33 @@ impl Engine {
 
     fn record(&mut self, topic: &Topic, payload: String) {
         let memory = &mut self.parts.memory;
-        if memory.announcements.len() >= ANNOUNCEMENTS_MAX {
-            warn!(%topic, "too many records wait for a broker: this one is not kept");
-            return;
-        }
         let sequence = memory.next_sequence;
         memory.next_sequence += 1;
-        memory.announcements.push(Announcement { sequence, topic: topic.to_string(), payload });
+        let topic = topic.to_string();
+        memory.announcements.push_back(Announcement { sequence, topic, payload });
+        let waiting = memory.announcements.len();
+        if waiting >= ANNOUNCEMENTS_MAX && !std::mem::replace(&mut self.full, true) {
+            warn!(
+                waiting,
+                "nothing more is judged until a broker has stored half of the records that wait for it: does it take any?"
+            );
+        }
     }
 
-    /// Hands on what is in the file, is due and was not handed on; `restored` are notices of an
-    /// earlier run, which may have been told already.
-    pub(super) fn tell(&mut self, restored: &HashSet<u64>, now_ms: u64) {
-        for notice in self.parts.memory.notices.clone() {
-            let (id, maybe_sent) = (notice.id, restored.contains(&notice.id));
+    /// Hands on what is in the file, is due and was not handed on.
+    pub(super) fn tell(&mut self, now_ms: u64) {
+        let is_due = |notice: &&Notice| {
+            notice.destination == Destination::Console
+                || (notice.due_ms <= now_ms && !self.handed.contains(&notice.id))
+        };
+        let due: Vec<_> = self.parts.memory.notices.iter().filter(is_due).cloned().collect();
+        for notice in due {
+            let (id, maybe_sent) = (notice.id, self.doubtful.contains(&notice.id));
             if notice.destination == Destination::Console {
                 let printed = self.parts.console.alert(&notice.alert);
                 self.printed(printed);
                 self.parts.memory.strike(id);
                 (self.urgent, self.dirty) = (true, true);
-                continue;
-            }
-            if self.handed.contains(&id) || notice.due_ms > now_ms {
                 continue;
             }
             let channel = notice.destination.channel();
@@ -195,6 +221,7 @@ impl Engine {
                 Some(outlet) => {
                     if outlet.orders.try_send(Order { notice, maybe_sent }).is_ok() {
                         self.handed.insert(id);
+                        self.doubtful.remove(&id);
                     }
                 }
                 None => {
@@ -204,21 +231,22 @@ impl Engine {
                 }
             }
         }
-        for announcement in &self.parts.memory.announcements {
-            if announcement.sequence > self.announced
-                && self.parts.announcements.try_send(announcement.clone()).is_ok()
-            {
-                self.announced = announcement.sequence;
+        let announced = self.announced;
+        let waiting = self.parts.memory.announcements.iter();
+        for announcement in waiting.filter(|waiting| waiting.sequence > announced) {
+            // The rest when there is room again, for they go in order.
+            if self.parts.announcements.try_send(announcement.clone()).is_err() {
+                break;
             }
+            self.announced = announcement.sequence;
         }
     }
 
     /// A notice does not get through for now: said on the console, and told by the next channel,
     /// while its own goes on trying.
     pub(super) fn hold_up(&mut self, id: u64, reason: &str, now_ms: u64) {
-        self.report(id, "delayed", Some(reason), now_ms);
-        let of_memory = self.parts.memory.notices.iter().find(|notice| notice.id == id);
-        let Some(notice) = of_memory.cloned() else { return };
+        let known = self.parts.memory.notices.iter().find(|notice| notice.id == id);
+        let Some(notice) = known.cloned() else { return };
         let explained = format!(
             "{} is held up ({reason}): [{}] {}. It is tried on",
             way(&notice.destination),
@@ -227,13 +255,14 @@ impl Engine {
         );
         let printed = self.parts.console.explain(&explained);
         self.printed(printed);
-        self.fall_back(&notice, now_ms);
+        let instead = self.fall_back(&notice, now_ms);
+        self.report(id, "delayed", failure(reason, &instead), now_ms);
     }
 
     /// Gives a notice up: kept as a dead letter, said on the console, told by the next channel.
     pub(super) fn bury(&mut self, id: u64, reason: &str, now_ms: u64) {
-        self.report(id, "failed", Some(reason), now_ms);
-        let Some(notice) = self.parts.memory.strike(id) else { return };
+        let known = self.parts.memory.notices.iter().find(|notice| notice.id == id);
+        let Some(notice) = known.cloned() else { return };
         let explained = format!(
             "{} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
             way(&notice.destination),
@@ -251,15 +280,18 @@ impl Engine {
         }
         let printed = self.parts.console.explain(&explained);
         self.printed(printed);
-        self.fall_back(&notice, now_ms);
+        let instead = self.fall_back(&notice, now_ms);
+        self.report(id, "failed", failure(reason, &instead), now_ms);
+        self.parts.memory.strike(id);
     }
 
     /// The first of the channels left that is set up, and by which the rule does not tell anyway;
     /// where there is none, the console, for alerts that it was not to show. Once for all who were
-    /// to be told the same.
-    fn fall_back(&mut self, notice: &Notice, now_ms: u64) {
+    /// to be told the same. Gives back the references of the messages that go instead.
+    fn fall_back(&mut self, notice: &Notice, now_ms: u64) -> BTreeSet<String> {
+        let mut instead = BTreeSet::new();
         if notice.fell_back {
-            return;
+            return instead;
         }
         for other in &mut self.parts.memory.notices {
             other.fell_back |=
@@ -277,7 +309,7 @@ impl Engine {
             match next {
                 Some((destinations, rest)) => {
                     for destination in destinations {
-                        self.fall_back_to(destination, alert, &rest, now_ms);
+                        instead.extend(self.fall_back_to(destination, alert, &rest, now_ms));
                     }
                 }
                 None if tells(Channel::Console) => {}
@@ -288,6 +320,7 @@ impl Engine {
             }
         }
         self.urgent = true;
+        instead
     }
 
     fn fall_back_to(
@@ -296,15 +329,22 @@ impl Engine {
         alert: &Alert,
         rest: &[Channel],
         now_ms: u64,
-    ) {
+    ) -> Option<String> {
         let mut waiting = self.parts.memory.notices.iter();
         // Its messages may have told it in other company: once is enough.
         let known = waiting
             .any(|other| other.destination == destination && other.alerts().any(|a| a == alert));
-        if !known {
-            self.enqueue(destination, alert, rest.to_vec(), now_ms + 1, now_ms);
-        }
+        (!known).then(|| self.enqueue(destination, alert, rest.to_vec(), now_ms + 1, now_ms))
     }
+}
+
+/// What a record says of a message that does not get through.
+fn failure(reason: &str, instead: &BTreeSet<String>) -> Value {
+    let mut failure = json!({ "reason": reason });
+    if !instead.is_empty() {
+        failure["instead"] = json!(instead);
+    }
+    failure
 }
 
 /// A destination in a sentence: `email to anna@example.org`, `webhook`.

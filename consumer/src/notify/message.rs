@@ -26,7 +26,10 @@ pub const fn mark(kind: Kind) -> Option<&'static str> {
 /// What happened, without mark and rule: `metrics/docker/web/cpu is 93.1 %, limit > 80, for 5s`.
 #[must_use]
 pub fn what(alert: &Alert) -> String {
-    let Alert { topic, limit, reason, .. } = alert;
+    let Alert { topic, limit, reason, said, .. } = alert;
+    if !said.is_empty() {
+        return said.clone();
+    }
     let value = number(alert.value, &alert.unit);
     let resolved = alert.kind == Kind::Resolved;
     let lasted =
@@ -60,13 +63,6 @@ pub fn moment(ms: u64) -> String {
     let ms = i64::try_from(ms).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(ms - ms.rem_euclid(1000))
         .map_or_else(|_| format!("{ms} ms"), |moment| moment.to_string())
-}
-
-/// What tells one message from every other: by it a message is found at Twilio again, and
-/// receivers tell repeats.
-#[must_use]
-pub fn reference(consumer: &str, notice: u64, alert: &Alert) -> String {
-    format!("[{consumer}-{notice} {}]", moment(alert.at_ms))
 }
 
 /// Most characters of a WhatsApp message: Twilio takes 1,600.
@@ -203,6 +199,7 @@ pub(crate) mod tests {
             at_ms: 1_795_229_532_900,
             late: false,
             sense: Sense::Value,
+            said: String::new(),
             reason: String::new(),
             context: String::new(),
         }
@@ -226,7 +223,8 @@ pub(crate) mod tests {
 
     #[test]
     fn a_message_says_what_where_how_much_and_for_how_long() {
-        let reference = reference("c1", 7, &alert(Kind::Fired));
+        let notice = Notice::new(7, Destination::Webhook, alert(Kind::Fired));
+        let reference = notice.reference("c1");
         assert_eq!(reference, "[c1-7 2026-11-21T02:52:12Z]");
         assert_eq!(
             body(&Notice::new(7, Destination::Console, alert(Kind::Fired)), &reference),

@@ -11,7 +11,7 @@
 //! Limits: [`TOPICS_MAX`] topics; the records of further ones are not judged, and that is said
 //! once. [`CONTAINERS_MAX`] containers with labels.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use aklight_common::{Pattern, Topic};
@@ -64,7 +64,8 @@ pub struct Labels {
 struct Known {
     labels: BTreeMap<String, String>,
     rules: Vec<Arc<Rule>>,
-    own: BTreeSet<String>,
+    /// What else they come to.
+    read: Labelled,
 }
 
 /// The rules and the state of every topic under them.
@@ -156,12 +157,13 @@ impl Book {
         if same || (known.is_none() && self.containers.len() >= CONTAINERS_MAX) {
             return (Vec::new(), Vec::new());
         }
-        let Labelled { rules, own, mistakes } = labels::read(&container, &labels);
-        let rules = rules.into_iter().map(Arc::new).collect();
+        let mut read = labels::read(&container, &labels);
+        let mistakes = std::mem::take(&mut read.mistakes);
+        let rules = std::mem::take(&mut read.rules).into_iter().map(Arc::new).collect();
         if labels.is_empty() {
             self.containers.remove(&container);
         } else {
-            self.containers.insert(container.clone(), Known { labels, rules, own });
+            self.containers.insert(container.clone(), Known { labels, rules, read });
         }
         let topics = self.topics_of(&container);
         let mut verdicts = Vec::new();
@@ -202,6 +204,27 @@ impl Book {
         if let Some(state) = self.state_mut(rule, topic) {
             state.told = !matches!(state.phase, Phase::Firing { .. });
         }
+    }
+
+    /// A reminder did not reach the telephone: it comes when it may.
+    pub fn owe_reminder(&mut self, rule: &str, topic: &Topic) {
+        if let Some(state) = self.state_mut(rule, topic) {
+            state.reminder_owed = true;
+        }
+    }
+
+    /// The clock was set by so many milliseconds: see [`State::clock_set`].
+    pub fn clock_set(&mut self, by_ms: i64, now_ms: u64) {
+        let states = self.topics.values_mut().flatten().map(|(_, state)| state);
+        for state in states.chain(self.gone.iter_mut().map(|(_, _, state)| state)) {
+            state.clock_set(by_ms, now_ms);
+        }
+    }
+
+    /// The newest moment of the consumer's clock that is remembered; 0 where there is none.
+    #[must_use]
+    pub fn newest_ms(&self) -> u64 {
+        self.states().map(|(_, _, state)| state.noted_ms()).max().unwrap_or_default()
     }
 
     /// Whether the telephone last heard that a topic fires under a rule.
@@ -314,7 +337,8 @@ impl Book {
     }
 
     /// The rules of a topic, each with the state of one that is new: the general ones but for the
-    /// aspects that its container's labels speak of, and the labels' own.
+    /// aspects that its container's labels speak of, as those labels want them told, and the labels'
+    /// own.
     fn fresh(&self, topic: &Topic) -> Vec<(Arc<Rule>, State)> {
         if OWN_TOPICS.iter().any(|own| topic.as_str().starts_with(own)) {
             return Vec::new();
@@ -325,16 +349,17 @@ impl Book {
         };
         let general = self.rules.iter().filter(|rule| {
             let own = known.is_some_and(|known| {
-                labels::aspect(rule, topic).is_some_and(|aspect| known.own.contains(aspect))
+                labels::aspect(rule, topic).is_some_and(|aspect| known.read.own.contains(aspect))
             });
             !own
         });
-        let labelled = known.iter().flat_map(|known| &known.rules);
-        general
-            .chain(labelled)
-            .filter(|rule| rule.pattern.matches(topic.as_str()))
-            .map(|rule| (Arc::clone(rule), State::default()))
-            .collect()
+        let matches = |rule: &&Arc<Rule>| rule.pattern.matches(topic.as_str());
+        let general = general.filter(matches).map(|rule| match known {
+            Some(known) if known.read.changes_rules() => Arc::new(known.read.applied_to(rule)),
+            _ => Arc::clone(rule),
+        });
+        let labelled = known.iter().flat_map(|known| &known.rules).filter(matches).cloned();
+        general.chain(labelled).map(|rule| (rule, State::default())).collect()
     }
 }
 

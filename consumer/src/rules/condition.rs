@@ -214,6 +214,13 @@ impl Growth {
         self.steps.iter().map(|(_, by)| by).sum()
     }
 
+    /// The readings' clock was set back.
+    pub fn set_back(&mut self, by_ms: u64) {
+        for (step_ms, _) in &mut self.steps {
+            *step_ms = step_ms.saturating_sub(by_ms);
+        }
+    }
+
     /// Whether there is nothing to remember.
     #[must_use]
     pub fn is_empty(&self) -> bool {

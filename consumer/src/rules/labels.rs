@@ -10,13 +10,15 @@
 //! aklight.alert.health              "unhealthy for 1m"
 //! aklight.alert.restarts            "> 3 in 10m"
 //! aklight.alert.absent              "30s"
-//! aklight.alert.severity            "critical"           (of all rules of this container)
-//! aklight.alert.notify              "webhook,email"      (of all rules of this container)
+//! aklight.alert.severity            "critical"           (of all alerts of this container)
+//! aklight.alert.notify              "webhook,email"      (of all alerts of this container)
 //! ```
 //!
 //! `off` in place of a sentence silences the general rules on that aspect. A label's rule takes
 //! the place of every general rule on the same aspect of this container. It is called
-//! `label-` and what stands behind `aklight.alert.`, with `-` for `.`.
+//! `label-` and what stands behind `aklight.alert.`, with `-` for `.`. `severity` and `notify` count
+//! for the general rules that stay in force too: a container may be worth waking somebody, and have
+//! no limits of its own.
 //!
 //! Pure: labels in; rules, aspects and mistakes out. A wrong label is a mistake that says what to
 //! write, and leaves the general rules in force.
@@ -87,8 +89,30 @@ pub struct Labelled {
     pub rules: Vec<Rule>,
     /// The aspects of it that general rules do not judge.
     pub own: BTreeSet<String>,
+    /// How bad every alert of it is, in place of what rules say.
+    pub severity: Option<Severity>,
+    /// Who is told of every alert of it, in place of what rules say.
+    pub notify: Option<Vec<Channel>>,
     /// A sentence for each wrong label.
     pub mistakes: Vec<String>,
+}
+
+impl Labelled {
+    /// Whether general rules judge this container otherwise than others.
+    #[must_use]
+    pub fn changes_rules(&self) -> bool {
+        self.severity.is_some() || self.notify.is_some()
+    }
+
+    /// A rule as it judges this container.
+    #[must_use]
+    pub fn applied_to(&self, rule: &Rule) -> Rule {
+        Rule {
+            severity: self.severity.unwrap_or(rule.severity),
+            notify: self.notify.clone().or_else(|| rule.notify.clone()),
+            ..rule.clone()
+        }
+    }
 }
 
 /// Which aspect of a container a rule is about, where `topic` is one of its topics.
@@ -108,16 +132,17 @@ pub fn aspect<'a>(rule: &'a Rule, topic: &'a Topic) -> Option<&'a str> {
 #[must_use]
 pub fn read(container: &Container, labels: &BTreeMap<String, String>) -> Labelled {
     let mut read = Labelled::default();
+    let mut mistakes = Vec::new();
     let mut mistaken = |label: &str, mistake: String| {
-        read.mistakes.push(format!("container {container}, label {PREFIX}{label}: {mistake}"));
+        mistakes.push(format!("container {container}, label {PREFIX}{label}: {mistake}"));
     };
     let of_all = |name: &str| labels.get(&format!("{PREFIX}{name}")).map(String::as_str);
-    let severity = of_all("severity").and_then(|text| {
+    read.severity = of_all("severity").and_then(|text| {
         by_name(&Severity::BY_NAME, "severity", text.trim())
             .map_err(|mistake| mistaken("severity", mistake))
             .ok()
     });
-    let notify = of_all("notify")
+    read.notify = of_all("notify")
         .and_then(|text| channels(text).map_err(|mistake| mistaken("notify", mistake)).ok());
     for (label, text) in labels {
         let Some(label) = label.strip_prefix(PREFIX) else { continue };
@@ -131,16 +156,12 @@ pub fn read(container: &Container, labels: &BTreeMap<String, String>) -> Labelle
             }
             Ok(Some(rule)) => {
                 read.own.insert(aspect.to_owned());
-                read.rules.push(Rule {
-                    severity: severity.unwrap_or(rule.severity),
-                    notify: notify.clone(),
-                    ..rule
-                });
+                read.rules.push(read.applied_to(&rule));
             }
             Err(mistake) => mistaken(label, mistake),
         }
     }
-    read
+    Labelled { mistakes, ..read }
 }
 
 /// The fields of an aspect beside its value; `None` where there is no such aspect.

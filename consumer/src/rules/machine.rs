@@ -15,7 +15,8 @@
 //! A sample older than [`LATE_MS`] moves the state but rings no telephone; `told` remembers what
 //! the telephone last heard, and the next fresh sample makes up for what it missed.
 //!
-//! Invariants: `sample_ms` never goes back and is never ahead of the clock; a change to firing
+//! Invariants: `sample_ms` never goes back but with the clock, and is never ahead of it (by a
+//! millisecond, after a takeover); a change to firing
 //! is at least `for` after the first sample of an unbroken run beyond the limit.
 
 use serde::{Deserialize, Serialize};
@@ -69,9 +70,41 @@ pub struct State {
     /// The time of the first sample of the run that may end the firing; 0 where there is none.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub clear_since_ms: u64,
+    /// Whether a reminder was withheld from the telephone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub reminder_owed: bool,
     /// How the counter grew, for rules that compare growth.
     #[serde(default, skip_serializing_if = "Growth::is_empty")]
     pub growth: Growth,
+}
+
+impl State {
+    /// When something was last noted, by the consumer's clock.
+    #[must_use]
+    pub fn noted_ms(&self) -> u64 {
+        match self.phase {
+            Phase::Firing { said_ms, .. } => self.heard_ms.max(said_ms),
+            _ => self.heard_ms,
+        }
+    }
+
+    /// The consumer's clock was set by so many milliseconds. Its own moments move with it. Those of
+    /// samples do where they would lie ahead of it: all by as much, so that what lasted lasts on.
+    pub fn clock_set(&mut self, by_ms: i64, now_ms: u64) {
+        self.heard_ms = self.heard_ms.saturating_add_signed(by_ms);
+        let ahead_ms = self.sample_ms.saturating_sub(now_ms);
+        self.sample_ms -= ahead_ms;
+        self.clear_since_ms = self.clear_since_ms.saturating_sub(ahead_ms);
+        self.growth.set_back(ahead_ms);
+        match &mut self.phase {
+            Phase::Ok => {}
+            Phase::Pending { since_ms } => *since_ms = since_ms.saturating_sub(ahead_ms),
+            Phase::Firing { since_ms, said_ms } => {
+                *since_ms = since_ms.saturating_sub(ahead_ms);
+                *said_ms = said_ms.saturating_add_signed(by_ms);
+            }
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands on references")]
@@ -185,6 +218,7 @@ pub fn on_sample(
             _ => None,
         },
     };
+    after.reminder_owed &= matches!(after.phase, Phase::Firing { .. });
     let late = now_ms.saturating_sub(at_ms) > LATE_MS;
     let heard = hear(before, &mut after, kind, late);
     let change = heard.map(|(kind, audience)| Change {
@@ -248,17 +282,24 @@ pub fn on_tick(
             let known = matches!(condition, Condition::Absent { .. })
                 || now_ms.saturating_sub(before.sample_ms) <= LATE_MS;
             let due = rule.repeat_ms.is_some_and(|repeat| now_ms.saturating_sub(said_ms) >= repeat);
-            if !(known && due) {
-                return quiet();
-            }
-            // Who was not told yet is not reminded: the next fresh sample makes up for it.
-            let audience = if before.told { Audience::Everyone } else { Audience::Quiet };
+            let audience = match (known, due) {
+                // Who was not told yet is not reminded: the next fresh sample makes up for it.
+                (true, true) if !before.told => Audience::Quiet,
+                (true, true) => Audience::Everyone,
+                (true, false) if before.reminder_owed => Audience::Telephone,
+                _ => return quiet(),
+            };
             (Kind::Reminder, audience, since_ms)
         }
         (Condition::Measured(_), _) => return quiet(),
     };
-    let mut after = before.clone();
-    after.phase = Phase::Firing { since_ms, said_ms: now_ms };
+    let mut after = State { reminder_owed: false, ..before.clone() };
+    let said_ms = match (kind, audience, before.phase) {
+        // What makes up for one does not put off the next.
+        (Kind::Reminder, Audience::Telephone, Phase::Firing { said_ms, .. }) => said_ms,
+        _ => now_ms,
+    };
+    after.phase = Phase::Firing { since_ms, said_ms };
     after.told |= kind == Kind::Fired;
     let value = match rule.condition {
         Condition::Measured(_) => before.value,

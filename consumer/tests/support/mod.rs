@@ -52,6 +52,8 @@ pub struct Log {
     pub start: u64,
     /// How often a producer of turns registered.
     pub turn_takers: usize,
+    /// How many records of alerts are still refused in passing.
+    pub busy: usize,
     /// Turns are refused: the token does not allow them, say.
     pub refuses_turns: bool,
     highest: HashMap<String, u64>,
@@ -64,6 +66,12 @@ const TURNS: PartitionId = PartitionId(1);
 const SEQUENCE_WINDOW: u64 = 8_192;
 
 impl Log {
+    fn is_busy(&mut self) -> bool {
+        let busy = self.busy > 0;
+        self.busy = self.busy.saturating_sub(1);
+        busy
+    }
+
     /// The records of a partition.
     fn records_of(&self, partition: PartitionId) -> &[(String, String)] {
         if partition == TURNS { &self.turns } else { &self.records }
@@ -199,6 +207,9 @@ impl Connection {
                 let key = (self.producer.clone(), *sequence);
                 if topic.starts_with("consumers/") && self.broker.log().refuses_turns {
                     return self.say(&Reply::Err(ErrorCode::Forbidden.with("not yours")));
+                }
+                if topic.starts_with("alerts/") && self.broker.log().is_busy() {
+                    return self.say(&Reply::Err(ErrorCode::Busy.with("later")));
                 }
                 let highest = {
                     let mut log = self.broker.log();

@@ -35,7 +35,6 @@ use self::breaker::Breaker;
 use self::job::{Job, Stage, Step, milliseconds};
 pub use self::patience::Patience;
 use super::carrier::{Carrier, Failure, Letter};
-use super::message::reference;
 use crate::alerts::Notice;
 use crate::alerts::memory::NOTICES_MAX;
 
@@ -257,7 +256,7 @@ impl Sender {
     async fn request(&mut self, job: &mut Job) -> Step {
         let notice = job.notice.clone();
         let to = notice.destination.shown();
-        let reference = reference(&self.consumer, notice.id, &notice.alert);
+        let reference = notice.reference(&self.consumer);
         let letter = Letter { notice: &notice, consumer: &self.consumer, reference: &reference };
         let has_template = self.carrier.has_template();
         job.template |= has_template && self.outside_window.contains(&to);
