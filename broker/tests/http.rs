@@ -99,6 +99,12 @@ fn last_shows_the_newest_record_of_each_topic() {
     let shown = last["records"].as_array().expect("a list").iter();
     let shown: Vec<_> = shown.map(|record| record["topic"].clone()).collect();
     assert_eq!((shown, &last["left_out"]), (vec![json!("a/x"), json!("b/z")], &json!(1)));
+    // Those that say something, however long ago.
+    produce(&mut nc, "b/y", &json!({"state": "firing"}));
+    produce(&mut nc, "b/z", &json!({"state": "ok"}));
+    let last = json(broker.http, "/api/last?match=a/%2B|b/%23&where=state%3Dfiring");
+    assert_eq!(last["records"].as_array().expect("a list").len(), 1);
+    assert_eq!(last["records"][0]["topic"], "b/y");
 }
 
 #[test]
@@ -326,6 +332,7 @@ fn what_makes_no_sense_is_told_so() {
         ("/api/last", "match"),
         ("/api/last?match=a%23", "whole levels"),
         ("/api/last?match=a&wrong=1", "wrong"),
+        ("/api/last?match=a&where=state", "a field"),
         ("/api/history?match=a&points=0", "from 1 to 1000"),
         ("/api/history?match=a&from=2&to=1", "before to"),
         ("/api/history?match=a&from=yesterday", "from"),
