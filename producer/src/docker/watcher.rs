@@ -122,7 +122,7 @@ enum Question {
 /// What the engine says of a container; nothing where there is no such container any more.
 #[derive(Debug)]
 enum Tale {
-    Details(Option<Details>),
+    Details(Option<Box<Details>>),
     Stats(Option<Box<Stats>>),
 }
 
@@ -141,7 +141,9 @@ impl Question {
         let tale = match &self {
             Self::Describe(_) => {
                 let inspected = engine.get::<Inspected>(&format!("/containers/{id}/json")).await;
-                inspected.map(|inspected| Tale::Details(inspected.map(Details::new)))
+                inspected.map(|inspected| {
+                    Tale::Details(inspected.map(|one| Box::new(Details::new(one))))
+                })
             }
             Self::Measure => {
                 let path = format!("/containers/{id}/stats?stream=false&one-shot=true");
@@ -352,7 +354,7 @@ impl<'a> Watcher<'a> {
         match (self.unless_broken(&id, tale, heard)?, question) {
             (Some(Tale::Details(Some(details))), Question::Describe(cause)) => {
                 self.described.insert(id, details.state.clone());
-                self.pass_on(News::Seen(Box::new(details), cause)).await;
+                self.pass_on(News::Seen(details, cause)).await;
             }
             (Some(Tale::Stats(Some(stats))), _) => {
                 let wall_ms = self.clock.wall_ms();

@@ -1,6 +1,7 @@
-//! `GET /api/last?match=PATTERN&from=MS&limit=N`: the newest record of each topic, by the topics' names;
-//! with `from` of those only that had one since, with `limit` of so many only that had one last. How
-//! many topics that leaves out is told (`left_out`).
+//! `GET /api/last?match=PATTERN&from=MS&limit=N&where=FIELD=TEXT`: the newest record of each topic, by the
+//! topics' names; with `from` of those only that had one since, with `limit` of so many only that had
+//! one last: how many topics that leaves out is told (`left_out`). With `where` those records only whose
+//! payload says so: of alerts that ring, however long, `state=firing`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -9,6 +10,7 @@ use aklight_common::record::Record;
 use axum::extract::State;
 use axum::response::Response;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::shown::{Listing, put_record};
 use super::{Api, Asked, Patterns, parameters};
@@ -24,13 +26,38 @@ pub(super) struct Question {
     r#match: Patterns,
     from: Option<u64>,
     limit: Option<usize>,
+    r#where: Option<Where>,
+}
+
+/// A field of the payload, and the text that it holds.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "String")]
+struct Where {
+    field: String,
+    text: String,
+}
+
+impl TryFrom<String> for Where {
+    type Error = &'static str;
+
+    fn try_from(said: String) -> Result<Self, Self::Error> {
+        let (field, text) = said.split_once('=').ok_or("where is a field, = and a text")?;
+        Ok(Self { field: field.to_owned(), text: text.to_owned() })
+    }
+}
+
+impl Where {
+    fn holds_of(&self, payload: &[u8]) -> bool {
+        let payload: Option<Value> = serde_json::from_slice(payload).ok();
+        payload.is_some_and(|payload| payload[&self.field] == self.text.as_str())
+    }
 }
 
 pub(super) async fn answer(
     State(api): State<Api>,
     asked: Asked<Question>,
 ) -> Result<Response, Problem> {
-    let Question { r#match: Patterns(patterns), from, limit } = parameters(asked)?;
+    let Question { r#match: Patterns(patterns), from, limit, r#where } = parameters(asked)?;
     let from_us = from.unwrap_or_default().saturating_mul(1000);
     let read = api.read(move |services| {
         let mut listing = Listing::default();
@@ -49,6 +76,9 @@ pub(super) async fn answer(
             }
             let mut by_name = BTreeMap::new();
             let mut add = |_, _, record: &Record<'_>| {
+                if r#where.as_ref().is_some_and(|wanted| !wanted.holds_of(record.payload)) {
+                    return;
+                }
                 let mut shown = Vec::new();
                 put_record(&mut shown, record);
                 by_name.insert(record.topic.to_owned(), shown);

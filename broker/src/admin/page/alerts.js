@@ -58,7 +58,7 @@ export class Alerts {
     }
     for (const key of this.items.keys()) if (!kept.has(key)) this.items.delete(key);
     const { alerts } = this.store.leftOut;
-    setText(this.leftOut, `${alerts} more alerts are not shown, whose last change is longer ago: aklight alerts list shows them all.`);
+    setText(this.leftOut, `${alerts} more alerts are not shown, which do not ring and changed longer ago.`);
     this.leftOut.hidden = alerts === 0;
     this.showDeliveries();
   }

@@ -18,7 +18,7 @@ export const STALE = 6000;
 const FORGOTTEN = 3600000;
 // Newest deliveries, actions and events that are kept.
 const KEPT = 200;
-// Alerts that are kept, those that changed last: a house has a few dozen.
+// Alerts that are kept, those that ring and those that changed last: a house has a few dozen.
 const ALERTS = 2000;
 
 class Thing {
@@ -67,14 +67,18 @@ export class Store {
   /** Those that are there, or were within the hour. */
   shown(things) { return [...things.values()].filter((thing) => this.now() - thing.seen < FORGOTTEN); }
 
-  /** Asks for what is known now: the alerts that changed last, and what was there within the hour. */
+  /** Asks for what is known now: the alerts that changed last, those that ring, and what was there
+   * within the hour. */
   async load() {
     const alerts = await get('/api/last', { match: 'alerts/#', limit: ALERTS });
     const { now } = alerts;
     this.ahead = now - Date.now();
+    const ringing = alerts.left_out ? await get('/api/last', { match: 'alerts/#', where: 'state=firing' }) : { records: [] };
     const lately = await get('/api/last', { match: PASSING, from: now - FORGOTTEN });
-    this.leftOut = { alerts: alerts.left_out, topics: lately.left_out };
-    [...alerts.records, ...lately.records].forEach((record) => this.take(record));
+    const known = new Set(alerts.records.map(({ topic }) => topic));
+    const added = ringing.records.filter(({ topic }) => !known.has(topic));
+    this.leftOut = { alerts: alerts.left_out - added.length, topics: lately.left_out };
+    [...alerts.records, ...added, ...lately.records].forEach((record) => this.take(record));
     const day = now - 86400000;
     const sparked = SPARKED.flatMap((metric) => [`metrics/docker/+/${metric}`, `metrics/docker/+/+/${metric}`]).join('|');
     const [sparks, actions, deliveries] = await Promise.all([
