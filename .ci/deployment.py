@@ -229,7 +229,7 @@ def check_all(checks, d):
             said = check(d)
             passed += 1
             print(f"ok     {name} ({time.monotonic() - started:.0f} s{'; ' + said if said else ''})", flush=True)
-        except (AssertionError, RuntimeError, OSError, LookupError, subprocess.TimeoutExpired) as error:
+        except (AssertionError, RuntimeError, OSError, LookupError, subprocess.SubprocessError) as error:
             failed += 1
             print(f"FAILED {name}: {error or type(error).__name__}", flush=True)
             # What a check has stopped must not fail those behind it.

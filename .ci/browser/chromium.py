@@ -90,7 +90,9 @@ class Tab:
         for part in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{part}.enable")
         self.size(width, height)
-        self.call("Page.navigate", url=url)
+        # Where containers come and go the browser gives up what is under way.
+        while self.call("Page.navigate", url=url).get("errorText") == "net::ERR_NETWORK_CHANGED":
+            time.sleep(0.2)
         self.wait(f"{url} is there", "location.protocol != 'about:' && document.readyState == 'complete'")
 
     def call(self, method, **parameters):
@@ -99,6 +101,10 @@ class Tab:
     def size(self, width, height, scale=1, mobile=False):
         self.call("Emulation.setDeviceMetricsOverride", width=width, height=height,
                   deviceScaleFactor=scale, mobile=mobile)
+
+    def block(self, *urls):
+        """Lets no request through whose address is like one of these."""
+        self.call("Network.setBlockedURLs", urls=urls)
 
     def run(self, script):
         """The value of a JavaScript expression."""
@@ -156,6 +162,8 @@ class Tab:
             if event["method"] == "Runtime.exceptionThrown":
                 details = parameters["exceptionDetails"]
                 self.complaints.append(details.get("exception", {}).get("description") or details["text"])
+            elif event["method"] == "Network.loadingFailed" and "blockedReason" in parameters:
+                self.complaints.append(f"not let through: {parameters['blockedReason']}")
             elif event["method"] == "Log.entryAdded" and parameters["entry"]["level"] == "error":
                 entry = parameters["entry"]
                 self.complaints.append(f"{entry['text']} {entry.get('url', '')}")

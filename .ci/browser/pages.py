@@ -7,7 +7,7 @@ import chromium
 
 ROWS = "[...document.querySelectorAll('.containers tbody tr')].filter(r => r.offsetParent)"
 NAMES = f"{ROWS}.map(r => r.querySelector('a').textContent)"
-LIVE = "document.querySelector('#link').textContent === 'live'"
+LIVE = "document.querySelector('#link')?.textContent === 'live'"
 WIDE, TALL, NARROW = (1360, 860), (1360, 940), (390, 844)
 
 

@@ -72,7 +72,8 @@ class Terminal:
         tab.close()
 
     def close(self):
-        self.run("kill-server")
+        # Nothing is left to close where the program has ended.
+        subprocess.run([*self.tmux, "kill-server"], capture_output=True)
 
 
 def colour(number):

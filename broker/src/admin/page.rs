@@ -35,7 +35,7 @@ macro_rules! asset {
 
 const INDEX: Asset = asset!("index.html", HTML);
 
-const ASSETS: [Asset; 23] = [
+const ASSETS: [Asset; 24] = [
     asset!("style.css", CSS),
     asset!("views.css", CSS),
     asset!("icon.svg", SVG),
@@ -51,6 +51,7 @@ const ASSETS: [Asset; 23] = [
     asset!("hosts.js", SCRIPT),
     asset!("main.js", SCRIPT),
     asset!("overview.js", SCRIPT),
+    asset!("reload.js", SCRIPT),
     asset!("scale.js", SCRIPT),
     asset!("spark.js", SCRIPT),
     asset!("state.js", SCRIPT),
