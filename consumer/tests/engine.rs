@@ -558,6 +558,32 @@ fn who_takes_over_tells_what_was_on_its_way_by_the_fallback() {
     assert_eq!(rung[0].notice.destination, anna());
 }
 
+/// A channel was in trouble, and the next one had told it.
+#[test]
+fn who_takes_over_tries_on_what_was_delayed_and_tells_no_fallback_again() {
+    let rules = RULES.replace("notify", "fallback = [\"email\"]\nnotify");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = Stage::by(folder.path(), &rules, 0);
+    first.sample("metrics/docker/web/memory", 0, 0, 90.0);
+    first.engine.commit(NOW_MS);
+    let late = first.rung()[0].notice.id;
+    let held_up = |id| Event::HeldUp { id, reason: "429".to_owned() };
+    first.engine.on_event(held_up(late), NOW_MS);
+    first.engine.commit(NOW_MS + 1);
+    let by_mail = first.rung()[0].notice.id;
+    first.engine.on_event(Event::Delivered { id: by_mail, arrived: true }, NOW_MS + 1);
+    first.engine.commit(NOW_MS + 1);
+    let mut second = Stage::by(tempfile::tempdir().expect("another").path(), &rules, 0);
+    second.engine.adopt(&left(&mut first), NOW_MS + 30_000);
+    second.engine.commit(NOW_MS + 30_000);
+    let rung = second.rung();
+    assert_eq!(rung.len(), 1, "{rung:?}");
+    assert_eq!(rung[0].notice.destination.channel(), Channel::WhatsApp);
+    second.engine.on_event(held_up(rung[0].notice.id), NOW_MS + 90_000);
+    second.engine.commit(NOW_MS + 90_001);
+    assert_eq!(second.rung().len(), 0);
+}
+
 #[test]
 fn other_rules_keep_the_state_of_those_that_keep_their_name() {
     let folder = tempfile::tempdir().expect("a folder");
