@@ -47,8 +47,7 @@ ANIMALS = {
 }
 # What must ring: rule, animal, and what its line says besides.
 ALERTS = [
-    # The engine may tell of the kill a moment before the end: then the first line has no exit code yet.
-    ("container-failed", "leaky", r"killed for memory.*; cpu [▁-█]+ .*, memory [▁-█]{5,} \d+\.\d %"),
+    ("container-failed", "leaky", r"exit code 137, killed for memory.*; cpu [▁-█]+ .*, memory [▁-█]{5,} \d+\.\d %"),
     ("container-restarting", "leaky", r"exit code 137, killed for memory.*; cpu [▁-█]+ .*, memory [▁-█]{5,} \d+\.\d %"),
     ("container-failed", "flapping", r"exit code 1\b"),
     ("container-failed", "crashed", r"exit code 3"),

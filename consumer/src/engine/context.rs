@@ -117,8 +117,12 @@ impl Context {
         let mut ended = Vec::new();
         let (mut cpu, mut memory) = (Vec::new(), Vec::new());
         if let Some(event) = event {
-            ended.extend(event.exit_code.map(|code| format!("exit code {code}")));
-            ended.extend(event.oom_killed.then(|| "killed for memory".to_owned()));
+            // A state may be told before the engine's word of the end, behind that of a kill.
+            let failed = recent.failed.as_ref();
+            let exit_code = event.exit_code.or(failed.and_then(|failed| failed.exit_code));
+            let oom_killed = event.oom_killed || failed.is_some_and(|failed| failed.oom_killed);
+            ended.extend(exit_code.map(|code| format!("exit code {code}")));
+            ended.extend(oom_killed.then(|| "killed for memory".to_owned()));
             ended.extend(event.restarts.map(|restarts| match restarts {
                 1.0 => "1 restart".to_owned(),
                 restarts => format!("{restarts} restarts"),
@@ -179,5 +183,17 @@ mod tests {
         assert_eq!(context.of(&web(), 700_000), "cpu ▅ 50.0 %", "long ago");
         context.forget(&web());
         assert_eq!(context.of(&web(), 9), "");
+    }
+
+    #[test]
+    fn a_state_that_comes_before_the_word_of_an_end_gives_its_code() {
+        let web = || Container { producer: "p".to_owned(), name: "web".to_owned() };
+        let mut context = Context::default();
+        context.event(web(), &sample(r#"{"ts":1,"value":1,"event":"oom","restarts":0}"#), 9);
+        assert_eq!(context.of(&web(), 9), "killed for memory, 0 restarts");
+        let state =
+            r#"{"ts":2,"value":0,"state":"exited","failed":1,"exit_code":137,"oom_killed":1}"#;
+        context.sample(web(), "state", &sample(state));
+        assert_eq!(context.of(&web(), 9), "exit code 137, killed for memory, 0 restarts");
     }
 }
