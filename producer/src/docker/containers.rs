@@ -26,8 +26,8 @@ use super::pipe::Lines;
 use super::reading::{Gauges, Reading};
 use super::shapes::Stats;
 use super::topics::Topics;
-use crate::readings::Moment;
 use crate::readings::cpu::Machine;
+use crate::readings::{Moment, Root, value_of};
 use crate::sample::{Metric, Sample};
 
 /// Most containers that are watched: twenty times what one machine usually has.
@@ -43,6 +43,10 @@ const FAILED_READS_MAX: u32 = 5;
 /// How long after a difference was told the engine's own event of the same may come. Measured by the
 /// clock that is never set: one that was set back would else make all events old for as long.
 const EVENT_LATE_US: u64 = 30_000_000;
+
+/// Percent of its limit from which a container is about to have all that it may: what one takes from
+/// one second to the next.
+const NEARLY_FULL: f64 = 75.0;
 
 /// What the engine said.
 #[derive(Debug)]
@@ -83,6 +87,8 @@ struct Container {
     /// Whether a process of it was killed for memory since it was started.
     oom_seen: bool,
     oom_kills: Option<u64>,
+    /// How many processes of the whole machine were, when this container was measured last.
+    machine_kills: Option<u64>,
     /// Whether its last end was.
     oom_ended: bool,
     /// Restarts by the engine of which events told.
@@ -160,10 +166,14 @@ impl Containers {
     pub fn tick(&mut self, now: Moment, out: &mut Lines) {
         // Without the machine's files, the engine still tells of its containers.
         let machine = Machine::read(self.hierarchies.root()).ok();
+        let kills = machine_kills(self.hierarchies.root());
         for container in self.known.values_mut() {
             let alive = machine.as_ref().is_some_and(|machine| {
                 container.read(&self.hierarchies, &mut self.buffer, now, machine, out)
             });
+            if alive {
+                container.machine_kills = kills;
+            }
             if self.engine_there || alive {
                 container.tell_state(now, out);
             }
@@ -189,7 +199,10 @@ impl Containers {
         if let Some(container) = self.known.get_mut(&id) {
             let before = container.replace(details);
             match cause {
-                Some(happening) => container.tell(&happening, now, out),
+                Some(happening) => {
+                    container.look_for_kill(&happening, self.hierarchies.root());
+                    container.tell(&happening, now, out);
+                }
                 None => container.catch_up(&before, now, out),
             }
             let renamed = container.topics != topics;
@@ -231,6 +244,7 @@ impl Containers {
 
     fn happened(&mut self, id: &str, happening: &Happening, now: Moment, out: &mut Lines) {
         let Some(container) = self.known.get_mut(id) else { return };
+        container.look_for_kill(happening, self.hierarchies.root());
         container.tell(happening, now, out);
         match happening.action {
             Action::Die(code) => {
@@ -261,6 +275,7 @@ impl Container {
             last: LastMinute::default(),
             oom_seen: false,
             oom_kills: None,
+            machine_kills: None,
             oom_ended: false,
             caught_up: None,
             state_ms: 0,
@@ -297,7 +312,11 @@ impl Container {
                 self.oom_seen = true;
                 Told::Oom
             }
-            Action::Restart => Told::Restart,
+            Action::Restart => {
+                // Podman says so of its own as well, and then that it was started.
+                self.restarts_told = self.details.restarts;
+                Told::Restart
+            }
             Action::Destroy => Told::Destroy,
             Action::Health(word) => {
                 health = word.clone().unwrap_or_else(|| self.details.health.clone());
@@ -333,6 +352,17 @@ impl Container {
         self.restarts_told = self.details.restarts;
         self.oom_seen = false;
         if by_engine { Told::Restart } else { Told::Start }
+    }
+
+    /// Not every engine says that the kernel killed a container for memory (Podman, of one that it starts
+    /// again at once), and its files are gone with it. It did, if the container was about to have all
+    /// that it may, and the kernel has killed something of this machine since.
+    fn look_for_kill(&mut self, happening: &Happening, root: &Root) {
+        let is_end = matches!(happening.action, Action::Die(_));
+        if is_end && self.last.memory().is_some_and(|percent| percent >= NEARLY_FULL) {
+            let kills = machine_kills(root).zip(self.machine_kills);
+            self.oom_seen |= kills.is_some_and(|(now, before)| now > before);
+        }
     }
 
     /// 137 is SIGKILL, which the kernel sends for memory, and others for other reasons.
@@ -434,6 +464,11 @@ impl Container {
         let info = self.details.info(now.wall_ms, present, self.source_name);
         out.keep(&self.topics.info(), &info);
     }
+}
+
+/// How many processes the kernel has killed for memory on the whole machine, in any container or none.
+fn machine_kills(root: &Root) -> Option<u64> {
+    value_of(&root.read("/proc/vmstat").ok()?, "oom_kill")
 }
 
 #[cfg(test)]

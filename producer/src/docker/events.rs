@@ -162,6 +162,12 @@ impl LastMinute {
         self.samples.push_back(Last { ts_ms, cpu: cpu.value(), memory: memory.value(), bytes });
     }
 
+    /// Its memory when it was measured last, in percent of what it may have.
+    #[must_use]
+    pub fn memory(&self) -> Option<f64> {
+        self.samples.back().map(|last| last.memory)
+    }
+
     fn add_to(&self, event: Sample, ts_ms: u64) -> Sample {
         let recent = || self.samples.iter().filter(|last| ts_ms < last.ts_ms + LAST_MS_MAX);
         let list = |of: fn(&Last) -> f64| Value::List(recent().map(|l| of(l).into()).collect());

@@ -113,6 +113,32 @@ fn events(told: &[(String, Json)]) -> Vec<&str> {
     of_web.filter_map(|(_, event)| event["event"].as_str()).collect()
 }
 
+/// Podman says nothing of it, and the container's files are gone.
+#[test]
+fn one_that_was_nearly_full_when_the_kernel_killed_somebody_was_killed_for_memory() {
+    for (bytes, kills, told_of) in [(900, 8, 1), (900, 7, 0), (500, 8, 0)] {
+        let mut scene = Scene::new(Filter::default());
+        scene.tree.put("/proc/vmstat", "pgfault 1\noom_kill 7\n");
+        let group = format!("/sys/fs/cgroup/docker/{ID}");
+        scene.tree.put(&format!("{group}/memory.current"), &format!("{bytes}\n"));
+        scene.seen(running(ID, "web"), None);
+        scene.tick();
+        scene.tree.put("/proc/vmstat", &format!("pgfault 1\noom_kill {kills}\n"));
+        let told = scene.seen(restarted(1), Some(Action::Die(Some(137))));
+        assert_eq!(told[0].1["oom_killed"], told_of, "{bytes} of 1024 bytes, {kills} kills");
+    }
+}
+
+#[test]
+fn a_restart_that_podman_tells_itself_is_told_once() {
+    let mut scene = Scene::new(Filter::default());
+    scene.seen(running(ID, "web"), None);
+    let mut told = scene.seen(restarted(1), Some(Action::Die(Some(1))));
+    told.extend(scene.seen(restarted(1), Some(Action::Restart)));
+    told.extend(scene.seen(restarted(1), Some(Action::Start)));
+    assert_eq!(events(&told), ["die", "restart", "start"]);
+}
+
 #[test]
 fn one_that_runs_is_described_and_measured_each_second() {
     let mut scene = Scene::new(Filter::default());
