@@ -116,15 +116,20 @@ class Tab:
         return got["result"].get("value")
 
     def wait(self, what, script, patience=PATIENCE):
-        """Waits until an expression holds; its value, and the seconds that it took."""
+        """Waits until an expression holds; its value, and the seconds that it took. One that looks at
+        what is not there yet does not hold."""
         began = time.monotonic()
         while True:
-            value = self.run(script)
+            value, wrong = None, ""
+            try:
+                value = self.run(script)
+            except RuntimeError as error:
+                wrong = f" ({error})"
             seconds = time.monotonic() - began
             if value:
                 return value, seconds
             if seconds > patience:
-                raise AssertionError(f"in vain: {what}")
+                raise AssertionError(f"in vain: {what}{wrong}")
             time.sleep(0.05)
 
     def click(self, selector):
