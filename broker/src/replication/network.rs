@@ -8,7 +8,7 @@
 //! it for every message on its way that goes no further, one without entries that was sent later
 //! too. The later one would count as heard by a follower that may have turned to another leader
 //! meanwhile, and a barrier would pass at a leader that leads no more. So an answer that could be
-//! taken so waits for the later message's own ([`watched`]).
+//! taken so is left out: the later message's own says as much ([`watched`]).
 
 use std::collections::VecDeque;
 use std::future::Future;

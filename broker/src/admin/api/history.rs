@@ -3,7 +3,8 @@
 //!
 //! Up to a quarter of an hour is read from the samples; longer from the minutes' records
 //! (`rollup/1m/…`), which have `value` and, of disk and network, each direction, and from the samples
-//! of the last minutes, which have no record yet. A topic without such records is read from its samples all the same.
+//! of the last minutes, which have no record yet. A topic without such records is read from its
+//! samples all the same.
 //!
 //! Either is read in full where that is no more than [`READ_BYTES_MAX`], else from the beginning of
 //! each step as much as its share allows (`"source": "sampled"`): then something short may be missing.
