@@ -238,19 +238,26 @@ fn it_makes_place_for_the_shell_and_comes_back() {
         } else {
             send(process, Signal::SIGTSTP);
         }
-        wait_until("the shell is back", || {
-            let screen = terminal.screen();
-            !screen.taken && !screen.hidden && screen.log.contains("Stopped")
-        });
+        wait_for_prompt(&terminal);
+        assert!(terminal.screen().log.contains("Stopped"));
         terminal.press("echo still $((40 + 2)) here; fg\r");
         terminal.wait_for_log("still 42 here");
         terminal.wait_for(&["Containers 2", "49.9"]);
         assert!(terminal.screen().taken);
     }
     terminal.press("q");
-    wait_until("it ends", || !terminal.screen().taken);
+    wait_for_prompt(&terminal);
     terminal.press("echo ended with $?\r");
     terminal.wait_for_log("ended with 0");
+}
+
+/// The shell takes what is typed from here on: what is typed before may go to the program that is
+/// about to leave.
+fn wait_for_prompt(terminal: &Terminal) {
+    wait_until("the shell is back", || {
+        let screen = terminal.screen();
+        !screen.taken && !screen.hidden && screen.log.ends_with("\n> ")
+    });
 }
 
 #[test]
