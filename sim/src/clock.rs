@@ -5,10 +5,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 
 use aklight_common::clock::Clock;
 
+use crate::standstill;
 use crate::trace::Trace;
 
 /// When every simulation begins: the first of January 2026, in microseconds.
-const BEGIN_US: u64 = 1_767_225_600_000_000;
+const BEGIN_US: u64 = standstill::BEGIN_S as u64 * 1_000_000;
 
 /// A broker's clock: simulated time, off by what the nemesis does to it.
 pub struct SimClock {

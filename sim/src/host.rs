@@ -343,6 +343,8 @@ impl Host {
     /// Looks into the broker, if it serves.
     pub fn look<T>(&self, into: impl FnOnce(&Node) -> T) -> Option<T> {
         let running = self.running.as_ref()?;
+        // What asks for the time in there is told the broker's.
+        let _inside = running.runtime.enter();
         match &*running.node.lock() {
             Outcome::Serving(node) => Some(into(node)),
             _ => None,

@@ -13,8 +13,8 @@
 //! ```
 //!
 //! Determinism, held by `tests/runs.rs`: one thread; time that stands still until it is moved;
-//! chance by seed, down to the C library's ([`entropy`]); nothing drawn from addresses or the real
-//! clock.
+//! the system's clocks stopped ([`standstill`]); chance by seed, down to the C library's
+//! ([`entropy`]); nothing drawn from addresses.
 //!
 //! Left out: what lies around [`aklight_broker::Node`], which is sockets, gRPC, HTTP and signals.
 //! Tests with real processes see to those.
@@ -34,6 +34,7 @@ pub mod nemesis;
 pub mod network;
 pub mod plants;
 pub mod runner;
+pub mod standstill;
 pub mod teller;
 pub mod trace;
 pub mod wire;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use aklight_common::clock::SystemClock;
 use aklight_sim::plants::Plant;
 use aklight_sim::runner::{self, Batch, HANGS_AFTER};
-use aklight_sim::{entropy, world};
+use aklight_sim::{entropy, standstill, world};
 use clap::Parser;
 
 /// Seeds that once failed; they are run first, always.
@@ -79,6 +79,7 @@ fn run_one(seed: u64, args: &Args) -> anyhow::Result<ExitCode> {
         std::process::exit(3);
     });
     entropy::seed(seed);
+    standstill::stop();
     let (plant, told) = (args.plant, args.trace);
     // A new thread has drawn nothing yet, whatever the command line's parser did.
     let simulation = std::thread::Builder::new()
