@@ -134,17 +134,17 @@ def of_moment(ts, house=HOUSE, producer=PRODUCER):
     return host + [record for one in house for record in of_container(one, ts, producer)]
 
 
-def of_minute(ts, house=HOUSE, producer=PRODUCER):
-    """The minutes' records of the minute that begins at `ts`."""
+def rollups(minutes, ts, house=HOUSE, producer=PRODUCER):
+    """The rollups of so many minutes that begin at `ts`."""
     found = []
-    for topic, key, payload in of_moment(ts + 30000, house, producer):
+    for topic, key, payload in of_moment(ts + minutes * 30000, house, producer):
         value = payload["value"]
-        minute = {"ts": ts, "value": value, "min": value * 0.8, "max": value * 1.25, "count": 60, "unit": payload["unit"]}
+        rollup = {"ts": ts, "value": value, "min": value * 0.8, "max": value * 1.25, "count": minutes * 60, "unit": payload["unit"]}
         for way in ("rx_bytes_s", "tx_bytes_s", "read_bytes_s", "written_bytes_s"):
             if way in payload:
                 mean = payload[way]
-                minute |= {way: mean, f"{way}_min": mean * 0.8, f"{way}_max": mean * 1.25}
-        found.append((f"rollup/1m/{topic}", key, minute))
+                rollup |= {way: mean, f"{way}_min": mean * 0.8, f"{way}_max": mean * 1.25}
+        found.append((f"rollup/{minutes}m/{topic}", key, rollup))
     return found
 
 
@@ -212,12 +212,15 @@ class Feeder(threading.Thread):
 
 
 def fill(address, house=HOUSE, hours=24):
-    """The past: a day of minutes, five minutes of samples, events and alerts."""
+    """The past: a day of rollups, five minutes of samples, events and alerts."""
     sender = Sender(address)
     now = now_ms()
     sender.send(infos(house))
     for minute in range(hours * 60, 1, -1):
-        sender.send(of_minute((now // 60000 - minute) * 60000, house))
+        ts = (now // 60000 - minute) * 60000
+        sender.send(rollups(1, ts, house))
+        if ts % 300000 == 0 and minute > 5:
+            sender.send(rollups(5, ts, house))
     sender.send(stories())
     sender.close()
     catch_up(address, house)

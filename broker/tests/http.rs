@@ -170,6 +170,60 @@ fn a_long_history_is_read_from_minutes_and_ends_with_samples() {
 }
 
 #[test]
+fn a_day_is_read_from_five_minutes_and_goes_on_with_minutes_and_samples() {
+    const MINUTE: u64 = 60_000;
+    let (_folder, broker) = broker();
+    let mut nc = broker.connect();
+    let to = now_ms() / (5 * MINUTE) * (5 * MINUTE);
+    let rollup = |back: u64, value: u64| json!({"ts": to - back * MINUTE, "value": value, "min": 0, "max": 99, "count": 1});
+    let sample = |back_ms: u64, value: u64| json!({"ts": to - back_ms, "value": value});
+    for (back, value) in [(1000, 200), (15, 3)] {
+        produce(&mut nc, "rollup/5m/metrics/docker/h/cpu", &rollup(back, value));
+    }
+    // The first is in the last five minutes.
+    for (back, value) in [(11, 50), (10, 20), (2, 30)] {
+        produce(&mut nc, "rollup/1m/metrics/docker/h/cpu", &rollup(back, value));
+    }
+    // The first is in the last minute.
+    for (back_ms, value) in [(MINUTE + 1, 50), (1000, 7)] {
+        produce(&mut nc, "metrics/docker/h/cpu", &sample(back_ms, value));
+    }
+    // One that is too young for five minutes, and one without any rollup.
+    produce(&mut nc, "rollup/1m/metrics/docker/young/cpu", &rollup(4, 4));
+    produce(&mut nc, "metrics/docker/young/cpu", &sample(1000, 5));
+    produce(&mut nc, "metrics/docker/g/cpu", &sample(2_000_000, 6));
+    let from = to - 86_400_000;
+    let lines = |points: u64| {
+        let path = format!(
+            "/api/history?match=metrics/docker/%2B/cpu&from={from}&to={to}&points={points}"
+        );
+        let history = json(broker.http, &path);
+        let line = |line: &Value| {
+            let topic = line["topic"].as_str().expect("a text").to_owned();
+            let points = line["points"].as_array().expect("a list").iter();
+            let means: Vec<_> = points.map(|point| point[1].as_f64().expect("a number")).collect();
+            (topic, line["source"].as_str().expect("a text").to_owned(), means)
+        };
+        let lines: Vec<_> =
+            history["series"].as_array().expect("a list").iter().map(line).collect();
+        lines
+    };
+    let line = |topic: &str, source: &str, means: &[f64]| {
+        (format!("metrics/docker/{topic}/cpu"), source.to_owned(), means.to_owned())
+    };
+    assert_eq!(
+        lines(288),
+        [
+            line("h", "rollup/5m", &[200.0, 3.0, 20.0, 18.5]),
+            line("young", "rollup/1m", &[4.5]),
+            line("g", "samples", &[6.0]),
+        ]
+    );
+    // Steps that are shorter than five minutes are made of minutes.
+    assert_eq!(lines(300)[0], line("h", "rollup/1m", &[35.0, 18.5]));
+}
+
+#[test]
 fn both_directions_are_told_from_minutes_and_up_to_now() {
     let (_folder, broker) = broker();
     let mut nc = broker.connect();

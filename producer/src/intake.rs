@@ -1,5 +1,5 @@
 //! Intake: where all that is measured comes in, from the pipes and from the parent itself, gets
-//! its topic, is counted into its minute ([`crate::rollup`]), and goes on to the outbox.
+//! its topic, is counted into its rollups ([`crate::rollup`]), and goes on to the outbox.
 //!
 //! A line that no collector of ours would write is named in the log and goes nowhere.
 
@@ -61,23 +61,23 @@ impl Intake {
         self.tally.containers = 0;
     }
 
-    /// Sends the minutes that ended and of whose topics no more came.
-    pub fn close_minutes(&mut self, wall_ms: u64) {
+    /// Sends the rollups that ended and of whose topics no more came.
+    pub fn close_rollups(&mut self, wall_ms: u64) {
         for record in self.rollups.take_ended(wall_ms) {
             self.outbox.submit(record);
         }
     }
 
-    /// Sends the minutes as they stand: nothing more will come.
-    pub fn close_all_minutes(&mut self) {
+    /// Sends the rollups as they stand: nothing more will come.
+    pub fn close_all_rollups(&mut self) {
         for record in self.rollups.take_all() {
             self.outbox.submit(record);
         }
     }
 
     fn take(&mut self, record: Record) {
-        if let Some(minute) = self.rollups.note(&record) {
-            self.outbox.submit(minute);
+        for rollup in self.rollups.note(&record) {
+            self.outbox.submit(rollup);
         }
         self.outbox.submit(record);
     }

@@ -6,7 +6,7 @@
 //! network and what all of them cost. What they read from the kernel's files is in [`readings`];
 //! what they make of it is a [`sample`].
 //!
-//! All of it meets at the [`intake`], which adds a record a minute ([`rollup`]). Every record passes the [`outbox`]: straight to a broker when there is one, else through the
+//! All of it meets at the [`intake`], which adds a record a minute and one every five ([`rollup`]). Every record passes the [`outbox`]: straight to a broker when there is one, else through the
 //! [`backlog`] and its [`spool`] on disk, under a number of its own ([`sequences`]), so that it is
 //! stored exactly once whatever dies in between: a broker, the connection, or the producer.
 //!

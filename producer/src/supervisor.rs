@@ -265,7 +265,7 @@ impl Supervisor {
                 self.intake.measured(Metric::Cost, &cost);
             }
         }
-        self.intake.close_minutes(now.wall_ms);
+        self.intake.close_rollups(now.wall_ms);
     }
 
     fn wind_up(&mut self) -> Result<(), ProducerError> {
@@ -283,7 +283,7 @@ impl Supervisor {
                 take_all(&mut self.intake, slot.collector, &mut child);
             }
         }
-        self.intake.close_all_minutes();
+        self.intake.close_all_rollups();
         let clock = self.plan.clock.clone();
         let deadline_ms = clock.monotonic_ms() + WIND_UP_MS_MAX;
         loop {

@@ -1,12 +1,12 @@
 //! `GET /api/history?match=PATTERN&from=MS&to=MS&points=N&fields=value,…`: values of the matching
 //! topics over a stretch of time, thinned out to `points` steps.
 //!
-//! Up to a quarter of an hour is read from the samples; longer from the minutes' records
-//! (`rollup/1m/…`), which have `value` and, of disk and network, each direction, and from the samples
-//! of the last minutes, which have no record yet. A topic without such records is read from its
-//! samples all the same.
+//! Up to a quarter of an hour is read from the samples; longer from rollups, which have `value` and,
+//! of disk and network, each direction: those of five minutes (`rollup/5m/…`) where a step is as long as
+//! that, else those of a minute (`rollup/1m/…`). What they do not reach yet is read from shorter ones,
+//! and at last from samples; so is a topic that has none.
 //!
-//! Either is read in full where that is no more than [`READ_BYTES_MAX`], else from the beginning of
+//! Either is read in full where that is no more than [`Kind::read_bytes_max`], else from the beginning of
 //! each step as much as its share allows (`"source": "sampled"`): then something short may be missing.
 
 use std::collections::HashMap;
@@ -25,21 +25,44 @@ use crate::admin::problem::Problem;
 use crate::fetch::span::{self, Names};
 use crate::services::Services;
 
-/// Where the minutes' records are.
-const MINUTES: &str = "rollup/1m/";
-const MINUTE_MS: u64 = 60_000;
+/// Records that lines are made of.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    /// What stands before the topic of the samples.
+    prefix: &'static str,
+    /// Their name in answers.
+    source: &'static str,
+    /// How long a record stands for.
+    ms: u64,
+    /// Bytes of the log that one question may read of them in each partition. Rollups lie among
+    /// what else was stored in their moment: of a day of fifty containers those of minutes come to 190 MB.
+    read_bytes_max: usize,
+}
 
-/// The longest stretch that is read from samples.
+const MINUTE_MS: u64 = 60_000;
+const FIVES: Kind = Kind {
+    prefix: "rollup/5m/",
+    source: "rollup/5m",
+    ms: 5 * MINUTE_MS,
+    read_bytes_max: 256 << 20,
+};
+const MINUTES: Kind =
+    Kind { prefix: "rollup/1m/", source: "rollup/1m", ms: MINUTE_MS, read_bytes_max: 256 << 20 };
+const SAMPLES: Kind = Kind { prefix: "", source: "samples", ms: 0, read_bytes_max: 64 << 20 };
+
+/// The longest stretch that is read from samples, and from what is shorter than the rest is read from.
 const SAMPLES_MS_MAX: u64 = 15 * MINUTE_MS;
 
-/// How long after its end a minute's record may come in: until then its samples are read.
+/// How long after its end a rollup may come in, and how far clocks may differ: until then what it
+/// is made of is read.
 const TAIL_MS: u64 = 3 * MINUTE_MS;
 
 /// How late values may come in: a producer keeps them while no broker answers.
 const LATE_MS: u64 = 10 * MINUTE_MS;
 
-/// Steps that an answer has unless it is asked for others: pixels of a chart, about.
-const POINTS_DEFAULT: u64 = 300;
+/// Steps that an answer has unless it is asked for others: pixels of a chart, about, and five
+/// minutes each of a day.
+const POINTS_DEFAULT: u64 = 288;
 const POINTS_MAX: u64 = 1000;
 
 /// Most lines of an answer, and most fields of a topic.
@@ -48,13 +71,6 @@ const FIELDS_MAX: usize = 16;
 
 /// Most steps of all lines together: some ten megabytes, as they are gathered and as JSON.
 const STEPS_MAX: u64 = 200_000;
-
-/// Bytes of the log that one question may read of samples in each partition.
-const READ_BYTES_MAX: usize = 64 << 20;
-
-/// The same of minutes. They lie among what else was stored in their moment: of a day of fifty
-/// containers that is some 190 MB.
-const MINUTES_READ_BYTES_MAX: usize = 256 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,8 +141,12 @@ struct Wanted<'a> {
     test: &'a dyn Fn(&str) -> bool,
 }
 
-/// Until when a topic has minutes' records.
-type Covered = HashMap<String, u64>;
+/// Lines that were read from one kind of records.
+struct Part {
+    lines: Series,
+    /// Until when each topic has been read.
+    ends: HashMap<String, u64>,
+}
 
 impl Reading<'_> {
     fn answer(&self, now_ms: u64) -> Result<Vec<u8>, Problem> {
@@ -135,17 +155,30 @@ impl Reading<'_> {
         let mut out = head.to_string().into_bytes();
         out.pop();
         out.extend_from_slice(b",\"series\":[");
-        let mut covered = Covered::new();
-        if to_ms - from_ms > SAMPLES_MS_MAX {
-            let mut minutes = self.read_minutes()?;
-            covered.extend(minutes.newest().map(|(topic, ts)| (topic.to_owned(), ts + MINUTE_MS)));
-            minutes.join(self.read_tail(&covered)?);
-            minutes.put_json(&mut out);
+        let mut parts: Vec<Part> = Vec::new();
+        for kind in self.kinds() {
+            for part in &mut parts {
+                self.read_tail(kind, part)?;
+            }
+            let is_new = |topic: &str| parts.iter().all(|part| !part.ends.contains_key(topic));
+            let span = from_ms..to_ms.saturating_add(LATE_MS);
+            let lines = self.read(kind, &is_new, &|_, _| true, span)?;
+            let mut part = Part { lines, ends: HashMap::new() };
+            part.note_ends(kind);
+            parts.push(part);
         }
-        let test = |topic: &str| self.patterns.matches(topic) && !covered.contains_key(topic);
-        self.read_samples(&Wanted { patterns: self.patterns, test: &test })?.put_json(&mut out);
+        parts.iter().for_each(|part| part.lines.put_json(&mut out));
         out.extend_from_slice(b"]}");
         Ok(out)
+    }
+
+    /// What is read, longest first.
+    fn kinds(&self) -> impl Iterator<Item = Kind> + use<> {
+        let Grid { from_ms, to_ms, step_ms } = self.grid;
+        let is_long = to_ms - from_ms > SAMPLES_MS_MAX;
+        let fives = (is_long && step_ms >= FIVES.ms).then_some(FIVES);
+        let minutes = is_long.then_some(MINUTES);
+        fives.into_iter().chain(minutes).chain(std::iter::once(SAMPLES))
     }
 
     fn series(&self, source: &'static str) -> Series {
@@ -177,19 +210,32 @@ impl Reading<'_> {
         Ok(whole)
     }
 
-    /// Reads a stretch: all of it, or, where that is too much, from the beginning of each step as
-    /// much as its share allows.
+    /// Reads a stretch of the topics (of samples) that pass the test, and of those what `is_new`
+    /// says of topic and time: all of it, or, where that is too much, from the beginning of each step
+    /// as much as its share allows.
     fn read(
         &self,
-        source: &'static str,
-        wanted: &Wanted<'_>,
+        kind: Kind,
+        test: &dyn Fn(&str) -> bool,
+        is_new: &dyn Fn(&str, u64) -> bool,
         span: Range<u64>,
-        budget: usize,
-        add: &dyn Fn(&mut Series, &str, u64, &Value),
     ) -> Result<Series, Problem> {
-        let mut series = self.series(source);
+        let patterns = kind.patterns(self.patterns);
+        let of_samples = |topic: &str| test(topic.strip_prefix(kind.prefix).unwrap_or(topic));
+        let test = |topic: &str| patterns.matches(topic) && of_samples(topic);
+        let wanted = Wanted { patterns: &patterns, test: &test };
+        let add = |series: &mut Series, topic: &str, ts: u64, payload: &Value| {
+            let topic = topic.strip_prefix(kind.prefix).unwrap_or(topic);
+            match kind.ms {
+                _ if !is_new(topic, ts) => {}
+                0 => series.add(topic, ts, payload),
+                _ => series.add_rollup(topic, ts, payload),
+            }
+        };
+        let budget = kind.read_bytes_max;
+        let mut series = self.series(kind.source);
         let mut put = |topic: &str, ts: u64, payload: &Value| add(&mut series, topic, ts, payload);
-        if self.walk(wanted, span.clone(), budget, &mut put)? {
+        if self.walk(&wanted, span.clone(), budget, &mut put)? {
             return Ok(series);
         }
         let mut sampled = self.series(SAMPLED);
@@ -200,50 +246,57 @@ impl Reading<'_> {
         for piece in &pieces {
             let mut put =
                 |topic: &str, ts: u64, payload: &Value| add(&mut sampled, topic, ts, payload);
-            self.walk(wanted, piece.clone(), budget / pieces.len(), &mut put)?;
+            self.walk(&wanted, piece.clone(), budget / pieces.len(), &mut put)?;
         }
         Ok(sampled)
     }
 
-    fn read_minutes(&self) -> Result<Series, Problem> {
-        let patterns = self.patterns.0.iter();
-        // A pattern that is too long with the prefix matches no topic that exists.
-        let patterns =
-            patterns.filter_map(|pattern| Pattern::new(&format!("{MINUTES}{pattern}")).ok());
-        let patterns = Patterns(patterns.collect());
-        let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
-        let test = |topic: &str| patterns.matches(topic);
-        let wanted = Wanted { patterns: &patterns, test: &test };
-        self.read(
-            "rollup/1m",
-            &wanted,
-            span,
-            MINUTES_READ_BYTES_MAX,
-            &|minutes, topic, ts, minute| {
-                minutes.add_minute(topic.strip_prefix(MINUTES).unwrap_or(topic), ts, minute);
-            },
-        )
-    }
-
-    /// Reads the samples of minutes that have no record yet: of the last minutes, or since the last
-    /// record where a topic has none for longer, but not further back than samples are read.
-    fn read_tail(&self, covered: &Covered) -> Result<Series, Problem> {
+    /// Adds from shorter records what those of a part do not reach yet: of the last minutes, or
+    /// since its last record where a topic has none for longer, but not further back than samples are read.
+    fn read_tail(&self, kind: Kind, part: &mut Part) -> Result<(), Problem> {
         let Grid { from_ms, to_ms, .. } = self.grid;
-        let oldest = covered.values().min().copied().unwrap_or(to_ms);
+        let behind = self.behind(kind, &part.ends);
+        let Some(oldest) = behind.values().min().copied() else { return Ok(()) };
         let start = oldest.min(to_ms.saturating_sub(TAIL_MS));
         let start = start.max(to_ms.saturating_sub(SAMPLES_MS_MAX)).max(from_ms);
-        let test = |topic: &str| covered.contains_key(topic);
-        let wanted = Wanted { patterns: self.patterns, test: &test };
+        let test = |topic: &str| behind.contains_key(topic);
+        let is_new = |topic: &str, ts: u64| behind.get(topic).is_some_and(|end| ts >= *end);
         let span = start..to_ms.saturating_add(LATE_MS);
-        self.read("rollup/1m", &wanted, span, READ_BYTES_MAX, &|tail, topic, ts, sample| {
-            if covered.get(topic).is_some_and(|end| ts >= *end) {
-                tail.add(topic, ts, sample);
-            }
-        })
+        part.lines.join(self.read(kind, &test, &is_new, span)?);
+        part.note_ends(kind);
+        Ok(())
     }
 
-    fn read_samples(&self, wanted: &Wanted<'_>) -> Result<Series, Problem> {
-        let span = self.grid.from_ms..self.grid.to_ms.saturating_add(LATE_MS);
-        self.read("samples", wanted, span, READ_BYTES_MAX, &Series::add)
+    /// Of the topics that were read up to some moment those that have later records of this kind:
+    /// what has ended is not looked for.
+    fn behind(&self, kind: Kind, ends: &HashMap<String, u64>) -> HashMap<String, u64> {
+        let patterns = kind.patterns(self.patterns).0;
+        let partitions = self.services.partitions.iter();
+        let known = partitions
+            .flat_map(|partition| patterns.iter().flat_map(|p| partition.topics.matching(p)));
+        let behind = known.filter_map(|(topic, stats)| {
+            let topic = topic.strip_prefix(kind.prefix)?;
+            let end = ends.get(topic).copied()?;
+            (stats.last_time_us / 1000 + TAIL_MS >= end).then(|| (topic.to_owned(), end))
+        });
+        behind.collect()
+    }
+}
+
+impl Part {
+    fn note_ends(&mut self, of: Kind) {
+        for (topic, newest) in self.lines.newest() {
+            let end = self.ends.entry(topic.to_owned()).or_default();
+            *end = (*end).max(newest + of.ms);
+        }
+    }
+}
+
+impl Kind {
+    /// The patterns over records of this kind. One that is too long with the prefix matches no topic
+    /// that exists.
+    fn patterns(self, of_samples: &Patterns) -> Patterns {
+        let whole = |pattern| Pattern::new(&format!("{}{pattern}", self.prefix)).ok();
+        Patterns(of_samples.0.iter().filter_map(whole).collect())
     }
 }

@@ -1,7 +1,7 @@
 //! Values over time, thinned out: the stretch is cut into steps of one length, and of each step are
 //! kept the mean, the least, the greatest, and how many values they stand for.
 //!
-//! A minute's record of `rollup/1m` counts as the samples that it was made of, so that steps may
+//! A rollup counts as the samples that it was made of, so that steps may
 //! hold both. Values belong to the step in which they were measured (`ts`), whenever they came in.
 
 use std::collections::BTreeMap;
@@ -85,10 +85,10 @@ impl Series {
         }
     }
 
-    /// Adds a minute's record: of each field that it holds the mean, with its own least and greatest
+    /// Adds a rollup: of each field that it holds the mean, with its own least and greatest
     /// beside it. Those of the value have no name before them.
-    pub(super) fn add_minute(&mut self, topic: &str, ts: u64, minute: &Value) {
-        let number = |name: &str| minute.get(name).and_then(Value::as_f64);
+    pub(super) fn add_rollup(&mut self, topic: &str, ts: u64, rollup: &Value) {
+        let number = |name: &str| rollup.get(name).and_then(Value::as_f64);
         let count = number("count").unwrap_or(1.0).max(1.0);
         for place in 0..self.fields.len() {
             let field = &self.fields[place];
@@ -99,7 +99,7 @@ impl Series {
             };
             let (min, max) = (min.unwrap_or(mean), max.unwrap_or(mean));
             let step = Step { sum: mean * count, min, max, count };
-            self.put(topic, place, ts, step, minute);
+            self.put(topic, place, ts, step, rollup);
         }
     }
 
@@ -126,6 +126,7 @@ impl Series {
         }
         for (name, line) in further.lines {
             let known = self.lines.entry(name).or_default();
+            known.newest_ms = known.newest_ms.max(line.newest_ms);
             line.steps.into_iter().for_each(|(at, step)| known.add(at, step));
         }
     }
@@ -197,8 +198,8 @@ mod tests {
     #[test]
     fn a_minute_weighs_as_much_as_its_samples() {
         let mut series = Series::new(Grid::new(0, 120_000, 1), vec!["value".into()], "rollup/1m");
-        series.add_minute("t", 0, &json!({"value": 10.0, "min": 1.0, "max": 90.0, "count": 30}));
-        series.add_minute(
+        series.add_rollup("t", 0, &json!({"value": 10.0, "min": 1.0, "max": 90.0, "count": 30}));
+        series.add_rollup(
             "t",
             60_000,
             &json!({"value": 40.0, "min": 20.0, "max": 50.0, "count": 10}),
@@ -211,14 +212,14 @@ mod tests {
         let fields = ["value", "rx_bytes_s", "tx_bytes_s"].map(str::to_owned).to_vec();
         let mut series = Series::new(Grid::new(0, 120_000, 1), fields, "rollup/1m");
         let mut minute = json!({"value": 3.0, "count": 1});
-        series.add_minute("before", 0, &minute);
+        series.add_rollup("before", 0, &minute);
         minute["rx_bytes_s"] = json!(2.0);
         minute["rx_bytes_s_min"] = json!(0.0);
         minute["rx_bytes_s_max"] = json!(9.0);
-        series.add_minute("t", 0, &minute);
+        series.add_rollup("t", 0, &minute);
         minute["rx_bytes_s"] = json!(6.0);
         minute["count"] = json!(3);
-        series.add_minute("t", 60_000, &minute);
+        series.add_rollup("t", 60_000, &minute);
         let shown = shown(&series);
         let lines: Vec<_> = shown.as_array().expect("a list").iter().collect();
         let names: Vec<_> = lines.iter().map(|line| (&line["topic"], &line["field"])).collect();

@@ -12,10 +12,11 @@ const MINUTE = 60000;
 const RANGES = [[5, '5 min'], [15, '15 min'], [60, '1 h'], [360, '6 h'], [1440, '24 h']];
 // Up to here history comes from samples, which come live as well.
 const LIVE = 15;
-const POINTS = 300;
+// Of a day each is five minutes, which have records of their own.
+const POINTS = 288;
 const FIELDS = 'value,rx_bytes_s,tx_bytes_s,read_bytes_s,written_bytes_s';
 const EVENTS = 100;
-const SAMPLED = 'There are no records of minutes for this time, and too many samples to read them all: something short may be missing.';
+const SAMPLED = 'There are no rollups for this time, and too many samples to read them all: something short may be missing.';
 const LABELS = { 'com.docker.compose.project': 'Project', 'com.docker.compose.service': 'Service' };
 
 // The range stays while other containers are looked at.
