@@ -15,7 +15,7 @@ use aklight_consumer::engine::adopting::Left;
 use aklight_consumer::engine::{Engine, Outlet, Parts};
 use aklight_consumer::notify::console::{Console, Output};
 use aklight_consumer::notify::sender::{Event, Order};
-use aklight_consumer::rules::{Book, Channel, Rules, file};
+use aklight_consumer::rules::{Book, Channel, Kind, Rules, file};
 use serde_json::Value;
 use tokio::sync::mpsc;
 
@@ -1166,6 +1166,48 @@ fn without_repeats(mut all: Vec<String>) -> Vec<String> {
     let mut seen = HashSet::new();
     all.retain(|one| seen.insert(one.clone()));
     all
+}
+
+/// Whoever was told that it fires is told that it is over, by whatever way; and by the fallback once,
+/// though the mail cannot tell the end either.
+#[test]
+fn who_was_told_instead_is_told_the_end_too() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::mailing(folder.path(), BY_MAIL, vec![anna()]);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let mail = stage.rung()[0].notice.id;
+    let held_up = |id| Event::HeldUp { id, reason: "refused".to_owned() };
+    stage.engine.on_event(held_up(mail), NOW_MS);
+    stage.engine.commit(NOW_MS);
+    stage.engine.commit(NOW_MS + 1);
+    let telephone = stage.rung()[0].notice.id;
+    for id in [telephone, mail] {
+        stage.engine.on_event(Event::Delivered { id, arrived: true }, NOW_MS);
+    }
+    stage.engine.commit(NOW_MS + 2);
+    // Known to the next run as well.
+    drop(stage);
+    let mut stage = Stage::mailing(folder.path(), BY_MAIL, vec![anna()]);
+    stage.sample(CPU, 1, 0, 10.0);
+    stage.engine.commit(NOW_MS);
+    let rung = stage.rung();
+    let told: Vec<_> = rung
+        .iter()
+        .map(|order| (order.notice.destination.channel(), order.notice.alert.kind))
+        .collect();
+    assert_eq!(told, [(Channel::Email, Kind::Resolved), (Channel::WhatsApp, Kind::Resolved)]);
+    stage.engine.on_event(Event::Delivered { id: rung[1].notice.id, arrived: true }, NOW_MS);
+    stage.engine.on_event(held_up(rung[0].notice.id), NOW_MS);
+    stage.engine.commit(NOW_MS);
+    stage.engine.commit(NOW_MS + 1);
+    assert!(stage.rung().is_empty(), "the telephone knows it");
+    // The next time mails go through: it is no matter of the telephone.
+    stage.sample(CPU, 2, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    stage.sample(CPU, 3, 0, 10.0);
+    stage.engine.commit(NOW_MS);
+    assert!(stage.rung().iter().all(|it| it.notice.destination.channel() == Channel::Email));
 }
 
 /// Where there is no other channel, whoever looks at the console sees it.

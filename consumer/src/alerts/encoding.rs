@@ -8,7 +8,7 @@
 //! partition|number|next offset
 //! topic name|partition|last processed offset       (a name of four levels, as a rule)
 //! labels|{JSON}     state|{JSON}        mute|{JSON}      acknowledged|{JSON}
-//! notice|{JSON}     announcement|{JSON}
+//! stand-in|{JSON}   notice|{JSON}     announcement|{JSON}
 //! end|CRC-32C of all bytes before this line, in hexadecimal digits
 //! ```
 //!
@@ -16,7 +16,7 @@
 //! `grep` finds it. The checksum is there because a flipped digit in an offset would otherwise
 //! silently skip or repeat records.
 //!
-//! Version 1 had no labels, mutes and acknowledgements, and is read as one without any.
+//! Version 1 had no labels, mutes, acknowledgements and stand-ins, and is read as one without any.
 
 use std::fmt::Write as _;
 
@@ -72,6 +72,7 @@ pub(super) fn encode(memory: &Memory) -> Vec<u8> {
     json_lines(&mut text, "state", &memory.standings);
     json_lines(&mut text, "mute", &memory.mutes);
     json_lines(&mut text, "acknowledged", &memory.acknowledged);
+    json_lines(&mut text, "stand-in", &memory.stand_ins);
     json_lines(&mut text, "notice", &memory.notices);
     json_lines(&mut text, "announcement", &memory.announcements);
     let checksum = crc32c::crc32c(text.as_bytes());
@@ -137,6 +138,7 @@ fn read_line(memory: &mut Memory, line: &str) -> Option<()> {
         "labels" => memory.labels.push(serde_json::from_str(rest).ok()?),
         "mute" => memory.mutes.push(serde_json::from_str(rest).ok()?),
         "acknowledged" => memory.acknowledged.push(serde_json::from_str(rest).ok()?),
+        "stand-in" => memory.stand_ins.push_back(serde_json::from_str(rest).ok()?),
         "state" => memory.standings.push(serde_json::from_str(rest).ok()?),
         "notice" => memory.notices.push(serde_json::from_str(rest).ok()?),
         "announcement" => memory.announcements.push_back(serde_json::from_str(rest).ok()?),
@@ -151,7 +153,7 @@ pub(super) mod tests {
 
     use super::*;
     use crate::alerts::actions::{Acknowledged, Mute};
-    use crate::alerts::memory::{Announcement, Destination, Notice, Standing};
+    use crate::alerts::memory::{Announcement, Destination, Notice, StandIn, Standing};
     use crate::alerts::{Alert, Sense};
     use crate::rules::book::Labels;
     use crate::rules::condition::Growth;
@@ -225,6 +227,11 @@ pub(super) mod tests {
             rule: "cpu-high".to_owned(),
             topic: topic.clone(),
             by: "anna".to_owned(),
+        });
+        memory.stand_in(StandIn {
+            rule: "cpu-high".to_owned(),
+            topic: topic.to_string(),
+            channel: Channel::Email,
         });
         memory.announcements.push_back(Announcement {
             sequence: 1,

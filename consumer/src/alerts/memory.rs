@@ -30,6 +30,10 @@ pub const GROUP_MAX: usize = 50;
 /// which the broker tells repeats after a crash.
 pub const ANNOUNCEMENTS_MAX: usize = 4_096;
 
+/// Most stand-ins that are remembered. Those of alerts that never fire again stay until then: the oldest
+/// gives way.
+pub const STAND_INS_MAX: usize = 1_000;
+
 /// Most topics whose offsets are listed, for people who look: the file is written once a second, and
 /// names that come and go would fill it. Those that were silent for longest give way.
 pub const TOPICS_MAX: usize = 10_000;
@@ -184,6 +188,25 @@ pub struct Standing {
     pub state: State,
 }
 
+/// A channel that told an alert in place of one that reached nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StandIn {
+    /// The rule's name.
+    pub rule: String,
+    /// The topic of the samples.
+    pub topic: String,
+    /// By which it was told.
+    pub channel: Channel,
+}
+
+impl StandIn {
+    /// Whether it told this alert.
+    #[must_use]
+    pub fn is_of(&self, alert: &Alert) -> bool {
+        (&self.rule, &self.topic) == (&alert.rule, &alert.topic)
+    }
+}
+
 /// All of it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Memory {
@@ -208,6 +231,8 @@ pub struct Memory {
     pub mutes: Vec<Mute>,
     /// What somebody has seen to.
     pub acknowledged: Vec<Acknowledged>,
+    /// Who was told in place of others.
+    pub stand_ins: VecDeque<StandIn>,
     /// What must still be told.
     pub notices: Vec<Notice>,
     /// What must still be recorded.
@@ -231,6 +256,7 @@ impl Memory {
             standings: Vec::new(),
             mutes: Vec::new(),
             acknowledged: Vec::new(),
+            stand_ins: VecDeque::new(),
             notices: Vec::new(),
             announcements: VecDeque::new(),
         }
@@ -283,6 +309,14 @@ impl Memory {
         self.next_notice += 1;
         self.notices.push(Notice { id, ..notice });
         id
+    }
+
+    /// Remembers a stand-in.
+    pub fn stand_in(&mut self, stand_in: StandIn) {
+        self.stand_ins.push_back(stand_in);
+        if self.stand_ins.len() > STAND_INS_MAX {
+            self.stand_ins.pop_front();
+        }
     }
 
     /// Puts a notice back under the id that it has, which is given back.

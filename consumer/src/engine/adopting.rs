@@ -106,6 +106,7 @@ impl Engine {
         memory.next.clear();
         memory.processed.clear();
         memory.acknowledged.clear();
+        memory.stand_ins.clear();
         memory.mutes.clear();
         let mut gone = HashSet::new();
         for message in &left.infos {

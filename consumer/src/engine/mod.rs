@@ -8,6 +8,7 @@
 
 pub mod adopting;
 pub(crate) mod context;
+mod fallback;
 mod people;
 mod telling;
 mod untold;

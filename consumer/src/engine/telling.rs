@@ -50,8 +50,14 @@ impl Engine {
         if printed && rule.notifies(Channel::Console) {
             self.parts.memory.notify(Notice::new(0, Destination::Console, alert.clone()));
         }
+        if alert.kind == Kind::Fired && !again {
+            self.forget_stand_ins(&alert);
+        }
         if loud {
             self.notify_people(rule, &alert, from_ms, now_ms);
+            if alert.kind == Kind::Resolved {
+                self.notify_stand_ins(rule, &alert, from_ms, now_ms);
+            }
         }
         // What the telephone hears later is recorded again: who takes over must know that it did.
         if (change.audience != Audience::Telephone || loud) && alert.kind != Kind::Reminder {
@@ -103,7 +109,7 @@ impl Engine {
 
     /// Lets an alert join a notice that still waits for more, or makes a new one. Gives back the
     /// message's reference.
-    fn enqueue(
+    pub(super) fn enqueue(
         &mut self,
         destination: Destination,
         alert: &Alert,
@@ -247,14 +253,7 @@ impl Engine {
     pub(super) fn hold_up(&mut self, id: u64, reason: &str, now_ms: u64) {
         let known = self.parts.memory.notices.iter().find(|notice| notice.id == id);
         let Some(notice) = known.cloned() else { return };
-        let explained = format!(
-            "{} is held up ({reason}): [{}] {}. It is tried on",
-            way(&notice.destination),
-            notice.alert.rule,
-            what(&notice.alert)
-        );
-        let printed = self.parts.console.explain(&explained);
-        self.printed(printed);
+        self.explain(&notice, &format!("is held up ({reason})"), "It is tried on");
         let instead = self.fall_back(&notice, now_ms);
         self.report(id, "delayed", failure(reason, &instead), now_ms);
     }
@@ -263,12 +262,6 @@ impl Engine {
     pub(super) fn bury(&mut self, id: u64, reason: &str, now_ms: u64) {
         let known = self.parts.memory.notices.iter().find(|notice| notice.id == id);
         let Some(notice) = known.cloned() else { return };
-        let explained = format!(
-            "{} did not go through ({reason}): [{}] {}. It is kept in alerts.dead; `aklight alerts retry` sends it again",
-            way(&notice.destination),
-            notice.alert.rule,
-            what(&notice.alert)
-        );
         let letter = DeadLetter {
             at: moment(now_ms),
             consumer: self.parts.memory.consumer.clone(),
@@ -278,63 +271,20 @@ impl Engine {
         if let Err(cause) = self.parts.dead.append(&letter) {
             error!(error = %cause, "a dead letter cannot be kept");
         }
-        let printed = self.parts.console.explain(&explained);
-        self.printed(printed);
+        let then = "It is kept in alerts.dead; `aklight alerts retry` sends it again";
+        self.explain(&notice, &format!("did not go through ({reason})"), then);
         let instead = self.fall_back(&notice, now_ms);
         self.report(id, "failed", failure(reason, &instead), now_ms);
         self.parts.memory.strike(id);
     }
 
-    /// The first of the channels left that is set up, and by which the rule does not tell anyway;
-    /// where there is none, the console, for alerts that it was not to show. Once for all who were
-    /// to be told the same. Gives back the references of the messages that go instead.
-    fn fall_back(&mut self, notice: &Notice, now_ms: u64) -> BTreeSet<String> {
-        let mut instead = BTreeSet::new();
-        if notice.fell_back {
-            return instead;
-        }
-        for other in &mut self.parts.memory.notices {
-            other.fell_back |=
-                other.fallback == notice.fallback && other.alerts().eq(notice.alerts());
-        }
-        for alert in notice.alerts() {
-            let topic = Topic::new(&alert.topic).ok();
-            let rule = topic.and_then(|topic| self.parts.book.rule(&alert.rule, &topic));
-            let tells = |channel| rule.as_ref().is_some_and(|rule| rule.notifies(channel));
-            let next = notice.fallback.iter().enumerate().find_map(|(n, channel)| {
-                let mut outlets = self.parts.outlets.iter();
-                let outlet = outlets.find(|it| it.channel == *channel && !tells(*channel))?;
-                Some((outlet.destinations.clone(), notice.fallback[n + 1..].to_vec()))
-            });
-            match next {
-                Some((destinations, rest)) => {
-                    for destination in destinations {
-                        instead.extend(self.fall_back_to(destination, alert, &rest, now_ms));
-                    }
-                }
-                None if tells(Channel::Console) => {}
-                None => {
-                    let printed = self.parts.console.alert(alert);
-                    self.printed(printed);
-                }
-            }
-        }
-        self.urgent = true;
-        instead
-    }
-
-    fn fall_back_to(
-        &mut self,
-        destination: Destination,
-        alert: &Alert,
-        rest: &[Channel],
-        now_ms: u64,
-    ) -> Option<String> {
-        let mut waiting = self.parts.memory.notices.iter();
-        // Its messages may have told it in other company: once is enough.
-        let known = waiting
-            .any(|other| other.destination == destination && other.alerts().any(|a| a == alert));
-        (!known).then(|| self.enqueue(destination, alert, rest.to_vec(), now_ms + 1, now_ms))
+    /// Says on the console what became of a notice.
+    fn explain(&mut self, notice: &Notice, fate: &str, then: &str) {
+        let Notice { destination, alert, .. } = notice;
+        let way = way(destination);
+        let explained = format!("{way} {fate}: [{}] {}. {then}", alert.rule, what(alert));
+        let printed = self.parts.console.explain(&explained);
+        self.printed(printed);
     }
 }
 
