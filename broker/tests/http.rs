@@ -188,6 +188,10 @@ fn a_day_is_read_from_five_minutes_and_goes_on_with_minutes_and_samples() {
     for (back_ms, value) in [(MINUTE + 1, 50), (1000, 7)] {
         produce(&mut nc, "metrics/docker/h/cpu", &sample(back_ms, value));
     }
+    // One whose producer made no records of five minutes at first.
+    produce(&mut nc, "rollup/1m/metrics/docker/old/cpu", &rollup(1200, 80));
+    produce(&mut nc, "rollup/1m/metrics/docker/old/cpu", &rollup(5, 40));
+    produce(&mut nc, "rollup/5m/metrics/docker/old/cpu", &rollup(5, 60));
     // One that is too young for five minutes, and one without any rollup.
     produce(&mut nc, "rollup/1m/metrics/docker/young/cpu", &rollup(4, 4));
     produce(&mut nc, "metrics/docker/young/cpu", &sample(1000, 5));
@@ -215,6 +219,7 @@ fn a_day_is_read_from_five_minutes_and_goes_on_with_minutes_and_samples() {
         lines(288),
         [
             line("h", "rollup/5m", &[200.0, 3.0, 20.0, 18.5]),
+            line("old", "rollup/5m", &[80.0, 60.0]),
             line("young", "rollup/1m", &[4.5]),
             line("g", "samples", &[6.0]),
         ]

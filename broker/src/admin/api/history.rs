@@ -144,8 +144,8 @@ struct Wanted<'a> {
 /// Lines that were read from one kind of records.
 struct Part {
     lines: Series,
-    /// Until when each topic has been read.
-    ends: HashMap<String, u64>,
+    /// Of each topic, from when to when it has been read.
+    spans: HashMap<String, Range<u64>>,
 }
 
 impl Reading<'_> {
@@ -158,13 +158,14 @@ impl Reading<'_> {
         let mut parts: Vec<Part> = Vec::new();
         for kind in self.kinds() {
             for part in &mut parts {
+                self.read_head(kind, part)?;
                 self.read_tail(kind, part)?;
             }
-            let is_new = |topic: &str| parts.iter().all(|part| !part.ends.contains_key(topic));
+            let is_new = |topic: &str| parts.iter().all(|part| !part.spans.contains_key(topic));
             let span = from_ms..to_ms.saturating_add(LATE_MS);
             let lines = self.read(kind, &is_new, &|_, _| true, span)?;
-            let mut part = Part { lines, ends: HashMap::new() };
-            part.note_ends(kind);
+            let mut part = Part { lines, spans: HashMap::new() };
+            part.note_spans(kind);
             parts.push(part);
         }
         parts.iter().for_each(|part| part.lines.put_json(&mut out));
@@ -251,11 +252,26 @@ impl Reading<'_> {
         Ok(sampled)
     }
 
+    /// Adds from minutes what was before the first five minutes of a topic: its producer made none then.
+    fn read_head(&self, kind: Kind, part: &mut Part) -> Result<(), Problem> {
+        let Grid { from_ms, to_ms, .. } = self.grid;
+        let began_later = |span: &Range<u64>| span.start > from_ms + FIVES.ms;
+        let spans = part.spans.iter().filter(|(_, span)| began_later(span));
+        let later: HashMap<_, _> = spans.map(|(topic, span)| (topic.clone(), span.start)).collect();
+        let newest = later.values().max().copied();
+        let Some(newest) = newest.filter(|_| kind.ms > 0) else { return Ok(()) };
+        let test = |topic: &str| later.contains_key(topic);
+        let is_new = |topic: &str, ts: u64| later.get(topic).is_some_and(|begin| ts < *begin);
+        let span = from_ms..newest.min(to_ms).saturating_add(LATE_MS);
+        part.lines.join(self.read(kind, &test, &is_new, span)?);
+        Ok(())
+    }
+
     /// Adds from shorter records what those of a part do not reach yet: of the last minutes, or
     /// since its last record where a topic has none for longer, but not further back than samples are read.
     fn read_tail(&self, kind: Kind, part: &mut Part) -> Result<(), Problem> {
         let Grid { from_ms, to_ms, .. } = self.grid;
-        let behind = self.behind(kind, &part.ends);
+        let behind = self.behind(kind, part);
         let Some(oldest) = behind.values().min().copied() else { return Ok(()) };
         let start = oldest.min(to_ms.saturating_sub(TAIL_MS));
         let start = start.max(to_ms.saturating_sub(SAMPLES_MS_MAX)).max(from_ms);
@@ -263,20 +279,20 @@ impl Reading<'_> {
         let is_new = |topic: &str, ts: u64| behind.get(topic).is_some_and(|end| ts >= *end);
         let span = start..to_ms.saturating_add(LATE_MS);
         part.lines.join(self.read(kind, &test, &is_new, span)?);
-        part.note_ends(kind);
+        part.note_spans(kind);
         Ok(())
     }
 
     /// Of the topics that were read up to some moment those that have later records of this kind:
     /// what has ended is not looked for.
-    fn behind(&self, kind: Kind, ends: &HashMap<String, u64>) -> HashMap<String, u64> {
+    fn behind(&self, kind: Kind, part: &Part) -> HashMap<String, u64> {
         let patterns = kind.patterns(self.patterns).0;
         let partitions = self.services.partitions.iter();
         let known = partitions
             .flat_map(|partition| patterns.iter().flat_map(|p| partition.topics.matching(p)));
         let behind = known.filter_map(|(topic, stats)| {
             let topic = topic.strip_prefix(kind.prefix)?;
-            let end = ends.get(topic).copied()?;
+            let end = part.spans.get(topic)?.end;
             (stats.last_time_us / 1000 + TAIL_MS >= end).then(|| (topic.to_owned(), end))
         });
         behind.collect()
@@ -284,10 +300,11 @@ impl Reading<'_> {
 }
 
 impl Part {
-    fn note_ends(&mut self, of: Kind) {
-        for (topic, newest) in self.lines.newest() {
-            let end = self.ends.entry(topic.to_owned()).or_default();
-            *end = (*end).max(newest + of.ms);
+    fn note_spans(&mut self, of: Kind) {
+        for (topic, lines) in self.lines.spans() {
+            let span = self.spans.entry(topic.to_owned()).or_insert_with(|| lines.clone());
+            span.start = span.start.min(lines.start);
+            span.end = span.end.max(lines.end + of.ms);
         }
     }
 }

@@ -5,6 +5,7 @@
 //! hold both. Values belong to the step in which they were measured (`ts`), whenever they came in.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use serde_json::{Value, json};
 
@@ -114,9 +115,14 @@ impl Series {
         line.add(at, more);
     }
 
-    /// The topics, each with the moment of its newest value; one with several lines more than once.
-    pub(super) fn newest(&self) -> impl Iterator<Item = (&str, u64)> {
-        self.lines.iter().map(|((topic, _), line)| (topic.as_str(), line.newest_ms))
+    /// The topics, each with the beginning of its first step and the moment of its newest value; one
+    /// with several lines more than once.
+    pub(super) fn spans(&self) -> impl Iterator<Item = (&str, Range<u64>)> {
+        let Grid { from_ms, step_ms, .. } = self.grid;
+        self.lines.iter().map(move |((topic, _), line)| {
+            let first = line.steps.first_key_value().map_or(0, |(at, _)| *at);
+            (topic.as_str(), from_ms + first * step_ms..line.newest_ms)
+        })
     }
 
     /// Adds further values of the same lines; those of a part make the whole a part.
