@@ -1210,6 +1210,87 @@ fn who_was_told_instead_is_told_the_end_too() {
     assert!(stage.rung().iter().all(|it| it.notice.destination.channel() == Channel::Email));
 }
 
+/// It was over before the fallback told of it: that tells both, for the mail may be back before the
+/// end is held up as well.
+#[test]
+fn what_was_over_soon_is_told_instead_with_its_end() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::mailing(folder.path(), BY_MAIL, vec![anna()]);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    stage.sample(CPU, 1, 0, 10.0);
+    stage.engine.commit(NOW_MS);
+    let mails: Vec<_> = stage.rung().iter().map(|order| order.notice.id).collect();
+    assert_eq!(mails.len(), 2);
+    for (mail, told) in mails.into_iter().zip([vec![Kind::Fired, Kind::Resolved], vec![]]) {
+        let held_up = Event::HeldUp { id: mail, reason: "refused".to_owned() };
+        stage.engine.on_event(held_up, NOW_MS);
+        stage.engine.commit(NOW_MS);
+        stage.engine.commit(NOW_MS + 1);
+        assert_eq!(by_telephone(&stage.rung()), told);
+    }
+}
+
+/// What the telephone has told, in order.
+fn by_telephone(rung: &[Order]) -> Vec<Kind> {
+    let telephone = rung.iter().filter(|it| it.notice.destination.channel() == Channel::WhatsApp);
+    telephone.flat_map(|order| order.notice.alerts()).map(|alert| alert.kind).collect()
+}
+
+/// Its end was withheld, so that nobody heard of it; the next one is the first that is told.
+#[test]
+fn who_was_told_instead_is_told_the_end_that_is_told_at_all() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut stage = Stage::mailing(folder.path(), BY_MAIL, vec![anna()]);
+    stage.sample(CPU, 0, 0, 90.0);
+    stage.engine.commit(NOW_MS);
+    let id = stage.rung()[0].notice.id;
+    stage.engine.on_event(Event::HeldUp { id, reason: "refused".to_owned() }, NOW_MS);
+    stage.engine.commit(NOW_MS);
+    stage.engine.commit(NOW_MS + 1);
+    assert_eq!(by_telephone(&stage.rung()), [Kind::Fired]);
+    let order = |action: &str, until: u64| {
+        format!(
+            r#"{{"ts":1,"action":"{action}","rule":"+","match":"metrics/#","by":"b","until":{until}}}"#
+        )
+    };
+    stage.payload("actions/alerts", 1, order("mute", NOW_MS + 60_000).as_bytes());
+    for (offset, value) in [(2, 10.0), (3, 90.0)] {
+        stage.sample(CPU, offset, 0, value);
+        stage.engine.commit(NOW_MS + 2);
+    }
+    stage.payload("actions/alerts", 4, order("unmute", 0).as_bytes());
+    for (offset, value) in [(5, 90.0), (6, 10.0)] {
+        stage.sample(CPU, offset, 0, value);
+        stage.engine.commit(NOW_MS + 3);
+    }
+    assert_eq!(by_telephone(&stage.rung()), [Kind::Resolved]);
+}
+
+#[test]
+fn who_takes_over_tells_the_end_to_whom_the_fallback_told() {
+    let mut first = Stage::mailing(tempfile::tempdir().expect("one").path(), BY_MAIL, vec![anna()]);
+    first.sample(CPU, 0, 0, 90.0);
+    first.engine.commit(NOW_MS);
+    let mail = first.rung()[0].notice.id;
+    first.engine.on_event(Event::HeldUp { id: mail, reason: "refused".to_owned() }, NOW_MS);
+    first.engine.commit(NOW_MS);
+    first.engine.commit(NOW_MS + 1);
+    let telephone = first.rung()[0].notice.id;
+    for id in [telephone, mail] {
+        first.engine.on_event(Event::Delivered { id, arrived: true }, NOW_MS + 1);
+    }
+    first.engine.commit(NOW_MS + 1);
+    let folder = tempfile::tempdir().expect("another");
+    let mut second = Stage::mailing(folder.path(), BY_MAIL, vec![anna()]);
+    second.engine.adopt(&left(&mut first), NOW_MS + 30_000);
+    second.engine.commit(NOW_MS + 30_000);
+    assert_eq!(by_telephone(&second.rung()), []);
+    second.sample_at(CPU, 1, NOW_MS + 40_000, 10.0);
+    second.engine.commit(NOW_MS + 40_000);
+    assert_eq!(by_telephone(&second.rung()), [Kind::Resolved]);
+}
+
 /// Where there is no other channel, whoever looks at the console sees it.
 #[test]
 fn what_is_held_up_without_a_fallback_is_printed() {

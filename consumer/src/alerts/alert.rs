@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::notify::message::what;
-use crate::rules::{Condition, Kind, Measured, Severity, VALUE, Verdict};
+use crate::rules::{Channel, Condition, Kind, Measured, Severity, VALUE, Verdict};
 
 /// How an alert's number is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -152,6 +152,9 @@ impl Alert {
         if let Some(until_ms) = people.muted_until_ms {
             record["muted_until"] = json!(until_ms);
         }
+        if !people.told_by.is_empty() {
+            record["told_by"] = json!(people.told_by);
+        }
         if !messages.is_empty() {
             record["messages"] = json!(messages);
         }
@@ -188,4 +191,6 @@ pub struct People {
     pub acknowledged_by: Option<String>,
     /// Until when it is muted, Unix milliseconds.
     pub muted_until_ms: Option<u64>,
+    /// By which channels people were told instead of by the rule's own, and not of the end yet.
+    pub told_by: Vec<Channel>,
 }

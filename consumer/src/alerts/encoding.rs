@@ -232,6 +232,7 @@ pub(super) mod tests {
             rule: "cpu-high".to_owned(),
             topic: topic.to_string(),
             channel: Channel::Email,
+            ended: true,
         });
         memory.announcements.push_back(Announcement {
             sequence: 1,

@@ -197,6 +197,9 @@ pub struct StandIn {
     pub topic: String,
     /// By which it was told.
     pub channel: Channel,
+    /// Whether it has told the end as well.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 impl StandIn {

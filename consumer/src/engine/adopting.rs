@@ -14,9 +14,10 @@ use tracing::info;
 
 use super::Engine;
 use super::untold::Messages;
+use crate::alerts::memory::StandIn;
 use crate::alerts::{Acknowledged, Action, Alert, Sense};
 use crate::rules::machine::{Phase, State};
-use crate::rules::{About, Condition, Kind, Severity};
+use crate::rules::{About, Channel, Condition, Kind, Severity};
 use crate::sample::Sample;
 
 /// What is stored of an earlier consumer's work.
@@ -60,6 +61,8 @@ struct Record {
     #[serde(default)]
     consumer: String,
     acknowledged_by: Option<String>,
+    #[serde(default)]
+    told_by: Vec<Channel>,
     muted_until: Option<u64>,
 }
 
@@ -168,6 +171,10 @@ impl Engine {
             firing += usize::from(is_firing);
             if !record.messages.is_empty() && (!is_firing || record.acknowledged_by.is_none()) {
                 untold.push((record.alert(), record.messages.clone()));
+            }
+            for channel in record.told_by {
+                let (rule, topic) = (record.rule.clone(), record.topic.clone());
+                self.parts.memory.stand_in(StandIn { rule, topic, channel, ended: false });
             }
             if let Some(by) = record.acknowledged_by.filter(|_| is_firing) {
                 self.parts.memory.acknowledged.push(Acknowledged { rule: record.rule, topic, by });

@@ -93,7 +93,7 @@ impl Engine {
     }
 
     /// Records again how the alerts stand that somebody did something about.
-    fn restate(&mut self, rule: &str, pattern: &aklight_common::Pattern, now_ms: u64) {
+    pub(super) fn restate(&mut self, rule: &str, pattern: &Pattern, now_ms: u64) {
         let every = rule == crate::alerts::actions::EVERY_RULE;
         let firing =
             self.parts.book.firing().filter(|(of, topic, _)| {
@@ -135,7 +135,10 @@ impl Engine {
         let acknowledged =
             memory.acknowledged.iter().find(|a| a.rule == rule && a.topic.as_str() == topic);
         let mutes = memory.mutes.iter().filter(|mute| mute.covers(rule, topic));
+        let stand_ins = memory.stand_ins.iter();
+        let told_by = stand_ins.filter(|it| it.rule == rule && it.topic == topic && !it.ended);
         People {
+            told_by: told_by.map(|it| it.channel).collect(),
             acknowledged_by: acknowledged.map(|a| a.by.clone()),
             muted_until_ms: mutes.map(|mute| mute.until_ms).filter(|until| *until > now_ms).max(),
         }
