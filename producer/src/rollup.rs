@@ -3,16 +3,21 @@
 //!
 //! Every sample passes here on its way out, whatever becomes of it there, so a rollup is whole
 //! also when no broker was there to take its samples. A minute is closed by the first sample of
-//! another one, or, where no more samples come, a little after its end; so are five minutes, which
-//! are made of the minutes. A topic that is gone then takes no room any more.
+//! another one, or, where no more samples come, a little after its end. A topic that is gone then
+//! takes no room any more.
+//!
+//! Five minutes are made of their minutes, and closed one sample later: what every topic sends at
+//! once is no more than with minutes alone. Five minutes in which the producer was started, or ends,
+//! have no record, because there is none that would be whole: who reads them takes the minutes, which
+//! two processes may have sent.
 //!
 //! Of what has two directions a rollup holds each, beside the value, which is both together: a
 //! chart of a day then has the lines that one of five minutes has.
 //!
 //! Invariant: at most one open rollup of each length a topic, and at most [`TOPICS_MAX`] topics.
 //!
-//! What is left out: rollups of a producer that was started again in between. It has two records
-//! of that time, to be weighed by `count`.
+//! What is left out: a minute in which a producer was started again has two records, to be weighed
+//! by `count`; of one in which it was killed there is none from before.
 
 use std::collections::HashMap;
 
@@ -47,6 +52,8 @@ const DIRECTIONS: [(&str, [&str; 2]); 2] =
 #[derive(Debug, Default)]
 pub struct Rollups {
     open: HashMap<String, Open>,
+    /// Where the five minutes begin in which the first sample was taken: records begin behind them.
+    started_ms: Option<u64>,
     overflowed: bool,
 }
 
@@ -82,11 +89,15 @@ impl Rollups {
             return closed;
         }
         let Some(sample) = head(&record.payload) else { return closed };
+        let five_ms = FIVE.begin(sample.ts_ms);
+        // Or a clock that was set back: it is as if it had been started anew.
+        let started_ms = self.started_ms.map_or(five_ms, |known| known.min(five_ms));
+        self.started_ms = Some(started_ms);
         if let Some(open) = self.open.get_mut(&record.topic) {
-            open.note(record, &sample, &mut closed);
+            open.note(record, &sample, started_ms, &mut closed);
         } else if self.open.len() < TOPICS_MAX {
             let mut open = Open::default();
-            open.note(record, &sample, &mut closed);
+            open.note(record, &sample, started_ms, &mut closed);
             self.open.insert(record.topic.clone(), open);
         } else if !std::mem::replace(&mut self.overflowed, true) {
             warn!("more than {TOPICS_MAX} topics have samples: those beyond get no rollups");
@@ -97,11 +108,12 @@ impl Rollups {
     /// The rollups that ended and whose topics fell silent.
     pub fn take_ended(&mut self, wall_ms: u64) -> Vec<Record> {
         let mut ended = Vec::new();
+        let started_ms = self.started_ms.unwrap_or(u64::MAX);
         self.open.retain(|topic, open| {
             let is_over =
                 |begin_ms: u64, length: Length| wall_ms >= begin_ms + length.ms + GRACE_MS;
             if open.minute.as_ref().is_some_and(|minute| is_over(minute.begin_ms, MINUTE)) {
-                open.close_minute(topic, &mut ended);
+                open.close_minute(topic, started_ms, &mut ended);
             }
             if open.five.as_ref().is_some_and(|five| is_over(five.begin_ms, FIVE)) {
                 open.close_five(topic, &mut ended);
@@ -111,40 +123,46 @@ impl Rollups {
         ended
     }
 
-    /// All rollups as they stand: the producer ends.
+    /// All minutes as they stand: the producer ends.
     pub fn take_all(&mut self) -> Vec<Record> {
-        let mut all = Vec::new();
-        for (topic, mut open) in self.open.drain() {
-            open.close_minute(&topic, &mut all);
-            open.close_five(&topic, &mut all);
-        }
-        all
+        let open = self.open.drain();
+        open.filter_map(|(topic, open)| Some(open.minute?.record(MINUTE, &topic))).collect()
     }
 }
 
 impl Open {
-    fn note(&mut self, record: &Record, sample: &Head<'_>, closed: &mut Vec<Record>) {
+    fn note(
+        &mut self,
+        record: &Record,
+        sample: &Head<'_>,
+        started_ms: u64,
+        closed: &mut Vec<Record>,
+    ) {
         let begin_ms = MINUTE.begin(sample.ts_ms);
         if let Some(minute) = self.minute.as_mut().filter(|minute| minute.begin_ms == begin_ms) {
-            return minute.add(sample.value, &record.payload);
+            minute.add(sample.value, &record.payload);
+            return self.close_five_but(FIVE.begin(begin_ms), &record.topic, closed);
         }
-        self.close_minute(&record.topic, closed);
-        if self.five.as_ref().is_some_and(|five| five.begin_ms != FIVE.begin(begin_ms)) {
-            self.close_five(&record.topic, closed);
-        }
+        self.close_minute(&record.topic, started_ms, closed);
         self.minute = Some(Rollup::new(begin_ms, sample, record));
     }
 
-    fn close_minute(&mut self, topic: &str, closed: &mut Vec<Record>) {
+    fn close_minute(&mut self, topic: &str, started_ms: u64, closed: &mut Vec<Record>) {
         let Some(minute) = self.minute.take() else { return };
         closed.push(minute.record(MINUTE, topic));
         let begin_ms = FIVE.begin(minute.begin_ms);
-        if self.five.as_ref().is_some_and(|five| five.begin_ms != begin_ms) {
-            self.close_five(topic, closed);
-        }
+        self.close_five_but(begin_ms, topic, closed);
         match &mut self.five {
             Some(five) => five.join(&minute),
-            None => self.five = Some(Rollup { begin_ms, ..minute }),
+            None if begin_ms > started_ms => self.five = Some(Rollup { begin_ms, ..minute }),
+            None => {}
+        }
+    }
+
+    /// Closes five minutes, unless it is those that begin at `begin_ms`.
+    fn close_five_but(&mut self, begin_ms: u64, topic: &str, closed: &mut Vec<Record>) {
+        if self.five.as_ref().is_some_and(|five| five.begin_ms != begin_ms) {
+            self.close_five(topic, closed);
         }
     }
 
@@ -257,18 +275,20 @@ mod tests {
             json(&closed, "rollup/1m/metrics/docker/p/cpu"),
             serde_json::json!({"ts":120_000,"value":17.33,"unit":"percent","min":1.5,"max":40.5,"count":3}),
         );
-        assert_eq!(rollups.take_all().len(), 2);
+        assert_eq!(rollups.take_all().len(), 1);
     }
 
     #[test]
-    fn five_minutes_are_made_of_their_minutes_and_closed_by_the_next_ones_first_sample() {
+    fn five_minutes_are_made_of_their_minutes_and_closed_by_the_second_sample_behind_them() {
         let mut rollups = Rollups::default();
-        for (ts, value) in [(310_000, 10.0), (320_000, 20.0), (370_000, 60.0), (599_000, 2.0)] {
+        let samples =
+            [(299_000, 9.0), (310_000, 10.0), (320_000, 20.0), (370_000, 60.0), (599_000, 2.0)];
+        for (ts, value) in samples.into_iter().chain([(600_000, 7.0)]) {
             let closed = rollups.note(&sample("metrics/docker/p/cpu", ts, value));
             assert!(closed.iter().all(|record| record.topic.starts_with("rollup/1m/")));
         }
-        let closed = rollups.note(&sample("metrics/docker/p/cpu", 600_000, 7.0));
-        assert_eq!(closed.len(), 2);
+        let closed = rollups.note(&sample("metrics/docker/p/cpu", 601_000, 7.0));
+        assert_eq!(closed.len(), 1);
         assert_eq!(
             json(&closed, "rollup/5m/metrics/docker/p/cpu"),
             serde_json::json!({"ts":300_000,"value":23,"unit":"percent","min":2,"max":60,"count":4}),
@@ -276,29 +296,61 @@ mod tests {
     }
 
     #[test]
+    fn five_minutes_that_were_not_seen_whole_have_no_record() {
+        let mut rollups = Rollups::default();
+        let mut all = Vec::new();
+        for ts in (130_000..660_000).step_by(10_000) {
+            all.extend(rollups.note(&sample("metrics/docker/p/cpu", ts, 1.0)));
+        }
+        // One that appears later was there as long as it is known.
+        for ts in [410_000, 601_000, 602_000] {
+            all.extend(rollups.note(&sample("metrics/docker/p/young/cpu", ts, 1.0)));
+        }
+        all.extend(rollups.take_all());
+        let mut fives: Vec<_> = all.iter().filter(|r| r.topic.starts_with("rollup/5m/")).collect();
+        fives.sort_by_key(|record| record.topic.len());
+        let told = fives.iter().map(|record| {
+            let five: serde_json::Value = serde_json::from_slice(&record.payload).expect("JSON");
+            (record.topic.as_str(), five["ts"].clone(), five["count"].clone())
+        });
+        assert_eq!(
+            told.collect::<Vec<_>>(),
+            [
+                ("rollup/5m/metrics/docker/p/cpu", 300_000.into(), 30.into()),
+                ("rollup/5m/metrics/docker/p/young/cpu", 300_000.into(), 1.into()),
+            ]
+        );
+    }
+
+    #[test]
     fn a_rollup_holds_both_directions() {
         let mut rollups = Rollups::default();
-        for (ts, rx, tx) in
-            [(60_000, 10.0, 1.0), (61_000, 30.0, 0.0), (62_000, 20.0, 5.0), (120_000, 40.0, 2.0)]
-        {
+        let samples = [
+            (299_000, 9.0, 9.0),
+            (360_000, 10.0, 1.0),
+            (361_000, 30.0, 0.0),
+            (362_000, 20.0, 5.0),
+            (420_000, 40.0, 2.0),
+        ];
+        for (ts, rx, tx) in samples {
             let payload = Sample::new(ts, rx + tx, "bytes/s")
                 .with("rx_bytes", 7_u64)
                 .with("rx_bytes_s", rx)
                 .with("tx_bytes_s", tx);
             let topic = "metrics/docker/p/c/network".to_owned();
             let closed = rollups.note(&Record { topic, payload: payload.to_json().into_bytes() });
-            if ts == 120_000 {
+            if ts == 420_000 {
                 assert_eq!(
                     json(&closed, "rollup/1m/metrics/docker/p/c/network"),
-                    serde_json::json!({"ts":60_000,"value":22,"unit":"bytes/s","min":11,"max":30,
+                    serde_json::json!({"ts":360_000,"value":22,"unit":"bytes/s","min":11,"max":30,
                         "count":3,"rx_bytes_s":20,"rx_bytes_s_min":10,"rx_bytes_s_max":30,
                         "tx_bytes_s":2,"tx_bytes_s_min":0,"tx_bytes_s_max":5}),
                 );
             }
         }
         assert_eq!(
-            json(&rollups.take_all(), "rollup/5m/metrics/docker/p/c/network"),
-            serde_json::json!({"ts":0,"value":27,"unit":"bytes/s","min":11,"max":42,
+            json(&rollups.take_ended(602_000), "rollup/5m/metrics/docker/p/c/network"),
+            serde_json::json!({"ts":300_000,"value":27,"unit":"bytes/s","min":11,"max":42,
                 "count":4,"rx_bytes_s":25,"rx_bytes_s_min":10,"rx_bytes_s_max":40,
                 "tx_bytes_s":2,"tx_bytes_s_min":0,"tx_bytes_s_max":5}),
         );
@@ -307,29 +359,33 @@ mod tests {
     #[test]
     fn a_topic_that_fell_silent_is_closed_and_forgotten() {
         let mut rollups = Rollups::default();
-        rollups.note(&sample("metrics/docker/p/gone/cpu", 61_000, 3.0));
-        rollups.note(&sample("metrics/docker/p/cpu", 121_000, 3.0));
-        assert_eq!(rollups.take_ended(121_999), []);
-        let closed = rollups.take_ended(122_000);
+        rollups.note(&sample("metrics/docker/p/cpu", 299_000, 3.0));
+        rollups.note(&sample("metrics/docker/p/gone/cpu", 361_000, 3.0));
+        rollups.note(&sample("metrics/docker/p/cpu", 421_000, 3.0));
+        assert_eq!(rollups.take_ended(421_999), []);
+        let closed = rollups.take_ended(422_000);
         assert_eq!(closed.len(), 1);
         json(&closed, "rollup/1m/metrics/docker/p/gone/cpu");
-        rollups.note(&sample("metrics/docker/p/cpu", 301_000, 3.0));
-        assert_eq!(rollups.take_ended(301_999), []);
-        let closed = rollups.take_ended(302_000);
-        assert_eq!(closed.len(), 1);
+        rollups.note(&sample("metrics/docker/p/cpu", 601_000, 3.0));
+        assert_eq!(rollups.take_ended(601_999), []);
+        let closed = rollups.take_ended(602_000);
         json(&closed, "rollup/5m/metrics/docker/p/gone/cpu");
-        assert_eq!(rollups.open.len(), 1);
+        json(&closed, "rollup/5m/metrics/docker/p/cpu");
+        assert_eq!((closed.len(), rollups.open.len()), (2, 1));
     }
 
     #[test]
     fn a_clock_that_was_set_back_begins_other_records() {
         let mut rollups = Rollups::default();
-        rollups.note(&sample("metrics/docker/p/cpu", 360_000, 1.0));
-        let closed = rollups.note(&sample("metrics/docker/p/cpu", 60_000, 2.0));
-        assert_eq!(json(&closed, "rollup/1m/metrics/docker/p/cpu")["ts"], 360_000);
-        assert_eq!(json(&closed, "rollup/5m/metrics/docker/p/cpu")["ts"], 300_000);
-        let rest = rollups.take_all();
-        assert_eq!(json(&rest, "rollup/5m/metrics/docker/p/cpu")["ts"], 0);
+        let mut note = |ts| rollups.note(&sample("metrics/docker/p/cpu", ts, 1.0));
+        assert!(note(900_000).is_empty() && note(1_260_000).len() == 1);
+        let closed = note(60_000);
+        assert_eq!(json(&closed, "rollup/1m/metrics/docker/p/cpu")["ts"], 1_260_000);
+        let closed = note(60_001);
+        assert_eq!(json(&closed, "rollup/5m/metrics/docker/p/cpu")["ts"], 1_200_000);
+        // Those of the new time that are seen whole have records again.
+        assert!(note(300_000).len() == 1 && note(600_000).len() == 1);
+        assert_eq!(json(&note(600_001), "rollup/5m/metrics/docker/p/cpu")["ts"], 300_000);
     }
 
     #[test]
@@ -341,6 +397,6 @@ mod tests {
         for n in 0..TOPICS_MAX + 10 {
             rollups.note(&sample(&format!("metrics/docker/p/{n}/cpu"), 1, 1.0));
         }
-        assert_eq!(rollups.take_all().len(), 2 * TOPICS_MAX);
+        assert_eq!(rollups.take_all().len(), TOPICS_MAX);
     }
 }
