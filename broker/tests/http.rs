@@ -177,11 +177,11 @@ fn a_day_is_read_from_five_minutes_and_goes_on_with_minutes_and_samples() {
     let to = now_ms() / (5 * MINUTE) * (5 * MINUTE);
     let rollup = |back: u64, value: u64| json!({"ts": to - back * MINUTE, "value": value, "min": 0, "max": 99, "count": 1});
     let sample = |back_ms: u64, value: u64| json!({"ts": to - back_ms, "value": value});
-    for (back, value) in [(1000, 200), (15, 3)] {
+    for (back, value) in [(1000, 200), (25, 5), (15, 3)] {
         produce(&mut nc, "rollup/5m/metrics/docker/h/cpu", &rollup(back, value));
     }
-    // The first is in the last five minutes.
-    for (back, value) in [(11, 50), (10, 20), (2, 30)] {
+    // The first is in the last five minutes, another where five minutes are missing: it was started anew.
+    for (back, value) in [(11, 50), (18, 60), (10, 20), (2, 30)] {
         produce(&mut nc, "rollup/1m/metrics/docker/h/cpu", &rollup(back, value));
     }
     // The first is in the last minute.
@@ -218,14 +218,14 @@ fn a_day_is_read_from_five_minutes_and_goes_on_with_minutes_and_samples() {
     assert_eq!(
         lines(288),
         [
-            line("h", "rollup/5m", &[200.0, 3.0, 20.0, 18.5]),
+            line("h", "rollup/5m", &[200.0, 5.0, 60.0, 3.0, 20.0, 18.5]),
             line("old", "rollup/5m", &[80.0, 60.0]),
             line("young", "rollup/1m", &[4.5]),
             line("g", "samples", &[6.0]),
         ]
     );
     // Steps that are shorter than five minutes are made of minutes.
-    assert_eq!(lines(300)[0], line("h", "rollup/1m", &[35.0, 18.5]));
+    assert_eq!(lines(360)[0], line("h", "rollup/1m", &[60.0, 35.0, 18.5]));
 }
 
 #[test]

@@ -3,13 +3,14 @@
 //!
 //! Up to a quarter of an hour is read from the samples; longer from rollups, which have `value` and,
 //! of disk and network, each direction: those of five minutes (`rollup/5m/…`) where a step is as long as
-//! that, else those of a minute (`rollup/1m/…`). What they do not reach yet is read from shorter ones,
-//! and at last from samples; so is a topic that has none.
+//! that, else those of a minute (`rollup/1m/…`). Steps are whole multiples of theirs then, and begin
+//! where they do. Where one of five minutes is missing its minutes are read; what no rollup reaches yet is
+//! read from the samples, and so is a topic that has none.
 //!
 //! Either is read in full where that is no more than [`Kind::read_bytes_max`], else from the beginning of
 //! each step as much as its share allows (`"source": "sampled"`): then something short may be missing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 use aklight_common::Pattern;
@@ -111,7 +112,13 @@ pub(super) async fn answer(
             )));
         }
         let points = points.min(STEPS_MAX / (lines as u64).max(1));
-        let grid = Grid::new(from, to, points);
+        let mut grid = Grid::new(from, to, points);
+        if to - from > SAMPLES_MS_MAX {
+            grid = grid.whole(MINUTES.ms);
+            if grid.step_ms >= FIVES.ms {
+                grid = grid.whole(FIVES.ms);
+            }
+        }
         Reading { services, grid, patterns: &patterns, fields: &fields }.answer(now_ms)
     });
     read.await
@@ -144,8 +151,10 @@ struct Wanted<'a> {
 /// Lines that were read from one kind of records.
 struct Part {
     lines: Series,
-    /// Of each topic, from when to when it has been read.
-    spans: HashMap<String, Range<u64>>,
+    /// Of each topic, where the rollups begin that have been read.
+    begins: HashMap<String, BTreeSet<u64>>,
+    /// Of each topic, until when it has been read.
+    ends: HashMap<String, u64>,
 }
 
 impl Reading<'_> {
@@ -158,14 +167,15 @@ impl Reading<'_> {
         let mut parts: Vec<Part> = Vec::new();
         for kind in self.kinds() {
             for part in &mut parts {
-                self.read_head(kind, part)?;
-                self.read_tail(kind, part)?;
+                match kind.ms {
+                    0 => self.read_tail(part)?,
+                    _ => self.read_gaps(kind, part)?,
+                }
             }
-            let is_new = |topic: &str| parts.iter().all(|part| !part.spans.contains_key(topic));
+            let is_new = |topic: &str| parts.iter().all(|part| !part.ends.contains_key(topic));
+            let mut part = Part::new(self.series(kind.source));
             let span = from_ms..to_ms.saturating_add(LATE_MS);
-            let lines = self.read(kind, &is_new, &|_, _| true, span)?;
-            let mut part = Part { lines, spans: HashMap::new() };
-            part.note_spans(kind);
+            self.read(kind, &mut part, &is_new, &|_, _| true, span)?;
             parts.push(part);
         }
         parts.iter().for_each(|part| part.lines.put_json(&mut out));
@@ -217,94 +227,142 @@ impl Reading<'_> {
     fn read(
         &self,
         kind: Kind,
+        into: &mut Part,
         test: &dyn Fn(&str) -> bool,
         is_new: &dyn Fn(&str, u64) -> bool,
         span: Range<u64>,
-    ) -> Result<Series, Problem> {
+    ) -> Result<(), Problem> {
         let patterns = kind.patterns(self.patterns);
         let of_samples = |topic: &str| test(topic.strip_prefix(kind.prefix).unwrap_or(topic));
         let test = |topic: &str| patterns.matches(topic) && of_samples(topic);
         let wanted = Wanted { patterns: &patterns, test: &test };
-        let add = |series: &mut Series, topic: &str, ts: u64, payload: &Value| {
+        let add = |part: &mut Part, topic: &str, ts: u64, payload: &Value| {
             let topic = topic.strip_prefix(kind.prefix).unwrap_or(topic);
-            match kind.ms {
-                _ if !is_new(topic, ts) => {}
-                0 => series.add(topic, ts, payload),
-                _ => series.add_rollup(topic, ts, payload),
+            if is_new(topic, ts) && self.grid.holds(ts) {
+                part.add(kind, topic, ts, payload);
             }
         };
         let budget = kind.read_bytes_max;
-        let mut series = self.series(kind.source);
-        let mut put = |topic: &str, ts: u64, payload: &Value| add(&mut series, topic, ts, payload);
+        let mut part = Part::new(self.series(kind.source));
+        let mut put = |topic: &str, ts: u64, payload: &Value| add(&mut part, topic, ts, payload);
         if self.walk(&wanted, span.clone(), budget, &mut put)? {
-            return Ok(series);
+            into.join(part);
+            return Ok(());
         }
-        let mut sampled = self.series(SAMPLED);
+        let mut part = Part::new(self.series(SAMPLED));
         let steps = self.grid.starts().map(|start| start..start + self.grid.step_ms);
         let pieces = steps.chain(std::iter::once(self.grid.to_ms..span.end));
-        let pieces = pieces.map(|piece| piece.start.max(span.start)..piece.end);
+        let pieces = pieces.map(|piece| piece.start.max(span.start)..piece.end.min(span.end));
         let pieces: Vec<_> = pieces.filter(|piece| !piece.is_empty()).collect();
         for piece in &pieces {
             let mut put =
-                |topic: &str, ts: u64, payload: &Value| add(&mut sampled, topic, ts, payload);
+                |topic: &str, ts: u64, payload: &Value| add(&mut part, topic, ts, payload);
             self.walk(&wanted, piece.clone(), budget / pieces.len(), &mut put)?;
         }
-        Ok(sampled)
-    }
-
-    /// Adds from minutes what was before the first five minutes of a topic: its producer made none then.
-    fn read_head(&self, kind: Kind, part: &mut Part) -> Result<(), Problem> {
-        let Grid { from_ms, to_ms, .. } = self.grid;
-        let began_later = |span: &Range<u64>| span.start > from_ms + FIVES.ms;
-        let spans = part.spans.iter().filter(|(_, span)| began_later(span));
-        let later: HashMap<_, _> = spans.map(|(topic, span)| (topic.clone(), span.start)).collect();
-        let newest = later.values().max().copied();
-        let Some(newest) = newest.filter(|_| kind.ms > 0) else { return Ok(()) };
-        let test = |topic: &str| later.contains_key(topic);
-        let is_new = |topic: &str, ts: u64| later.get(topic).is_some_and(|begin| ts < *begin);
-        let span = from_ms..newest.min(to_ms).saturating_add(LATE_MS);
-        part.lines.join(self.read(kind, &test, &is_new, span)?);
+        into.join(part);
         Ok(())
     }
 
-    /// Adds from shorter records what those of a part do not reach yet: of the last minutes, or
-    /// since its last record where a topic has none for longer, but not further back than samples are read.
-    fn read_tail(&self, kind: Kind, part: &mut Part) -> Result<(), Problem> {
+    /// Adds from minutes what no five minutes of a part tell: of before there were such records, where
+    /// the producer was started or ended in between, and since the last ones.
+    fn read_gaps(&self, kind: Kind, part: &mut Part) -> Result<(), Problem> {
+        let latest = self.latest(kind);
+        let mut gaps: Vec<(Range<u64>, String)> = Vec::new();
+        for (topic, begins) in &part.begins {
+            // None is looked for behind the last record there is.
+            let latest = latest.get(topic).map_or(0, |ms| ms + TAIL_MS);
+            let mut from = self.grid.from_ms;
+            for next in begins.iter().copied().chain([self.grid.to_ms.min(latest)]) {
+                if from < next {
+                    gaps.push((from..next, topic.clone()));
+                }
+                from = next + FIVES.ms;
+            }
+        }
+        gaps.sort_unstable_by_key(|(gap, _)| gap.start);
+        let begins = part.begins.clone();
+        let is_new = |topic: &str, ts: u64| {
+            let before = begins.get(topic).and_then(|begins| begins.range(..=ts).next_back());
+            before.is_none_or(|begin| ts >= begin + FIVES.ms)
+        };
+        // Those that overlap are read together.
+        let mut gaps = gaps.into_iter().peekable();
+        while let Some((mut span, topic)) = gaps.next() {
+            let mut topics = HashSet::from([topic]);
+            span.end += LATE_MS;
+            while let Some((gap, topic)) = gaps.next_if(|(gap, _)| gap.start <= span.end) {
+                span.end = span.end.max(gap.end + LATE_MS);
+                topics.insert(topic);
+            }
+            self.read(kind, part, &|topic| topics.contains(topic), &is_new, span)?;
+        }
+        Ok(())
+    }
+
+    /// Adds the samples of which there is no rollup yet: of the last minutes, or since the last
+    /// one where a topic has none for longer, but not further back than samples are read.
+    fn read_tail(&self, part: &mut Part) -> Result<(), Problem> {
         let Grid { from_ms, to_ms, .. } = self.grid;
-        let behind = self.behind(kind, part);
+        let latest = self.latest(SAMPLES);
+        // What has ended is not looked for.
+        let goes_on =
+            |topic: &str, end: u64| latest.get(topic).is_some_and(|ms| ms + TAIL_MS >= end);
+        let mut behind = part.ends.clone();
+        behind.retain(|topic, end| goes_on(topic, *end));
         let Some(oldest) = behind.values().min().copied() else { return Ok(()) };
         let start = oldest.min(to_ms.saturating_sub(TAIL_MS));
         let start = start.max(to_ms.saturating_sub(SAMPLES_MS_MAX)).max(from_ms);
-        let test = |topic: &str| behind.contains_key(topic);
         let is_new = |topic: &str, ts: u64| behind.get(topic).is_some_and(|end| ts >= *end);
         let span = start..to_ms.saturating_add(LATE_MS);
-        part.lines.join(self.read(kind, &test, &is_new, span)?);
-        part.note_spans(kind);
-        Ok(())
+        self.read(SAMPLES, part, &|topic| behind.contains_key(topic), &is_new, span)
     }
 
-    /// Of the topics that were read up to some moment those that have later records of this kind:
-    /// what has ended is not looked for.
-    fn behind(&self, kind: Kind, part: &Part) -> HashMap<String, u64> {
+    /// When the last record of this kind came in, of each topic.
+    fn latest(&self, kind: Kind) -> HashMap<String, u64> {
         let patterns = kind.patterns(self.patterns).0;
         let partitions = self.services.partitions.iter();
         let known = partitions
             .flat_map(|partition| patterns.iter().flat_map(|p| partition.topics.matching(p)));
-        let behind = known.filter_map(|(topic, stats)| {
-            let topic = topic.strip_prefix(kind.prefix)?;
-            let end = part.spans.get(topic)?.end;
-            (stats.last_time_us / 1000 + TAIL_MS >= end).then(|| (topic.to_owned(), end))
-        });
-        behind.collect()
+        let mut latest: HashMap<String, u64> = HashMap::new();
+        for (topic, stats) in known {
+            if let Some(topic) = topic.strip_prefix(kind.prefix) {
+                let ms = latest.entry(topic.to_owned()).or_default();
+                *ms = (*ms).max(stats.last_time_us / 1000);
+            }
+        }
+        latest
     }
 }
 
 impl Part {
-    fn note_spans(&mut self, of: Kind) {
-        for (topic, lines) in self.lines.spans() {
-            let span = self.spans.entry(topic.to_owned()).or_insert_with(|| lines.clone());
-            span.start = span.start.min(lines.start);
-            span.end = span.end.max(lines.end + of.ms);
+    fn new(lines: Series) -> Self {
+        Self { lines, begins: HashMap::new(), ends: HashMap::new() }
+    }
+
+    fn add(&mut self, kind: Kind, topic: &str, ts: u64, payload: &Value) {
+        let has_value = match kind.ms {
+            0 => self.lines.add(topic, ts, payload),
+            _ => self.lines.add_rollup(topic, ts, payload),
+        };
+        // One that lacks what is asked for may have it in shorter records.
+        if !has_value {
+            return;
+        }
+        if kind.ms == FIVES.ms {
+            self.begins.entry(topic.to_owned()).or_default().insert(ts);
+        }
+        let end = self.ends.entry(topic.to_owned()).or_default();
+        *end = (*end).max(ts + kind.ms);
+    }
+
+    fn join(&mut self, further: Self) {
+        self.lines.join(further.lines);
+        for (topic, begins) in further.begins {
+            self.begins.entry(topic).or_default().extend(begins);
+        }
+        for (topic, further) in further.ends {
+            let end = self.ends.entry(topic).or_default();
+            *end = (*end).max(further);
         }
     }
 }

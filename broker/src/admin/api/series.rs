@@ -5,7 +5,6 @@
 //! hold both. Values belong to the step in which they were measured (`ts`), whenever they came in.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use serde_json::{Value, json};
 
@@ -32,7 +31,6 @@ struct Step {
 #[derive(Debug, Default)]
 struct Line {
     unit: Option<String>,
-    newest_ms: u64,
     steps: BTreeMap<u64, Step>,
 }
 
@@ -48,6 +46,17 @@ impl Grid {
     /// As many steps as wanted, or fewer: none is shorter than a millisecond.
     pub(super) fn new(from_ms: u64, to_ms: u64, points: u64) -> Self {
         Self { from_ms, to_ms, step_ms: (to_ms - from_ms).div_ceil(points).max(1) }
+    }
+
+    /// With steps of whole multiples of a length, which begin at multiples of it.
+    pub(super) fn whole(self, length_ms: u64) -> Self {
+        let from_ms = self.from_ms - self.from_ms % length_ms;
+        Self { from_ms, step_ms: self.step_ms.next_multiple_of(length_ms), ..self }
+    }
+
+    /// Whether a moment lies in a step.
+    pub(super) fn holds(&self, ts: u64) -> bool {
+        self.step_of(ts).is_some()
     }
 
     fn step_of(&self, ts: u64) -> Option<u64> {
@@ -76,21 +85,25 @@ impl Series {
         Self { grid, fields, source, lines: BTreeMap::new() }
     }
 
-    /// Adds a sample's values.
-    pub(super) fn add(&mut self, topic: &str, ts: u64, sample: &Value) {
+    /// Adds a sample's values; whether there is one.
+    pub(super) fn add(&mut self, topic: &str, ts: u64, sample: &Value) -> bool {
+        let mut has_value = false;
         for place in 0..self.fields.len() {
             if let Some(value) = sample.get(&self.fields[place]).and_then(Value::as_f64) {
                 let step = Step { sum: value, min: value, max: value, count: 1.0 };
                 self.put(topic, place, ts, step, sample);
+                has_value = true;
             }
         }
+        has_value
     }
 
-    /// Adds a rollup: of each field that it holds the mean, with its own least and greatest
-    /// beside it. Those of the value have no name before them.
-    pub(super) fn add_rollup(&mut self, topic: &str, ts: u64, rollup: &Value) {
+    /// Adds a rollup, and says whether it holds a value: of each field that it holds the mean, with
+    /// its own least and greatest beside it. Those of the value have no name before them.
+    pub(super) fn add_rollup(&mut self, topic: &str, ts: u64, rollup: &Value) -> bool {
         let number = |name: &str| rollup.get(name).and_then(Value::as_f64);
         let count = number("count").unwrap_or(1.0).max(1.0);
+        let mut has_value = false;
         for place in 0..self.fields.len() {
             let field = &self.fields[place];
             let Some(mean) = number(field) else { continue };
@@ -101,7 +114,9 @@ impl Series {
             let (min, max) = (min.unwrap_or(mean), max.unwrap_or(mean));
             let step = Step { sum: mean * count, min, max, count };
             self.put(topic, place, ts, step, rollup);
+            has_value = true;
         }
+        has_value
     }
 
     fn put(&mut self, topic: &str, place: usize, ts: u64, more: Step, from: &Value) {
@@ -111,18 +126,7 @@ impl Series {
         if line.unit.is_none() && self.fields[place] == "value" {
             line.unit = from.get("unit").and_then(Value::as_str).map(str::to_owned);
         }
-        line.newest_ms = line.newest_ms.max(ts);
         line.add(at, more);
-    }
-
-    /// The topics, each with the beginning of its first step and the moment of its newest value; one
-    /// with several lines more than once.
-    pub(super) fn spans(&self) -> impl Iterator<Item = (&str, Range<u64>)> {
-        let Grid { from_ms, step_ms, .. } = self.grid;
-        self.lines.iter().map(move |((topic, _), line)| {
-            let first = line.steps.first_key_value().map_or(0, |(at, _)| *at);
-            (topic.as_str(), from_ms + first * step_ms..line.newest_ms)
-        })
     }
 
     /// Adds further values of the same lines; those of a part make the whole a part.
@@ -132,7 +136,7 @@ impl Series {
         }
         for (name, line) in further.lines {
             let known = self.lines.entry(name).or_default();
-            known.newest_ms = known.newest_ms.max(line.newest_ms);
+            known.unit = known.unit.take().or(line.unit);
             line.steps.into_iter().for_each(|(at, step)| known.add(at, step));
         }
     }
