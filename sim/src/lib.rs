@@ -37,5 +37,6 @@ pub mod runner;
 pub mod standstill;
 pub mod teller;
 pub mod trace;
+pub mod watchdog;
 pub mod wire;
 pub mod world;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aklight_common::clock::SystemClock;
 use aklight_sim::plants::Plant;
-use aklight_sim::runner::{self, Batch, HANGS_AFTER};
-use aklight_sim::{entropy, standstill, world};
+use aklight_sim::runner::{self, Batch};
+use aklight_sim::{entropy, standstill, watchdog, world};
 use clap::Parser;
 
 /// Seeds that once failed; they are run first, always.
@@ -73,11 +73,7 @@ fn run_one(seed: u64, args: &Args) -> anyhow::Result<ExitCode> {
             .with_ansi(false)
             .init();
     }
-    std::thread::spawn(|| {
-        std::thread::sleep(HANGS_AFTER);
-        eprintln!("hangs: it took more than {} s", HANGS_AFTER.as_secs());
-        std::process::exit(3);
-    });
+    watchdog::start();
     entropy::seed(seed);
     standstill::stop();
     let (plant, told) = (args.plant, args.trace);

@@ -16,9 +16,6 @@ use parking_lot::Mutex;
 use crate::plants::Plant;
 use crate::world::Report;
 
-/// A seed that takes longer than this hangs: usual ones take seconds, on a loaded machine a minute.
-pub const HANGS_AFTER: Duration = Duration::from_secs(300);
-
 /// What is to be run.
 #[derive(Clone)]
 pub struct Batch {
