@@ -121,7 +121,7 @@ impl Setup {
             announcements,
         };
         let instance = parts.memory.producer.clone();
-        let engine = Engine::new(parts, now_ms);
+        let mut engine = Engine::new(parts, now_ms);
         let turn = match args.persistent {
             true => {
                 let lease = Lease::new(&config, &args.id, &instance, Arc::clone(&clock))?;
@@ -130,9 +130,13 @@ impl Setup {
                 let keeper = tokio::spawn(keep(lease, turns_in, stopped));
                 Some(Turn { turns, stop, keeper })
             }
-            false => None,
+            false => {
+                engine.begin(now_ms);
+                None
+            }
         };
         let shell = Shell {
+            started_ms: clock.monotonic_ms(),
             args,
             config,
             moments: Moments::new(Arc::clone(&clock)),
@@ -156,6 +160,8 @@ impl Setup {
 
 /// The loop.
 struct Shell {
+    /// When it was started, on the monotonic clock.
+    started_ms: u64,
     args: ConsumerArgs,
     config: ClientConfig,
     clock: SharedClock,

@@ -60,7 +60,7 @@ impl Stage {
     fn at(folder: &Path, rules: &str, now_ms: u64) -> Self {
         let (store, memory) = Store::open(folder, "c1", now_ms).expect("opened");
         let rules = file::parse(Path::new("test"), rules).expect("right");
-        Self::started(folder, Some(store), memory, rules, 0, vec![anna()], now_ms)
+        Self::started(folder, Some(store), memory, rules, 0, vec![anna()], now_ms).begun(now_ms)
     }
 
     fn open(folder: &Path) -> Self {
@@ -70,17 +70,24 @@ impl Stage {
 
     fn with(folder: &Path, store: Option<Store>, memory: Memory) -> Self {
         let rules = file::parse(Path::new("test"), RULES).expect("right");
-        Self::started(folder, store, memory, rules, 0, vec![anna()], NOW_MS)
+        Self::started(folder, store, memory, rules, 0, vec![anna()], NOW_MS).begun(NOW_MS)
     }
 
     fn by(folder: &Path, rules: &str, group_wait_ms: u64) -> Self {
         let (store, memory) = Store::open(folder, "c1", NOW_MS).expect("opened");
         let rules = file::parse(Path::new("test"), rules).expect("right");
-        Self::started(folder, Some(store), memory, rules, group_wait_ms, vec![anna()], NOW_MS)
+        let stage =
+            Self::started(folder, Some(store), memory, rules, group_wait_ms, vec![anna()], NOW_MS);
+        stage.begun(NOW_MS)
     }
 
     /// With these recipients of mails.
     fn mailing(folder: &Path, rules: &str, mails: Vec<Destination>) -> Self {
+        Self::waiting(folder, rules, mails).begun(NOW_MS)
+    }
+
+    /// Whose turn it is not yet.
+    fn waiting(folder: &Path, rules: &str, mails: Vec<Destination>) -> Self {
         let (store, memory) = Store::open(folder, "c1", NOW_MS).expect("opened");
         let rules = file::parse(Path::new("test"), rules).expect("right");
         Self::started(folder, Some(store), memory, rules, 0, mails, NOW_MS)
@@ -120,6 +127,11 @@ impl Stage {
             announcements: announcements_in,
         };
         Self { engine: Engine::new(parts, now_ms), out, orders, announcements }
+    }
+
+    fn begun(mut self, now_ms: u64) -> Self {
+        self.engine.begin(now_ms);
+        self
     }
 
     fn sample(&mut self, topic: &str, offset: u64, age_ms: u64, value: f64) {
@@ -518,6 +530,53 @@ fn who_takes_over_tells_what_was_never_said_to_be_sent() {
     third.engine.adopt(&all, NOW_MS + 60_000);
     third.engine.commit(NOW_MS + 60_000);
     assert_eq!(third.rung().len(), 0);
+}
+
+/// It died with a mail that was not out and records that were not stored; another one told both, and
+/// the end as well.
+#[test]
+fn who_comes_back_tells_nothing_that_another_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut first = Stage::mailing(folder.path(), BY_MAIL, vec![anna()]);
+    first.sample(CPU, 0, 0, 90.0);
+    first.sample("metrics/docker/db/cpu", 1, 0, 90.0);
+    first.engine.commit(NOW_MS);
+    assert_eq!(first.rung().len(), 2);
+    let mut left = left(&mut first);
+    // Nobody but itself knows of the second.
+    left.alerts.pop();
+    left.deliveries.pop();
+    drop(first);
+    let other = tempfile::tempdir().expect("another");
+    let mut second = Stage::mailing(other.path(), BY_MAIL, vec![anna()]);
+    second.engine.adopt(&left, NOW_MS + 30_000);
+    second.sample_at(CPU, 2, NOW_MS + 30_000, 10.0);
+    for _ in 0..2 {
+        second.engine.commit(NOW_MS + 30_000);
+        for order in second.rung() {
+            let id = order.notice.id;
+            second.engine.on_event(Event::Delivered { id, arrived: false }, NOW_MS + 30_000);
+        }
+    }
+    let told = self::left(&mut second);
+    left.alerts = told.alerts;
+    left.deliveries.extend(told.deliveries);
+    assert_eq!(
+        left.deliveries.len(),
+        4,
+        "each of two mails queued and sent: {:?}",
+        left.deliveries
+    );
+
+    let mut back = Stage::waiting(folder.path(), BY_MAIL, vec![anna()]);
+    back.engine.commit(NOW_MS + 60_000);
+    assert_eq!((back.rung().len(), back.recorded("").len()), (0, 0), "it is not its turn");
+    back.engine.adopt(&left, NOW_MS + 60_000);
+    back.engine.begin(NOW_MS + 60_000);
+    back.engine.commit(NOW_MS + 60_000);
+    assert_eq!(back.rung().len(), 0);
+    // Its records keep their numbers, and say what has become of the alerts and the mails.
+    assert_eq!(back.recorded(""), ["sent", "ok", "failed", "ok"]);
 }
 
 /// The other one died before it told the broker what it had processed.
@@ -1347,7 +1406,8 @@ fn a_channel_that_is_out_takes_no_room_from_another() {
     let folder = tempfile::tempdir().expect("a folder");
     let rules = file::parse(Path::new("test"), BY_MAIL).expect("right");
     let memory = Memory::new("c1", NOW_MS);
-    let mut stage = Stage::started(folder.path(), None, memory, rules, 0, vec![anna()], NOW_MS);
+    let stage = Stage::started(folder.path(), None, memory, rules, 0, vec![anna()], NOW_MS);
+    let mut stage = stage.begun(NOW_MS);
     // As many as may wait, and each has its own message.
     for n in 0..256 {
         stage.sample(&format!("metrics/docker/m{n}/cpu"), n, 0, 90.0);

@@ -271,7 +271,10 @@ async fn lose_a_machine(group_wait: &str) {
     }
     until("acknowledged", || broker.log().acknowledged["c1"] == 1).await;
     first.killed();
-    std::fs::remove_file(scene.here.path().join("c1.offsets")).expect("removed");
+    let is_lost = group_wait == "0s";
+    if is_lost {
+        std::fs::remove_file(scene.here.path().join("c1.offsets")).expect("removed");
+    }
     until("the second goes on", || broker.log().registrations == 2).await;
     let status = |status: &str| {
         let log = broker.log();
@@ -285,4 +288,39 @@ async fn lose_a_machine(group_wait: &str) {
     until("the end is told", || bodies.with(RESOLVED) == 1).await;
     assert_eq!(bodies.all().len(), 2, "--group-wait {group_wait}: {:#?}", bodies.all());
     assert_eq!(second.count(FIRED), 0);
+    if is_lost {
+        return;
+    }
+    // The first one comes back with its file, in which the message waits.
+    let first = scene.start(&scene.here);
+    until("it waits", || first.log().contains("waiting for its end")).await;
+    second.killed();
+    until("it goes on", || broker.log().registrations == 3).await;
+    broker.sample("db", now_ms(), 90.0);
+    until("it tells what is new", || bodies.all().len() > 2).await;
+    assert!(bodies.all().last().expect("one").contains("docker/db/cpu"), "{:#?}", bodies.all());
+    assert_eq!(first.count(RESOLVED), 0);
+}
+
+/// No broker can say whose turn it is: what waited is told all the same, after a while.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waited_is_told_after_a_restart_though_no_broker_answers() {
+    let webhook = MockServer::start().await;
+    let out = Mock::given(method("POST")).respond_with(ResponseTemplate::new(503));
+    let out = out.mount_as_scoped(&webhook).await;
+    let hook = webhook.uri();
+    let scene = Scene::open(RULES, &[], &[("AKLIGHT_WEBHOOK_URL", &hook)]);
+    let first = scene.start(&scene.here);
+    until("registered", || scene.broker.log().registrations == 1).await;
+    scene.broker.sample("web", now_ms(), 90.0);
+    until("recorded", || scene.broker.announced("hot") == ["firing"]).await;
+    first.killed();
+    drop(out);
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&webhook).await;
+    let gone = Scene { broker: FakeBroker::gone(), ..scene };
+    let again = gone.start(&gone.here);
+    until("it is told", || again.log().contains("telling what the last run was about to tell"))
+        .await;
+    let file = || std::fs::read_to_string(gone.here.path().join("c1.offsets")).unwrap_or_default();
+    until("it is out", || !file().contains("\nnotice|")).await;
 }

@@ -101,9 +101,12 @@ impl Engine {
     }
 
     /// Goes on where another consumer of this name stopped. What that one was still to tell is told
-    /// (`engine::untold`), and what this one was to tell when it worked last.
+    /// (`engine::untold`), and of what this one was to tell when it worked last what the other one
+    /// did not (`engine::outdated`).
     pub fn adopt(&mut self, left: &Left, now_ms: u64) {
         self.parts.book.forget_states();
+        let messages = Messages::read(&self.parts.memory.consumer, &left.deliveries);
+        self.drop_outdated(left, &messages);
         let memory = &mut self.parts.memory;
         // Where to go on, the broker knows: the other one told it.
         memory.next.clear();
@@ -180,7 +183,6 @@ impl Engine {
                 self.parts.memory.acknowledged.push(Acknowledged { rule: record.rule, topic, by });
             }
         }
-        let messages = Messages::read(&own, &left.deliveries);
         let untold = self.take_over(&messages, untold, now_ms);
         info!(firing, untold, "going on where another consumer of this name stopped");
         self.dirty = true;

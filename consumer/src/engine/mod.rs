@@ -9,6 +9,7 @@
 pub mod adopting;
 pub(crate) mod context;
 mod fallback;
+mod outdated;
 mod people;
 mod telling;
 mod untold;
@@ -101,6 +102,8 @@ pub struct Engine {
     doubtful: HashSet<u64>,
     /// The last announcement that the announcer has.
     announced: u64,
+    /// Whether it is not its turn yet to tell anything.
+    waits: bool,
     /// Since when silence is silence; `None` while cut off from the brokers.
     watching_since_ms: Option<u64>,
     dirty: bool,
@@ -113,7 +116,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts with what was remembered, and hands on what was left untold.
+    /// Starts with what was remembered. Nothing is told before [`Self::begin`].
     #[must_use]
     pub fn new(mut parts: Parts, now_ms: u64) -> Self {
         for labels in std::mem::take(&mut parts.memory.labels) {
@@ -141,6 +144,7 @@ impl Engine {
             handed: HashSet::new(),
             doubtful: HashSet::new(),
             announced,
+            waits: true,
             watching_since_ms: None,
             dirty: false,
             urgent: false,
@@ -150,17 +154,12 @@ impl Engine {
             console_fails: false,
             repeats: 0,
         };
-        if !restored.is_empty() {
-            info!(notices = restored.len(), "telling what the last run was about to tell");
-        }
         // What was written by a clock that was ahead: at the latest, it was now.
         let ahead_ms = engine.parts.book.newest_ms().saturating_sub(now_ms);
         if ahead_ms >= CLOCK_SET_MS_MIN {
             engine.clock_set(i64::try_from(ahead_ms).map_or(i64::MIN, |ms| -ms), now_ms);
         }
         engine.doubtful = restored;
-        engine.tell(now_ms);
-        engine.commit_if(|engine| engine.dirty, now_ms);
         engine
     }
 
@@ -346,7 +345,8 @@ impl Engine {
     /// Whether a carrier or the broker has something that is not answered for.
     #[must_use]
     pub fn is_busy(&self) -> bool {
-        !self.handed.is_empty() || !self.parts.memory.announcements.is_empty()
+        let has_work = !self.handed.is_empty() || !self.parts.memory.announcements.is_empty();
+        has_work && !self.waits
     }
 
     /// Writes the memory where something changed, then tells, and gives back what the broker may
@@ -392,7 +392,7 @@ impl Engine {
         );
     }
 
-    fn commit_if(&mut self, wanted: impl FnOnce(&Self) -> bool, now_ms: u64) {
+    pub(super) fn commit_if(&mut self, wanted: impl FnOnce(&Self) -> bool, now_ms: u64) {
         if !wanted(self) {
             return;
         }

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use aklight_common::Topic;
 use serde_json::{Value, json};
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::Engine;
 use crate::alerts::dead::DeadLetter;
@@ -205,8 +205,24 @@ impl Engine {
         }
     }
 
+    /// It is this consumer's turn: hands on what was left untold. Once is enough.
+    pub fn begin(&mut self, now_ms: u64) {
+        if !std::mem::replace(&mut self.waits, false) {
+            return;
+        }
+        let notices = self.parts.memory.notices.len();
+        if notices > 0 {
+            info!(notices, "telling what the last run was about to tell");
+        }
+        self.tell(now_ms);
+        self.commit_if(|engine| engine.dirty, now_ms);
+    }
+
     /// Hands on what is in the file, is due and was not handed on.
     pub(super) fn tell(&mut self, now_ms: u64) {
+        if self.waits {
+            return;
+        }
         let is_due = |notice: &&Notice| {
             notice.destination == Destination::Console
                 || (notice.due_ms <= now_ms && !self.handed.contains(&notice.id))

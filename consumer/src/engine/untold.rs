@@ -79,6 +79,11 @@ impl Messages {
         read
     }
 
+    /// Whether a message is known, and not that it was told.
+    pub(super) fn is_on_its_way(&self, reference: &str) -> bool {
+        self.known.get(reference).is_some_and(|known| !known.done)
+    }
+
     /// The last message about an alert for each recipient; `None` where no record of any is there.
     fn last(&self, references: Vec<String>) -> Option<BTreeMap<(Channel, usize), &str>> {
         let mut last = BTreeMap::new();

@@ -1,5 +1,7 @@
 //! When this consumer may judge: it is its turn, and not too many records wait for a broker.
 
+use std::time::Duration;
+
 use aklight_common::client::Subscription;
 use anyhow::bail;
 use tokio::sync::{oneshot, watch};
@@ -8,7 +10,7 @@ use tracing::{error, info, warn};
 
 use super::Shell;
 use crate::ConsumerArgs;
-use crate::lease::Turns;
+use crate::lease::{TAKEN_OVER_AFTER, Turns};
 use crate::takeover;
 
 /// The task that takes this consumer's turns.
@@ -38,6 +40,10 @@ impl Shell {
         }
     }
 
+    fn runs_for(&self) -> Duration {
+        Duration::from_millis(self.clock.monotonic_ms().saturating_sub(self.started_ms))
+    }
+
     /// Whether records may be taken now; opens the subscription with the first turn.
     pub(super) async fn look_at_turn(&mut self) -> anyhow::Result<()> {
         let turns = self.turns();
@@ -54,6 +60,12 @@ impl Shell {
             );
         }
         match turns {
+            // Nobody can say whose turn it is. What waits may be urgent, and whoever was at work has
+            // lost its turn by now.
+            Turns::Unknown if self.runs_for() > TAKEN_OVER_AFTER => {
+                let now_ms = self.now_ms();
+                self.engine.begin(now_ms);
+            }
             Turns::Others if !std::mem::replace(&mut self.said_waiting, true) => {
                 let id = &self.args.id;
                 info!(id, "another consumer of this name is at work: waiting for its end");
@@ -63,6 +75,8 @@ impl Shell {
                     return Ok(());
                 }
                 self.others = others;
+                let now_ms = self.now_ms();
+                self.engine.begin(now_ms);
                 let (config, args) = (self.config.clone(), &self.args);
                 let patterns = args.patterns.clone();
                 self.subscription = Some(Subscription::open(config, args.persistent, patterns));

@@ -100,6 +100,12 @@ impl FakeBroker {
         broker
     }
 
+    /// One that is not there any more.
+    pub fn gone() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        Self { address: listener.local_addr().expect("an address"), shared: Arc::default() }
+    }
+
     pub fn log(&self) -> MutexGuard<'_, Log> {
         self.shared.0.lock().expect("a lock")
     }
