@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_common::clock::SharedClock;
-use aklight_common::{BrokerId, PartitionId};
+use aklight_common::{BrokerId, PartitionId, RaftIndex};
 use aklight_log::{Disk, Log, LogOptions, OpenError, OpenReport};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -30,7 +30,7 @@ use crate::data_dir::{DataDir, Identity};
 use crate::events::Events;
 use crate::partition::{Partition, PartitionParts, Partitions, RecordMachine, retention};
 use crate::replication::{
-    Begin, Group, GroupConfig, GroupId, Machine, Peer, PeerTransport, Peers, committed_hint,
+    Begin, Group, GroupConfig, GroupId, Machine, PeerTransport, Peers, committed_hint,
 };
 use crate::services::{LONG_LINES_BYTES, PERMIT_BYTES, Services};
 use crate::sessions::{BrokerInfo, MetadataMachine, Sessions};
@@ -172,11 +172,10 @@ impl Node {
         };
         // All at once: one that waits to be mended keeps no other from taking part.
         let all = (0..partitions_count).map(PartitionId).map(|id| {
-            let begin = foundation.begin_partition(id, &sessions, &begin);
+            let begin = begin_partition(id, &begin);
             foundation.partition(id, begin, &shared)
         });
         let all = futures_util::future::try_join_all(all).await?;
-        let founders = foundation.founders();
         data_dir.set_complete()?;
         let groups = all.iter().map(|partition| partition.group.clone());
         let groups = groups.chain([sessions.group().clone()]).collect();
@@ -214,7 +213,7 @@ impl Node {
         door.set_pulse(pulse.clone());
         tokio::spawn(pulse.clone().run(stopping.clone()));
         let data_dir = Arc::new(Mutex::new(data_dir));
-        tokio::spawn(cluster::keep(services.clone(), data_dir.clone(), own, founders));
+        tokio::spawn(cluster::keep(services.clone(), data_dir.clone(), own));
         tokio::spawn(retention::run(partitions, config.retention, clock, events, stopping));
         let stop_committing = CancellationToken::new();
         let committing = tokio::spawn(sessions.run(stop_committing.clone()));
@@ -344,7 +343,8 @@ impl Foundation<'_> {
         let committed = committed_hint(&log);
         self.door.rest(id, log, committed);
         let disk = &self.environment.disk;
-        let mender = Mender { disk, peers: self.peers, events: self.events };
+        let committed = RaftIndex(committed);
+        let mender = Mender { disk, peers: self.peers, events: self.events, committed };
         let mended = mender.mend(id, dir);
         self.unless_let_go(async { Ok(mended.await?) }).await?;
         Ok(self.open(&id.to_string(), dir)?.0)
@@ -430,30 +430,6 @@ impl Foundation<'_> {
         Ok(())
     }
 
-    /// How a partition begins that has no history here. All founders may begin it, with the same
-    /// members; one does, so that leaders are spread from the start.
-    fn begin_partition(&self, id: PartitionId, sessions: &Sessions, metadata: &Begin) -> Begin {
-        if let Begin::Alone(_) = metadata {
-            return metadata.clone();
-        }
-        let members = self.founders();
-        let voters = sessions.group().voters();
-        let first = members.get(id.0 as usize % members.len().max(1)).map(|peer| peer.id);
-        let is_first = first == Some(self.config.broker);
-        if is_first && voters.contains(&self.config.broker) {
-            return Begin::With(members);
-        }
-        Begin::Join
-    }
-
-    /// Who formed the cluster, if this broker was among them.
-    fn founders(&self) -> Vec<Peer> {
-        let founders = &self.data_dir.identity().founders;
-        let peer =
-            |(id, address): &(u64, String)| Peer { id: BrokerId(*id), address: address.clone() };
-        founders.iter().map(peer).collect()
-    }
-
     async fn partition(
         &self,
         id: PartitionId,
@@ -491,4 +467,17 @@ impl Foundation<'_> {
         shared.actors.spawn(actor.run());
         Ok(partition)
     }
+}
+
+/// How a partition begins that has no history here: as the metadata did, but its members take turns
+/// to be the first, so that leaders are spread from the start.
+fn begin_partition(id: PartitionId, metadata: &Begin) -> Begin {
+    let mut begin = metadata.clone();
+    if let Begin::With(members) = &mut begin
+        && !members.is_empty()
+    {
+        let turn = id.0 as usize % members.len();
+        members.rotate_left(turn);
+    }
+    begin
 }

@@ -139,6 +139,23 @@ fn a_member_that_names_only_itself_is_not_taken_for_one_alone() {
 }
 
 #[test]
+fn one_alone_that_was_stopped_before_its_partitions_began_begins_them() {
+    let folder = tempfile::tempdir().expect("a folder");
+    drop(BrokerProcess::start(folder.path()));
+    // As it is between the metadata's first entries and the partitions'.
+    let identity = folder.path().join("broker.json");
+    let kept = std::fs::read_to_string(&identity).expect("its identity");
+    let mut kept: Value = serde_json::from_str(&kept).expect("JSON");
+    kept["is_complete"] = false.into();
+    std::fs::write(&identity, kept.to_string()).expect("written");
+    std::fs::remove_dir_all(folder.path().join("partition_0.log")).expect("removed");
+    let broker = BrokerProcess::start(folder.path());
+    let mut nc = broker.connect();
+    let acks = (0..20).filter(|n| nc.ask(&format!("PRODUCE|t|{n}|x")).starts_with("ACK|"));
+    assert_eq!(acks.count(), 20);
+}
+
+#[test]
 fn the_last_are_not_removed() {
     let mut cluster = Cluster::start(3, SMALL);
     cluster.kill(3);

@@ -6,17 +6,22 @@
 //!
 //! How it works: the log is recovered as an opening would, except that no sidecar is believed, so
 //! that every hole is known. What was given must fill holes exactly and fit what stands before and
-//! behind them. Then each segment with a hole is written anew, beside its place, with the entries
-//! where the hole was; a hole between two segments is filled at the end of the first, one before
-//! every segment by a segment of its own.
+//! behind them (see [`fit`]). Then each segment with a hole is written anew, beside its place, with
+//! the entries where the hole was; a hole between two segments is filled at the end of the first, one
+//! before every segment by a segment of its own.
 //!
 //! ```text
-//! check ─▶ write ….new, sync ─▶ an empty last segment goes ─▶ sidecars go ─▶ rename ─▶ sync names
+//! check ─▶ write ….new, sync ─▶ what is behind the new end goes ─▶ sidecars go ─▶ rename ─▶ sync names
 //! ```
 //!
 //! Nothing of the log changes before everything is written and synced. A crash leaves each hole
 //! as it was or mended, never something else: a rename is the whole change, and an index that no
 //! longer fits is gone before it. The bytes that were set aside stay: they are evidence.
+//!
+//! **What others replaced**: this log may hold entries that were never committed, and a later leader
+//! put others in their place while it was away. Those before or behind a hole go then, as they would
+//! if that leader could send its own, and with them everything behind: the log ends with what was
+//! given. If a crash comes between, more of its end is missing, and is mended as such.
 //!
 //! **The end of the log** may be a hole too: entries that were acknowledged here, and of which
 //! nothing is left ([`OpenReport::lost_end`](crate::OpenReport::lost_end)). They may have been
@@ -27,9 +32,9 @@
 //! **Bytes between two entries** that follow each other are a hole that lacks nothing: they are cut
 //! out, whatever is given.
 //!
-//! Left out: getting the entries, and filling a part of a hole. Entries *behind* a hole that a later
-//! leader replaced are refused ("falls behind"): such a log is better truncated or copied whole.
+//! Left out: getting the entries, and filling a part of a hole.
 
+mod fit;
 mod patch;
 
 use std::io;
@@ -40,21 +45,26 @@ use aklight_common::{Offset, RaftIndex, Term};
 
 use crate::disk::Disk;
 use crate::errors::OpenError;
-use crate::format::{BODY_BYTES_MAX, Batch, BatchKind};
+use crate::format::Batch;
 use crate::marks::Point;
 use crate::recovery::{Recovered, recover_unbelieving, remove_segment};
 use crate::report::{Damage, LostEnd};
-use crate::scan::{Cursor, Next, READ_CHUNK_BYTES, Step};
 use crate::segment::{Segment, SegmentName, sidecar_path};
+use fit::{Fit, fit};
 use patch::{Insert, Written};
 
 /// What [`mend`] did, and what it could not for want of entries.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MendReport {
-    /// What can be read again.
+    /// What can be read again, or was behind what is [`replaced`](Self::replaced).
     pub mended: Vec<Damage>,
-    /// What cannot. With no batches given, this is everything that the log lacks.
+    /// The first readable entry that went, with all behind it: never committed, and others came in
+    /// their place meanwhile.
+    pub replaced: Option<RaftIndex>,
+    /// What cannot. With nothing given, this is everything that the log lacks.
     pub left: Vec<Damage>,
+    /// The first entry that the log has, or should have.
+    pub first: RaftIndex,
     /// The acknowledged end that is still missing.
     pub lost_end: Option<LostEnd>,
 }
@@ -77,8 +87,12 @@ pub enum MendError {
         source: io::Error,
     },
     /// Entries that are not missing.
-    #[error("no hole of the log begins with entry {0}: ask it again what it lacks")]
+    #[error("no hole of the log begins with or behind entry {0}: ask it again what it lacks")]
     NoHole(RaftIndex),
+    /// The first entry that was given is not what the log holds, so it is not told from where on the
+    /// two are the same.
+    #[error("entry {0} is another one here: give what comes before it too")]
+    Differs(RaftIndex),
     /// Entries that leave a part of a hole open, or reach over its end.
     #[error(
         "entries up to {upto} with offsets up to {end} do not fill the hole, which ends \
@@ -115,52 +129,67 @@ pub enum MendError {
     },
 }
 
-/// Fills holes of a closed log with entries from elsewhere: for each hole that shall be mended,
-/// all of its entries, in order. See the module's lesson. With no entries it tells which holes
-/// there are, after reading everything.
+/// Fills holes of a closed log with entries from elsewhere, which must be committed: for each hole
+/// that shall be mended a run of its own, with the entry before the hole (where there is one), all of
+/// the hole's, and, where it is committed, the one behind. A run may begin further in front. See the
+/// module's lesson. With no runs it tells which holes there are, after reading everything. No entry
+/// before `committed` goes, whatever is given.
 ///
 /// # Errors
 /// When the log is open, cannot be read or written, or when the entries do not fit.
-pub fn mend(disk: &dyn Disk, dir: &Path, batches: Vec<Batch>) -> Result<MendReport, MendError> {
+pub fn mend(
+    disk: &dyn Disk,
+    dir: &Path,
+    runs: &[Vec<Batch>],
+    committed: RaftIndex,
+) -> Result<MendReport, MendError> {
     let found = recover_unbelieving(disk, dir)?;
     let mut holes: Vec<Hole> =
         found.report.damaged.iter().map(|damage| Hole::new(damage, &found)).collect();
     holes.sort_by_key(|hole| (hole.damage.from_index, hole.damage.resume_index));
-    let mut filled = Vec::new();
-    for run in runs(batches, &holes) {
-        let first = run[0].header.index;
-        let hole = holes.iter().find(|hole| hole.damage.from_index == first);
-        let hole = hole.ok_or(MendError::NoHole(first))?;
-        check_run(hole, &run)?;
-        filled.push((hole, run));
+    let mut fits = Vec::new();
+    for run in runs {
+        let Some(first) = run.first().map(|batch| batch.header.index) else { continue };
+        let hole = holes.iter().find(|hole| hole.damage.from_index >= first);
+        let fit = fit(&found, hole.ok_or(MendError::NoHole(first))?, run)?;
+        if let Some(index) = fit.replaces.filter(|index| *index < committed) {
+            let why = "another one is here, and was committed".to_owned();
+            return Err(MendError::DoesNotFit { index, why });
+        }
+        fits.push(fit);
     }
-    filled.extend(holes.iter().filter(|hole| hole.lacks_nothing()).map(|hole| (hole, Vec::new())));
-    filled.sort_by_key(|(hole, _)| (hole.damage.from_index, hole.damage.position));
+    let empty = holes.iter().filter(|hole| hole.lacks_nothing());
+    fits.extend(empty.map(|hole| Fit {
+        damage: hole.damage.clone(),
+        run: &[],
+        ends: false,
+        replaces: None,
+    }));
+    fits.sort_by_key(|fit| (fit.damage.from_index, fit.damage.position));
+    if let Some(end) = fits.iter().position(|fit| fit.ends) {
+        fits.truncate(end + 1);
+    }
+    let end = fits.last().filter(|fit| fit.ends);
     let work = Mending { disk, dir, found: &found };
-    let mut inserts = Vec::new();
-    let mut before: Option<&Batch> = None;
-    for (hole, run) in &filled {
-        // The entry before a hole may be of another one.
-        let before_run = before.map(|batch| batch.header);
-        before = run.last().or(before);
-        let before_run = before_run.filter(|header| header.index.next() == hole.damage.from_index);
-        work.check_terms(hole, run, before_run.map(|header| header.term))?;
-        inserts.push(work.place(hole, run)?);
-    }
-    if !inserts.is_empty() {
+    if !fits.is_empty() {
+        let inserts = fits.iter().map(|fit| work.place(fit)).collect::<Result<Vec<_>, _>>()?;
         let written = work.write(&inserts)?;
-        work.put_in_place(&written, filled.iter().any(|(hole, _)| hole.lost.is_some()))?;
+        work.put_in_place(&written, end)?;
     }
-    let is_filled = |hole: &Hole| filled.iter().any(|(f, _)| f.damage == hole.damage);
-    let of = |mended: bool| holes.iter().filter(move |hole| is_filled(hole) == mended);
+    let is_gone = |hole: &Hole| {
+        end.is_some_and(|end| hole.damage.from_index >= end.damage.from_index)
+            || fits.iter().any(|fit| fit.damage == hole.damage)
+    };
+    let of = |gone: bool| holes.iter().filter(move |hole| is_gone(hole) == gone);
     let report = MendReport {
         mended: of(true).map(|hole| hole.damage.clone()).collect(),
+        replaced: end.and_then(|end| end.replaces),
         left: of(false).map(|hole| hole.damage.clone()).collect(),
+        first: first_index(&found),
         lost_end: of(false).find_map(|hole| hole.lost),
     };
-    let end = filled.iter().find(|(hole, _)| hole.lost.is_some()).and_then(|(_, run)| run.last());
-    if let Some(end) = end.map(|batch| batch.header) {
-        let point = Point { term: end.term, index: end.index, end_offset: end.end_offset() };
+    if let Some(last) = end.and_then(|end| end.run.last()).map(|batch| batch.header) {
+        let point = Point { term: last.term, index: last.index, end_offset: last.end_offset() };
         note_end(dir, found, point)?;
     }
     Ok(report)
@@ -185,59 +214,8 @@ impl Hole {
     }
 }
 
-/// Batches that follow one another without a gap, apart where a hole ends and the next begins.
-fn runs(batches: Vec<Batch>, holes: &[Hole]) -> Vec<Vec<Batch>> {
-    let mut runs: Vec<Vec<Batch>> = Vec::new();
-    for batch in batches {
-        let begins = holes.iter().any(|hole| hole.damage.from_index == batch.header.index);
-        match runs.last_mut() {
-            Some(run)
-                if !begins
-                    && run.last().map(|b| b.header.index.next()) == Some(batch.header.index) =>
-            {
-                run.push(batch);
-            }
-            _ => runs.push(vec![batch]),
-        }
-    }
-    runs
-}
-
-/// Whether entries are what the hole lacks.
-fn check_run(hole: &Hole, run: &[Batch]) -> Result<(), MendError> {
-    let Damage { from, resume, resume_index, .. } = hole.damage;
-    let (mut offset, mut term) = (from, Term(0));
-    for Batch { header, body } in run {
-        let no = |why: String| Err(MendError::DoesNotFit { index: header.index, why });
-        if header.base_offset != offset {
-            return no(format!("it begins with offset {}, not {offset}", header.base_offset));
-        }
-        if header.term < term {
-            return no(format!("its term is {}, after one of {term}", header.term));
-        }
-        if header.body_len as usize != body.len() || body.len() > BODY_BYTES_MAX {
-            return no(format!("its body has {} bytes, not {}", body.len(), header.body_len));
-        }
-        if header.kind != BatchKind::Records && header.records > 0 {
-            return no("it holds records, but is of a kind that has none".to_owned());
-        }
-        if let Some(lost) = hole.lost
-            && (header.term, header.index) == (lost.term, lost.upto_index)
-            && header.end_offset() != resume
-        {
-            return no(format!("it ends with offset {}, not {resume}", header.end_offset()));
-        }
-        (offset, term) = (header.end_offset(), header.term);
-    }
-    let Some(last) = run.last().map(|batch| batch.header) else { return Ok(()) };
-    match hole.lost {
-        Some(lost) if (last.term, last.index) < (lost.term, lost.upto_index) => {
-            Err(MendError::FallsShort { upto: last.index, term: last.term, lost })
-        }
-        Some(_) => Ok(()),
-        None if (last.index.next(), offset) == (resume_index, resume) => Ok(()),
-        None => Err(MendError::DoesNotFill { upto: last.index, end: offset, resume_index, resume }),
-    }
+fn first_index(found: &Recovered) -> RaftIndex {
+    found.purged.map_or(RaftIndex(0), |point| point.index.next())
 }
 
 /// The acknowledged point is what the log ends with now: a later loss is judged by that.
@@ -263,22 +241,23 @@ struct Mending<'a> {
 
 impl Mending<'_> {
     /// Decides into which file entries go.
-    fn place<'b>(&self, hole: &Hole, run: &'b [Batch]) -> Result<Insert<'b>, MendError> {
-        let damage = &hole.damage;
+    fn place<'b>(&self, fit: &'b Fit<'_>) -> Result<Insert<'b>, MendError> {
+        let damage = &fit.damage;
         let segments = &self.found.segments;
         let own = segments.iter().position(|segment| segment.path == damage.segment);
-        let fresh = self.name_between(hole);
+        let fresh = self.name_between(fit);
         let insert = match own {
             // Before every segment: one of its own, unless the first one has its name already.
-            Some(at) if (damage.position, damage.bytes) == (0, 0) => {
-                let first = Insert::within(&segments[at], damage, run);
-                fresh.map_or(first, |name| Insert::alone(self.dir, name, run))
+            Some(at)
+                if (damage.position, damage.bytes) == (0, 0)
+                    && segments[at].first_index() > damage.from_index =>
+            {
+                let first = Insert::within(&segments[at], fit);
+                fresh.map_or(first, |name| Insert::alone(self.dir, name, fit))
             }
-            Some(at) if !is_behind_end(&segments[at], damage) => {
-                Insert::within(&segments[at], damage, run)
-            }
+            Some(at) if !is_behind_end(&segments[at], damage) => Insert::within(&segments[at], fit),
             _ => match fresh {
-                Some(name) => Insert::alone(self.dir, name, run),
+                Some(name) => Insert::alone(self.dir, name, fit),
                 None => {
                     let why = format!("no segment of {} can take it", self.dir.display());
                     return Err(MendError::DoesNotFit { index: damage.from_index, why });
@@ -289,88 +268,14 @@ impl Mending<'_> {
     }
 
     /// The name of a segment for the hole alone, if it sorts where it belongs.
-    fn name_between(&self, hole: &Hole) -> Option<SegmentName> {
-        let Damage { from, from_index, .. } = hole.damage;
-        let behind = self.found.segments.iter().position(|segment| {
-            segment.summary().next_index > from_index && !self.goes(segment, hole)
-        });
-        let behind = behind.unwrap_or_else(|| {
-            self.found.segments.iter().filter(|segment| !self.goes(segment, hole)).count()
-        });
-        let before = behind.checked_sub(1).map(|at| self.found.segments[at].name);
-        let name = SegmentName::after(before, from, from_index);
-        let next = self.found.segments.get(behind).filter(|segment| !self.goes(segment, hole));
+    fn name_between(&self, fit: &Fit<'_>) -> Option<SegmentName> {
+        let Damage { from, from_index, .. } = fit.damage;
+        let staying = || self.found.segments.iter().filter(|segment| !goes(segment, fit));
+        let is_behind = |segment: &&Arc<Segment>| segment.summary().next_index > from_index;
+        let before = staying().take_while(|segment| !is_behind(segment)).last();
+        let name = SegmentName::after(before.map(|segment| segment.name), from, from_index);
+        let next = staying().find(is_behind);
         next.is_none_or(|next| name < next.name).then_some(name)
-    }
-
-    /// Whether a segment is the empty one behind a lost end.
-    fn goes(&self, segment: &Arc<Segment>, hole: &Hole) -> bool {
-        hole.lost.is_some() && self.found.segments.last().is_some_and(|l| Arc::ptr_eq(l, segment))
-    }
-
-    /// Terms never fall, over the hole's edges neither.
-    fn check_terms(
-        &self,
-        hole: &Hole,
-        run: &[Batch],
-        before: Option<Term>,
-    ) -> Result<(), MendError> {
-        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Ok(()) };
-        let Damage { from_index, resume_index, .. } = hole.damage;
-        let no = |index, why| Err(MendError::DoesNotFit { index, why });
-        let before = match (before, from_index.0.checked_sub(1).map(RaftIndex)) {
-            (None, Some(index)) => self.term_of(index)?,
-            (known, _) => known,
-        };
-        if let Some(term) = before.filter(|term| *term > first.header.term) {
-            let why = format!("its term is {}, after one of {term}", first.header.term);
-            return no(first.header.index, why);
-        }
-        if hole.lost.is_none()
-            && let Some(term) = self.term_of(resume_index)?.filter(|term| *term < last.header.term)
-        {
-            let why = format!("its term is {}, before one of {term}", last.header.term);
-            return no(last.header.index, why);
-        }
-        Ok(())
-    }
-
-    /// The term of an entry; none where the log does not know it.
-    fn term_of(&self, index: RaftIndex) -> Result<Option<Term>, MendError> {
-        if let Some(purged) = self.found.purged.filter(|point| point.index == index) {
-            return Ok(Some(purged.term));
-        }
-        let holds = |segment: &&Arc<Segment>| {
-            let summary = segment.summary();
-            (summary.first_index..summary.next_index).contains(&index)
-        };
-        let Some(segment) = self.found.segments.iter().find(holds) else { return Ok(None) };
-        let summary = segment.summary();
-        if summary.next_index == index.next() && segment.damages.lock().is_empty() {
-            return Ok(Some(summary.last_term));
-        }
-        let Some(file) = segment.file() else { return Ok(None) };
-        let at = io_error("read", &segment.path);
-        let mut cursor = Cursor::new(&**file, 0, summary.size, None, READ_CHUNK_BYTES);
-        let term = loop {
-            match cursor.step() {
-                Err(error) => return Err(at(error)),
-                Ok(Step::Batch(_, batch)) if batch.header.index == index => {
-                    break Some(batch.header.term);
-                }
-                Ok(Step::Batch(..)) => {}
-                Ok(Step::End) => break None,
-                Ok(Step::Broken) => match segment.damage_at(cursor.position()) {
-                    Some(known) if known.resume_index > index => break None,
-                    Some(known) => {
-                        let next = Next { index: known.resume_index, offset: known.resume };
-                        cursor.jump(known.position + known.bytes, next);
-                    }
-                    None => break None,
-                },
-            }
-        };
-        Ok(term)
     }
 
     /// Writes every file that changes, beside its place.
@@ -389,11 +294,15 @@ impl Mending<'_> {
     }
 
     /// Makes what was written the log.
-    fn put_in_place(&self, written: &[Written], fills_end: bool) -> Result<(), MendError> {
+    fn put_in_place(&self, written: &[Written], end: Option<&Fit<'_>>) -> Result<(), MendError> {
         let sync_names = || self.disk.sync_dir(self.dir).map_err(io_error("sync", self.dir));
-        let last = self.found.segments.last().filter(|last| last.summary().size == 0);
-        if fills_end && let Some(empty) = last {
-            remove_segment(self.disk, &empty.path).map_err(io_error("remove", &empty.path))?;
+        // The last one first, as a truncation does.
+        for segment in self.found.segments.iter().rev() {
+            let is_written = written.iter().any(|file| file.path == segment.path);
+            if !is_written && end.is_some_and(|end| goes(segment, end)) {
+                let path = &segment.path;
+                remove_segment(self.disk, path).map_err(io_error("remove", path))?;
+            }
         }
         for Written { path, .. } in written {
             match self.disk.remove(&sidecar_path(path)) {
@@ -415,4 +324,9 @@ impl Mending<'_> {
 fn is_behind_end(segment: &Segment, damage: &Damage) -> bool {
     let summary = segment.summary();
     damage.position >= summary.size && summary.next_index != damage.from_index
+}
+
+/// Whether a segment stands behind what the log ends with.
+fn goes(segment: &Segment, fit: &Fit<'_>) -> bool {
+    fit.ends && segment.first_index() > fit.damage.from_index
 }

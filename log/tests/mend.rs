@@ -7,8 +7,8 @@ use std::path::PathBuf;
 
 use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{
-    Batch, HEADER_BYTES, Log, LogOptions, LostEnd, MemoryDisk, MendError, MendReport, NewBatch,
-    mend,
+    Batch, Damage, HEADER_BYTES, Log, LogOptions, LostEnd, MemoryDisk, MendError, MendReport,
+    NewBatch, mend,
 };
 use support::*;
 
@@ -48,19 +48,25 @@ fn aside(disk: &MemoryDisk) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     aside.map(|path| (path.clone(), disk.contents(&path))).collect()
 }
 
-/// What the log lacks, by reading all of it.
-fn lacks(disk: &MemoryDisk) -> MendReport {
-    mend(disk, dir(), Vec::new()).expect("read through")
+/// Of nothing is known whether it was committed.
+fn mend_with(disk: &MemoryDisk, runs: &[Vec<Batch>]) -> Result<MendReport, MendError> {
+    mend(disk, dir(), runs, RaftIndex(0))
 }
 
-/// The entries of every hole, from a copy that has them.
-fn entries_for(report: &MendReport, healthy: &[Batch]) -> Vec<Batch> {
-    let holes = &report.left;
-    let is_missing = |batch: &&Batch| {
-        let index = batch.header.index;
-        holes.iter().any(|hole| (hole.from_index..hole.resume_index).contains(&index))
-    };
-    healthy.iter().filter(is_missing).cloned().collect()
+/// What the log lacks, by reading all of it.
+fn lacks(disk: &MemoryDisk) -> MendReport {
+    mend_with(disk, &[]).expect("read through")
+}
+
+/// The entries of a hole from a copy, with those beside it.
+fn run_for(hole: &Damage, copy: &[Batch]) -> Vec<Batch> {
+    let range = hole.from_index.0.saturating_sub(1)..=hole.resume_index.0;
+    copy.iter().filter(|batch| range.contains(&batch.header.index.0)).cloned().collect()
+}
+
+/// The entries of every hole.
+fn runs_for(report: &MendReport, copy: &[Batch]) -> Vec<Vec<Batch>> {
+    report.left.iter().map(|hole| run_for(hole, copy)).collect()
 }
 
 /// Opens a mended log and sees that it is the healthy one, and goes on.
@@ -92,7 +98,7 @@ fn mend_and_check(disk: &MemoryDisk, healthy: &[Batch], what: &str) {
     let before = lacks(disk);
     assert!(!before.left.is_empty(), "{what}: there was something to mend");
     let kept = aside(disk);
-    let mended = mend(disk, dir(), entries_for(&before, healthy)).unwrap_or_else(|error| {
+    let mended = mend_with(disk, &runs_for(&before, healthy)).unwrap_or_else(|error| {
         panic!("{what}: {error} {before:?}");
     });
     let stretch = |hole: &aklight_log::Damage| (hole.from_index, hole.resume_index, hole.resume);
@@ -143,7 +149,7 @@ fn bytes_between_two_entries_that_are_none_are_cut_out() {
     let (log, report) = open(&disk, small_segments());
     assert_eq!(report.damaged.len(), 1, "{report:?}");
     log.close();
-    let done = mend(&disk, dir(), Vec::new()).expect("mended");
+    let done = mend_with(&disk, &[]).expect("mended");
     assert_eq!((done.mended.len(), done.left.len()), (1, 0), "{done:?}");
     check_whole(&disk, &healthy, "without the bytes");
 }
@@ -178,8 +184,7 @@ fn many_holes_are_mended_at_once_or_one_by_one() {
     assert!(before.left.len() >= 5, "{before:?}");
     mend_and_check(&disk.kill(), &healthy, "at once");
     for (done, hole) in before.left.iter().enumerate() {
-        let one = MendReport { left: vec![hole.clone()], ..MendReport::default() };
-        let report = mend(&disk, dir(), entries_for(&one, &healthy)).expect("mended");
+        let report = mend_with(&disk, &[run_for(hole, &healthy)]).expect("mended");
         assert_eq!(report.mended, std::slice::from_ref(hole));
         assert_eq!(report.left.len(), before.left.len() - done - 1, "{report:?}");
     }
@@ -224,7 +229,7 @@ fn a_purged_log_is_mended_behind_the_purge() {
             damaged.remove_file(path);
         }
         let before = lacks(&damaged);
-        let mended = mend(&damaged, dir(), entries_for(&before, &healthy)).expect("mended");
+        let mended = mend_with(&damaged, &runs_for(&before, &healthy)).expect("mended");
         assert!(mended.left.is_empty(), "{mended:?}");
         let (log, report) = open(&damaged, small_segments());
         assert!(report.is_clean() && report.lost_end.is_none(), "{first}: {report:?}");
@@ -283,13 +288,13 @@ fn an_end_that_a_later_leader_replaced_is_mended_with_what_took_its_place() {
     let lost = lacks(&disk).lost_end.expect("lost");
     let from = lost.from_index.0;
     // Of the same term too few: that could be voted down.
-    let all = entries_for(&lacks(&disk), &healthy);
-    let short = mend(&disk, dir(), all[..all.len() - 1].to_vec());
+    let all = run_for(&lacks(&disk).left[0], &healthy);
+    let short = mend_with(&disk, &[all[..all.len() - 1].to_vec()]);
     assert!(matches!(short, Err(MendError::FallsShort { lost: l, .. }) if l == lost), "{short:?}");
     for (count, term) in [(1, 5), (2, 5), (9, 5), (30, 7)] {
         let replaced = replaced_from(&healthy, from, count, term);
         let disk = disk.kill();
-        let report = mend(&disk, dir(), replaced[from as usize..].to_vec()).expect("mended");
+        let report = mend_with(&disk, &[replaced[from as usize - 1..].to_vec()]).expect("mended");
         assert!(report.left.is_empty() && report.lost_end.is_none());
         let what = format!("{count} of term {term}");
         check_whole(&disk, &replaced, &what);
@@ -314,7 +319,7 @@ fn a_crash_while_the_end_is_replaced_leaves_it_lost_or_replaced() {
     for step in 0.. {
         let trial = start.kill();
         trial.stop_after(step);
-        let result = mend(&trial, dir(), replaced[from as usize..].to_vec());
+        let result = mend_with(&trial, &[replaced[from as usize - 1..].to_vec()]);
         for seed in 0..8 {
             let after = if seed == 0 { trial.kill() } else { trial.crash(seed) };
             let found = lacks(&after);
@@ -340,44 +345,158 @@ fn what_does_not_fit_is_refused_and_nothing_changes() {
     disk.remove_file(&paths[1]);
     disk.flip_bit(&paths[2], 8 * 200);
     let before = lacks(&disk);
-    let (gap, good) = (&before.left[0], entries_for(&before, &healthy));
+    let (gap, good) = (&before.left[0], runs_for(&before, &healthy));
     let whole =
         || disk.files().iter().map(|(p, _)| (p.clone(), disk.contents(p))).collect::<Vec<_>>();
     let first = gap.from_index.0 as usize;
     let len = (gap.resume_index.0 - gap.from_index.0) as usize;
+    // The first run changed at one of the gap's entries, counted from there.
     let changed = |at: usize, change: &dyn Fn(&mut Batch)| {
         let mut given = good.clone();
-        change(&mut given[at]);
+        change(&mut given[0][at + 1]);
         given
     };
     let untouched = whole();
-    let refused = |given: Vec<Batch>| {
-        let error = mend(&disk, dir(), given).expect_err("refused");
+    let refused = |given: Vec<Vec<Batch>>| {
+        let error = mend_with(&disk, &given).expect_err("refused");
         assert_eq!(whole(), untouched, "{error}");
         error
     };
     let others = healthy[..2].to_vec();
-    assert!(matches!(refused(others), MendError::NoHole(RaftIndex(0))));
-    assert!(matches!(refused(good[1..].to_vec()), MendError::NoHole(_)));
-    assert!(matches!(refused(good[..len - 1].to_vec()), MendError::DoesNotFill { .. }));
-    let over = healthy[first..=first + len].to_vec();
-    assert!(matches!(refused(over), MendError::DoesNotFill { .. } | MendError::DoesNotFit { .. }));
+    assert!(matches!(refused(vec![others]), MendError::NoHole(RaftIndex(0))));
+    assert!(matches!(refused(vec![good[0][2..].to_vec()]), MendError::NoHole(_)));
+    assert!(matches!(refused(vec![good[0][1..].to_vec()]), MendError::DoesNotFit { .. }));
+    let short = good[0][..len].to_vec();
+    assert!(matches!(refused(vec![short]), MendError::DoesNotFill { .. }));
+    let over = healthy[first - 1..=first + len + 1].to_vec();
+    assert!(matches!(refused(vec![over]), MendError::DoesNotFill { .. }));
+    let mut other = good[0].clone();
+    other[0].header.term = Term(0);
+    let differs = RaftIndex(first as u64 - 1);
+    assert!(matches!(refused(vec![other]), MendError::Differs(index) if index == differs));
     for (given, at) in [
         (changed(0, &|b| b.header.base_offset = Offset(b.header.base_offset.0 + 1)), 0),
         (changed(1, &|b| b.header.base_offset = Offset(b.header.base_offset.0 - 1)), 1),
         (changed(0, &|b| b.header.term = Term(0)), 0),
         (changed(1, &|b| b.header.term = Term(0)), 1),
-        (changed(len - 1, &|b| b.header.term = Term(9)), len - 1),
         (changed(1, &|b| b.header.body_len += 1), 1),
     ] {
         let error = refused(given);
-        let index = good[at].header.index;
+        let index = good[0][at + 1].header.index;
         assert!(matches!(&error, MendError::DoesNotFit { index: i, .. } if *i == index), "{error}");
     }
     let (log, _) = open(&disk, small_segments());
-    assert!(matches!(mend(&disk, dir(), good.clone()), Err(MendError::Open(_))), "in use");
+    assert!(matches!(mend_with(&disk, &good), Err(MendError::Open(_))), "in use");
     log.close();
     mend_and_check(&disk, &healthy, "after all that");
+}
+
+/// Each place where a hole can be, in a log whose end nobody else has: what a later leader put in its
+/// place from any entry on, before the hole, in it, or behind it.
+#[test]
+fn what_a_later_leader_replaced_around_a_hole_goes() {
+    let (disk, healthy) = filled();
+    let (mut before, mut behind) = (0, 0);
+    for from in 10..20 {
+        let committed = replaced_from(&healthy, from, 30 - from, 5);
+        for path in segment_paths(&disk) {
+            for byte in (0..disk.contents(&path).expect("there").len()).step_by(61) {
+                let damaged = disk.kill();
+                damaged.flip_bit(&path, byte * 8);
+                let lacking = lacks(&damaged);
+                let Some(hole) = lacking.left.first() else { continue };
+                let what = format!("replaced from {from}, hole at {}", hole.from_index);
+                let mut in_front = 1;
+                let done = loop {
+                    let start = hole.from_index.0.saturating_sub(in_front) as usize;
+                    let upto = hole.resume_index.0 as usize;
+                    match mend_with(&damaged, &[committed[start..=upto].to_vec()]) {
+                        Err(MendError::Differs(_)) => in_front *= 2,
+                        done => break done.unwrap_or_else(|e| panic!("{what}: {e}")),
+                    }
+                };
+                assert_eq!((done.left, done.lost_end), (vec![], None), "{what}");
+                let (log, report) = open(&damaged, small_segments());
+                assert!(report.is_clean() && report.lost_end.is_none(), "{what}: {report:?}");
+                let kept = read_good(&log);
+                log.close();
+                match done.replaced.map(|index| index.0) {
+                    Some(index) => {
+                        assert!(index >= from, "{what}: nothing that is right goes");
+                        assert_eq!(kept, committed[..kept.len()], "{what}");
+                        assert!(kept.len() as u64 >= hole.resume_index.0, "{what}");
+                        before += u32::from(index < hole.from_index.0);
+                        behind += u32::from(index > hole.from_index.0);
+                    }
+                    // The end, or a hole behind which nothing that was given differs.
+                    None if lacking.lost_end.is_some() => {
+                        assert!(kept == committed[..kept.len()], "{what}");
+                    }
+                    None => {
+                        assert!(kept == healthy && from > hole.resume_index.0, "{what}");
+                    }
+                }
+            }
+        }
+    }
+    assert!(before > 20 && behind > 20, "{before}, {behind}");
+}
+
+#[test]
+fn an_end_with_a_stretch_before_it_that_was_replaced_goes_with_it() {
+    let (disk, healthy) = filled();
+    disk.cut(segment_paths(&disk).last().expect("some"), 100);
+    let lost = lacks(&disk).lost_end.expect("lost");
+    let (from, start) = (lost.from_index.0 as usize, lost.from_index.0 as usize - 8);
+    let committed = replaced_from(&healthy, from as u64 - 3, 4, 5);
+    let given = |start: usize| mend_with(&disk, &[committed[start..].to_vec()]);
+    assert!(matches!(given(from - 1), Err(MendError::Differs(_))));
+    let known = mend(&disk, dir(), &[committed[start..].to_vec()], RaftIndex(from as u64));
+    assert!(matches!(known, Err(MendError::DoesNotFit { .. })), "what is committed stays");
+    assert_eq!(given(start).expect("mended").replaced, Some(RaftIndex(from as u64 - 3)));
+    check_whole(&disk, &committed, "replaced");
+}
+
+#[test]
+fn a_crash_while_a_stretch_is_replaced_leaves_what_can_be_mended() {
+    let (disk, healthy) = filled();
+    let paths = segment_paths(&disk);
+    disk.flip_bit(&paths[1], 8 * 300);
+    let hole = lacks(&disk).left[0].clone();
+    let committed = replaced_from(&healthy, hole.from_index.0 - 2, 20, 5);
+    let start = hole.from_index.0 as usize - 4;
+    let given = |report: &MendReport| {
+        let upto = report.left[0].resume_index.0 as usize;
+        vec![committed[start..=upto.min(committed.len() - 1)].to_vec()]
+    };
+    let disk = disk.crash(0);
+    let (mut again, mut through) = (0, 0);
+    for step in 0.. {
+        let trial = disk.kill();
+        trial.stop_after(step);
+        let result = mend_with(&trial, &given(&lacks(&disk)));
+        for seed in 0..8 {
+            let after = if seed == 0 { trial.kill() } else { trial.crash(seed) };
+            let mut found = lacks(&after);
+            through += usize::from(found.left.is_empty());
+            while !found.left.is_empty() {
+                let done = mend_with(&after, &given(&found));
+                done.unwrap_or_else(|e| panic!("step {step}, {seed}: {e} {found:?}"));
+                found = lacks(&after);
+                again += 1;
+            }
+            let (log, report) = open(&after, small_segments());
+            assert!(report.is_clean() && report.lost_end.is_none(), "{step}: {report:?}");
+            let kept = read_good(&log);
+            assert_eq!(kept, committed[..kept.len()], "step {step}, {seed}");
+            assert!(kept.len() as u64 >= hole.resume_index.0, "step {step}, {seed}");
+            log.close();
+        }
+        if result.is_ok() {
+            break;
+        }
+    }
+    assert!(again > 50 && through > 5, "{again}, {through}");
 }
 
 #[test]
@@ -389,13 +508,13 @@ fn a_crash_at_any_step_leaves_each_hole_as_it_was_or_mended() {
     disk.cut(paths.last().expect("some"), 100);
     let before = lacks(&disk);
     assert_eq!(before.left.len(), 3, "{before:?}");
-    let given = entries_for(&before, &healthy);
+    let given = runs_for(&before, &healthy);
     let start = disk.crash(0);
     let (mut steps, mut mended_by_crash) = (0, 0);
     for step in 0.. {
         let trial = start.kill();
         trial.stop_after(step);
-        let result = mend(&trial, dir(), given.clone());
+        let result = mend_with(&trial, &given);
         for seed in 0..8 {
             let after = if seed == 0 { trial.kill() } else { trial.crash(seed) };
             let found = lacks(&after);
@@ -511,12 +630,9 @@ fn a_real_disk_is_mended_too() {
     assert!(report.lost_end.is_some());
     log.close();
     let (healthy, _): (Log, _) = open_real(healthy_dir.path(), small_segments());
-    let mut entries = Vec::new();
-    for hole in &report.damaged {
-        let read = healthy.read_indexes(hole.from_index, hole.resume_index, usize::MAX);
-        entries.extend(read.expect("read"));
-    }
-    let report = mend(&aklight_log::RealDisk, dir.path(), entries).expect("mended");
+    let copy = read_good(&healthy);
+    let runs: Vec<_> = report.damaged.iter().map(|hole| run_for(hole, &copy)).collect();
+    let report = mend(&aklight_log::RealDisk, dir.path(), &runs, RaftIndex(0)).expect("mended");
     assert_eq!((report.mended.len(), report.left.len()), (2, 0));
     let (log, report) = open_real(dir.path(), small_segments());
     assert!(report.is_clean(), "{report:?}");

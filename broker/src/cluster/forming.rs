@@ -203,6 +203,12 @@ pub async fn join(
     Ok(begin)
 }
 
+/// With these brokers, number and address.
+fn with(members: &[(u64, String)]) -> Begin {
+    let peer = |(id, address): &(u64, String)| Peer { id: BrokerId(*id), address: address.clone() };
+    Begin::With(members.iter().map(peer).collect())
+}
+
 fn same_cluster(own: &str, asked: &str) -> Result<(), String> {
     if own == asked { Ok(()) } else { Err(format!("this broker is of cluster {own}")) }
 }
@@ -218,9 +224,13 @@ impl Joiner<'_> {
                 Some((first, _)) if *first == me && !has_begun => {
                     self.found(identity.founders).await
                 }
-                // A cluster of one whose metadata was set aside: it begins anew.
-                None if !has_begun && self.peers.others().is_empty() => self.alone(),
-                _ => Begin::Join,
+                Some(_) => with(&identity.founders),
+                // A cluster of one that was stopped before it had begun everything, or whose metadata
+                // was set aside.
+                None if self.peers.others().is_empty() && !(has_begun && identity.is_complete) => {
+                    self.alone()
+                }
+                None => Begin::Join,
             });
         }
         if has_begun || self.founders.len() <= 1 {
@@ -259,7 +269,8 @@ impl Joiner<'_> {
     }
 
     fn alone(&self) -> Begin {
-        Begin::Alone(self.founders.first().map_or_else(String::new, |(_, peer)| peer.clone()))
+        let address = self.founders.first().map_or_else(String::new, |(_, peer)| peer.clone());
+        with(&[(self.peers.me().0, address)])
     }
 
     /// A cluster is there.
@@ -326,24 +337,19 @@ impl Joiner<'_> {
         let cluster = self.dir.identity().cluster.clone();
         self.peers.set_cluster(&cluster);
         let me = self.peers.me();
-        let members: Vec<_> = founders
-            .iter()
-            .map(|(id, address)| Peer { id: BrokerId(*id), address: address.clone() })
-            .collect();
         let form = Form { cluster: cluster.clone(), founders };
-        for peer in members.iter().filter(|peer| peer.id != me) {
+        let ids = form.founders.iter().map(|(id, _)| BrokerId(*id));
+        for id in ids.filter(|id| *id != me) {
             let body = to_json(&form).unwrap_or_default();
-            while let Err(error) = self
-                .peers
-                .call(peer.id, GroupId::Metadata, Kind::Form, body.clone(), ANSWER_WAIT)
-                .await
+            while let Err(error) =
+                self.peers.call(id, GroupId::Metadata, Kind::Form, body.clone(), ANSWER_WAIT).await
             {
-                self.tell(&format!("broker {} does not form the cluster yet: {error}", peer.id));
+                self.tell(&format!("broker {id} does not form the cluster yet: {error}"));
                 sleep(PAUSE).await;
             }
         }
-        self.events.info("form", format!("cluster {cluster} of {} brokers", members.len()));
-        Begin::With(members)
+        self.events.info("form", format!("cluster {cluster} of {} brokers", form.founders.len()));
+        with(&form.founders)
     }
 
     async fn ask(&self, to: BrokerId, join: bool) -> Result<HelloAnswer, PeerError> {
@@ -384,7 +390,7 @@ impl Joiner<'_> {
         self.door.set_cluster(&form.cluster);
         // On disk: from now on this broker is of that cluster, whatever comes.
         let _ = answer.send(Ok(()));
-        Ok(Some(Begin::Join))
+        Ok(Some(with(&self.founders)))
     }
 
     fn tell_missing(&mut self, silent: &[(BrokerId, PeerError)]) {

@@ -32,9 +32,6 @@ const ROUND: Duration = Duration::from_secs(1);
 /// How long a broker must have been back before it is given leaders: it catches up first.
 const BACK_FOR: Duration = Duration::from_secs(5);
 
-/// How long a founder waits for the one whose turn it is to begin a group.
-const BEGIN_AFTER: Duration = Duration::from_secs(5);
-
 /// Shortest life of a broker before it starts itself anew for a log that takes no more writes: a disk
 /// that refuses again and again must not keep it from serving reads.
 const RENEW_EVERY: Duration = Duration::from_secs(15);
@@ -46,13 +43,8 @@ const MOVE_EVERY: Duration = Duration::from_secs(10);
 const BEHIND_MAX: u64 = 64;
 
 /// Keeps things where they should be until the broker ends; `own` is what this broker says of
-/// itself, `founders` who formed the cluster, if it was among them.
-pub async fn keep(
-    services: Arc<Services>,
-    data_dir: Arc<Mutex<DataDir>>,
-    own: BrokerInfo,
-    founders: Vec<Peer>,
-) {
+/// itself.
+pub async fn keep(services: Arc<Services>, data_dir: Arc<Mutex<DataDir>>, own: BrokerInfo) {
     let stopping = services.stopping.clone();
     for group in groups(&services) {
         tokio::spawn(
@@ -63,7 +55,7 @@ pub async fn keep(
     }
     let started = Instant::now();
     let moved = BTreeMap::new();
-    let mut keeper = Keeper { services, data_dir, own, founders, started, moved };
+    let mut keeper = Keeper { services, data_dir, own, started, moved };
     let rounds = async {
         loop {
             keeper.round().await;
@@ -103,7 +95,6 @@ struct Keeper {
     services: Arc<Services>,
     data_dir: Arc<Mutex<DataDir>>,
     own: BrokerInfo,
-    founders: Vec<Peer>,
     started: Instant,
     /// When a leader was last asked to move.
     moved: BTreeMap<GroupId, Instant>,
@@ -127,7 +118,6 @@ impl Keeper {
         }
         for group in groups(&services) {
             self.renew_if_broken(group);
-            self.begin_late(group).await;
             if matches!(group.role(), Role::Leads(_)) {
                 self.step(group, &brokers, is_removed).await;
             }
@@ -170,17 +160,6 @@ impl Keeper {
             "this broker was removed from its cluster and nobody counts on it any more: it ends",
         );
         services.ending.send_replace(Some(Ending::Removed));
-    }
-
-    /// Begins a group that nobody has begun: the founder whose turn it was may be gone for good.
-    async fn begin_late(&self, group: &Group) {
-        let is_empty = group.view().last.is_none() && group.role() == Role::Nobody;
-        if self.founders.is_empty() || !is_empty || self.started.elapsed() < BEGIN_AFTER {
-            return;
-        }
-        if let Err(error) = group.begin_late(self.founders.clone()).await {
-            tracing::warn!(group = %group.id(), %error, "not begun yet");
-        }
     }
 
     /// Keeps beside the logs who else is of the cluster.

@@ -3,8 +3,9 @@
 //! A log that opened around damage, or that is shorter than what it once acknowledged, is closed
 //! again, and its copy stays out of every vote: elected with a hole it would lead with less than
 //! was promised. Each hole's entries are fetched from a broker that knows them to be committed
-//! (committed entries are the same everywhere), written into their place, and the log is opened
-//! anew. The damaged bytes stay beside it as evidence.
+//! (committed entries are the same everywhere), with the one before it, which tells whether the two
+//! logs are the same up to there. They are written into their place, and the log is opened anew. The
+//! damaged bytes stay beside it as evidence.
 //!
 //! Left out: a hole whose entries nobody keeps any more. Such a copy is begun anew, under a new
 //! number (`aklight cluster replace`).
@@ -13,7 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aklight_common::BrokerId;
+use aklight_common::{BrokerId, RaftIndex};
 use aklight_log::{Batch, Damage, Disk, LostEnd, MendError, MendReport};
 use tokio::time::{Instant, sleep};
 
@@ -46,6 +47,8 @@ pub struct Mender<'a> {
     pub peers: &'a Peers,
     /// Who is told.
     pub events: &'a Events,
+    /// The first entry that is not known here to be committed.
+    pub committed: RaftIndex,
 }
 
 impl Mender<'_> {
@@ -55,18 +58,18 @@ impl Mender<'_> {
     /// When this broker's own disk refuses.
     pub async fn mend(&self, id: GroupId, dir: &Path) -> Result<(), MendError> {
         let mut told_at: Option<Instant> = None;
-        let mut holes_max = HOLES_MAX;
+        let (mut holes_max, mut in_front) = (HOLES_MAX, 1);
         // Reads the whole log: once, and again after holes that were filled, however often the
         // others have to be asked.
         let mut lacking = self.write(dir, Vec::new()).await?;
         while !lacking.left.is_empty() {
-            let why = match self.fetch(id, &lacking, holes_max).await {
+            let why = match self.fetch(id, &lacking, holes_max, in_front).await {
                 Ok(fetched) => {
-                    let batches = fetched.iter().flat_map(|filling| filling.batches.clone());
-                    match self.write(dir, batches.collect()).await {
+                    let runs = fetched.iter().map(|filling| filling.batches.clone());
+                    match self.write(dir, runs.collect()).await {
                         Ok(done) => {
                             self.tell_mended(id, &fetched, &done);
-                            holes_max = HOLES_MAX;
+                            (holes_max, in_front) = (HOLES_MAX, 1);
                             lacking = self.write(dir, Vec::new()).await?;
                             continue;
                         }
@@ -74,6 +77,9 @@ impl Mender<'_> {
                             return Err(error);
                         }
                         Err(error) => {
+                            if holes_max == 1 && matches!(error, MendError::Differs(_)) {
+                                in_front *= 2;
+                            }
                             // Which of them does not fit is not told: one after the other.
                             holes_max = 1;
                             error.to_string()
@@ -98,22 +104,24 @@ impl Mender<'_> {
         Ok(())
     }
 
-    async fn write(&self, dir: &Path, batches: Vec<Batch>) -> Result<MendReport, MendError> {
-        let (disk, dir) = (self.disk.clone(), dir.to_owned());
+    async fn write(&self, dir: &Path, runs: Vec<Vec<Batch>>) -> Result<MendReport, MendError> {
+        let (disk, dir, committed) = (self.disk.clone(), dir.to_owned(), self.committed);
         // The errors of the work itself come back inside.
-        let done = off_the_runtime(move || Ok(aklight_log::mend(&*disk, &dir, batches))).await;
+        let work = move || Ok(aklight_log::mend(&*disk, &dir, &runs, committed));
+        let done = off_the_runtime(work).await;
         done.unwrap_or_else(|source| {
             let path = "the log".into();
             Err(MendError::Io { what: "mend", path, source })
         })
     }
 
-    /// The entries of the first holes, each from whoever has all of them.
+    /// The entries of the first holes, and some in front of each, from whoever has all of them.
     async fn fetch(
         &self,
         id: GroupId,
         lacking: &MendReport,
         holes_max: usize,
+        in_front: u64,
     ) -> Result<Vec<Filling>, String> {
         let (mut fetched, mut bytes) = (Vec::new(), 0);
         let mut why = "no other broker is known".to_owned();
@@ -122,9 +130,11 @@ impl Mender<'_> {
                 break;
             }
             let lost_end = lacking.lost_end.filter(|lost| lost.from_index == hole.from_index);
+            let from = hole.from_index.0.saturating_sub(in_front).max(lacking.first.0);
+            let wanted = Wanted { from, upto: hole.resume_index.0, lost_end };
             let mut filling = None;
             for peer in self.peers.others() {
-                match self.fetch_from(peer.id, id, hole, lost_end).await {
+                match self.fetch_from(peer.id, id, wanted).await {
                     Ok(batches) => {
                         filling = Some(Filling { hole: hole.clone(), from: peer.id, batches });
                         break;
@@ -144,19 +154,23 @@ impl Mender<'_> {
         &self,
         from: BrokerId,
         id: GroupId,
-        hole: &Damage,
-        lost_end: Option<LostEnd>,
+        wanted: Wanted,
     ) -> Result<Vec<Batch>, PeerError> {
-        let end = if lost_end.is_some() { u64::MAX } else { hole.resume_index.0 };
+        let Wanted { from: first, upto, lost_end } = wanted;
+        // With the one behind the hole, if it is committed.
+        let end = if lost_end.is_some() { u64::MAX } else { upto + 1 };
         let mut batches: Vec<Batch> = Vec::new();
         loop {
-            let next = batches.last().map_or(hole.from_index.0, |last| last.header.index.0 + 1);
+            let next = batches.last().map_or(first, |last| last.header.index.0 + 1);
             if next >= end || lost_end.is_some_and(|lost| makes_up(&batches, lost)) {
                 return Ok(batches);
             }
             let body = to_json(&EntriesWanted { from: next, to: end })?;
             let answer = self.peers.call(from, id, Kind::Entries, body, ANSWER_WAIT).await?;
             let more = decode_entries(answer).map_err(|e| PeerError::Refused(e.to_string()))?;
+            if more.is_empty() && lost_end.is_none() && next >= upto {
+                return Ok(batches);
+            }
             if more.is_empty() {
                 return Err(PeerError::Refused(format!(
                     "knows nothing committed from entry {next} on yet"
@@ -171,6 +185,12 @@ impl Mender<'_> {
     }
 
     fn tell_mended(&self, id: GroupId, fetched: &[Filling], done: &MendReport) {
+        if let Some(index) = done.replaced {
+            let text = format!(
+                "{id}: entries from {index} on were never committed, and others came in their place while this broker was away: they are gone"
+            );
+            self.events.info("mend", text);
+        }
         for hole in &done.mended {
             let Some(filling) = fetched.iter().find(|filling| filling.hole == *hole) else {
                 continue;
@@ -178,17 +198,27 @@ impl Mender<'_> {
             self.events.info(
                 "mend",
                 format!(
-                    "{id}: {} is whole again: offsets {} to {} (the last not included), {} entries from broker {}; the damaged bytes are kept in {}",
+                    "{id}: {} is whole again: offsets {} to {} (the last not included), from broker {}; the damaged bytes are kept in {}",
                     hole.segment.display(),
                     hole.from,
                     hole.resume,
-                    filling.batches.len(),
                     filling.from,
                     hole.file.display(),
                 ),
             );
         }
     }
+}
+
+/// The entries that are asked for.
+#[derive(Clone, Copy)]
+struct Wanted {
+    /// The first of them: one that the log still has, where there is one before the hole.
+    from: u64,
+    /// The first behind the hole.
+    upto: u64,
+    /// The hole is the log's end, and others may have come in place of what was there.
+    lost_end: Option<LostEnd>,
 }
 
 /// What fills a hole, and who gave it.

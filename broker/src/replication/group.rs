@@ -5,7 +5,6 @@
 //! holds a [`Proposed`], and may propose more. Only the leader's group takes proposals;
 //! [`Group::write`] passes a command on to it, and [`Group::barrier`] asks it how far it is.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,9 +52,9 @@ pub struct GroupConfig {
 /// How a group without any history begins; one that has some goes on from there.
 #[derive(Debug, Clone)]
 pub enum Begin {
-    /// This broker is the whole cluster; it is reached at this address.
-    Alone(String),
-    /// These brokers have copies, this one among them.
+    /// These brokers have copies, this one among them. Each writes the group's first entry by
+    /// itself, so that whoever of them is there can go on without the others; the one that is named
+    /// first asks to lead at once.
     With(Vec<Peer>),
     /// Others have copies, and will send this one what there is.
     Join,
@@ -125,6 +124,13 @@ impl Group {
             StateMachine::open(machine, log.clone()).map_err(|e| failed("cannot be opened", e))?;
         let mut store = LogStore::new(log.clone(), state.clone());
         store.finish_install().await.map_err(|e| failed("cannot be recovered", e))?;
+        let has_first_turn = match begin {
+            Begin::With(members) => {
+                let is_first = members.first().is_some_and(|first| first.id == peers.me());
+                store.begin(members).await.map_err(|e| failed("cannot begin", e))? && is_first
+            }
+            Begin::Join => false,
+        };
         let raft_config = raft_config(id).map_err(|e| failed("has a bad configuration", e))?;
         let raft = Raft::new(
             peers.me().0,
@@ -137,25 +143,27 @@ impl Group {
         .map_err(|e| failed("cannot be recovered", io::Error::other(e)))?;
         let roles = role::follow(&raft, peers.me());
         let group = Self { id, raft, state, peers, roles, log };
-        group.begin(begin).await.map_err(|e| failed("does not get to lead", e))?;
+        let started = group.ask_to_lead(has_first_turn).await;
+        started.map_err(|e| failed("does not get to lead", e))?;
         Ok(group)
     }
 
-    async fn begin(&self, begin: Begin) -> io::Result<()> {
-        let is_new = !self.raft.is_initialized().await.map_err(io::Error::other)?;
-        let node = |addr: String| openraft::BasicNode { addr };
-        match begin {
-            Begin::Alone(address) if is_new => {
-                self.initialize([(self.peers.me().0, node(address))].into()).await?;
-                self.lead_alone(true).await
-            }
-            Begin::With(members) if is_new => {
-                let members = members.into_iter().map(|peer| (peer.id.0, node(peer.address)));
-                self.initialize(members.collect()).await
-            }
-            _ if !is_new && self.voters() == [self.peers.me()] => self.lead_alone(false).await,
-            _ => Ok(()),
+    /// Asks for the lead at once where no wait for another's sign of life is due.
+    async fn ask_to_lead(&self, has_first_turn: bool) -> io::Result<()> {
+        // Once it has answered, the view shows what the log holds.
+        if !self.raft.is_initialized().await.map_err(io::Error::other)? {
+            Ok(())
+        } else if self.voters() == [self.peers.me()] {
+            self.lead_alone(has_first_turn).await
+        } else if has_first_turn {
+            self.elect().await
+        } else {
+            Ok(())
         }
+    }
+
+    async fn elect(&self) -> io::Result<()> {
+        self.raft.trigger().elect(false).await.map_err(io::Error::other)
     }
 
     /// Lets this broker be elected, or not; it votes in any case.
@@ -163,27 +171,10 @@ impl Group {
         self.raft.runtime_config().elect(may);
     }
 
-    /// Begins a group that has no history here, as the broker would have that was to begin it: with
-    /// the same members, so that it does no harm when that one did after all. One with a history
-    /// goes on with it.
-    ///
-    /// # Errors
-    /// When the group has stopped.
-    pub async fn begin_late(&self, members: Vec<Peer>) -> io::Result<()> {
-        if self.raft.is_initialized().await.map_err(io::Error::other)? {
-            return Ok(());
-        }
-        self.begin(Begin::With(members)).await
-    }
-
-    async fn initialize(&self, members: BTreeMap<u64, openraft::BasicNode>) -> io::Result<()> {
-        self.raft.initialize(members).await.map_err(io::Error::other)
-    }
-
     /// Leads at once: the only voter need not wait for a silence that nobody will break.
     async fn lead_alone(&self, is_new: bool) -> io::Result<()> {
-        if !is_new && self.raft.current_leader().await.is_none() {
-            self.raft.trigger().elect(false).await.map_err(io::Error::other)?;
+        if self.raft.current_leader().await.is_none() {
+            self.elect().await?;
         }
         let mut roles = self.roles.clone();
         tokio::time::timeout(RECOVERY_WAIT, roles.wait_for(|role| matches!(role, Role::Leads(_))))

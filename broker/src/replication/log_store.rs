@@ -4,19 +4,21 @@
 //! all four in the order in which they came, which is the order that Raft's safety rests on. An
 //! append returns at once and is readable from memory; its callback runs after the fsync.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::io;
 use std::ops::{Bound, RangeBounds};
 
 use aklight_common::{RaftIndex, Term};
 use aklight_log::{Log, ReadError};
-use openraft::OptionalSend;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{BasicNode, OptionalSend};
 use tokio::sync::oneshot;
 
 use super::codec;
 use super::state_machine::StateMachine;
-use super::types::{Entry, LogId, Payload, Types, Vote, log_id};
+use super::transport::Peer;
+use super::types::{Entry, LogId, Membership, Payload, Types, Vote, log_id};
 
 /// Most bytes of entries that one read for replication returns; a follower takes the rest with
 /// its next message. A quarter of gRPC's usual limit of 4 MiB a message.
@@ -42,6 +44,29 @@ impl LogStore {
             Some(place) => self.purge(place.log_id).await,
             None => Ok(()),
         }
+    }
+
+    /// Writes the entry that a group begins with, who has copies of it, into a log that holds nothing
+    /// yet; says whether it did.
+    ///
+    /// It is the same for each of the members, and of a term before all elections: as if each had
+    /// been sent it by the others. So it is safe beside whatever was voted for already, and no group
+    /// depends on the one broker that was to begin it.
+    pub(super) async fn begin(&self, members: Vec<Peer>) -> io::Result<bool> {
+        let bounds = self.log.bounds();
+        if bounds.last.is_some() || bounds.purged.is_some() {
+            return Ok(false);
+        }
+        let node = |peer: Peer| (peer.id.0, BasicNode { addr: peer.address });
+        let nodes: BTreeMap<_, _> = members.into_iter().map(node).collect();
+        let voters = vec![nodes.keys().copied().collect()];
+        let membership = Membership::new(voters, nodes).map_err(io::Error::other)?;
+        let first = Entry { log_id: log_id(0, 0), payload: Payload::Membership(membership) };
+        let (done, waiting) = oneshot::channel();
+        let batches = vec![codec::batch_of(first)?];
+        self.log.append(batches, answer(done)).map_err(io::Error::other)?;
+        finished(waiting).await?;
+        Ok(true)
     }
 
     fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {

@@ -17,14 +17,16 @@ use futures_util::stream::BoxStream;
 use openraft::StorageError;
 use openraft::storage::RaftStateMachine as _;
 use openraft::testing::log::{StoreBuilder, Suite};
+use openraft::vote::RaftVote as _;
 use tokio::time::sleep;
 
+use super::codec;
 use super::group::{Begin, Group, GroupConfig};
 use super::log_store::LogStore;
 use super::peers::Peers;
 use super::state_machine::{Committed, Machine, StateMachine};
 use super::transport::{Answers, Envelope, GroupId, Kind, NoPeers, Peer, PeerError, PeerTransport};
-use super::types::{Proposal, Types};
+use super::types::{Proposal, Types, Vote};
 
 /// A machine without a state: the suite looks at logs, votes, memberships and snapshots.
 struct Nothing;
@@ -114,7 +116,7 @@ async fn a_follower_that_is_away_is_not_tried_without_a_pause() {
         log: empty_log(folder.path()),
         machine: Arc::new(Nothing),
         peers,
-        begin: Begin::Alone("here:7090".to_owned()),
+        begin: alone(1),
     })
     .await
     .expect("it leads alone");
@@ -128,6 +130,15 @@ async fn a_follower_that_is_away_is_not_tried_without_a_pause() {
     assert!(transport.0.load(Ordering::SeqCst) > 1, "it is tried again");
 }
 
+fn with(members: &[u64]) -> Begin {
+    let peer = |id: &u64| Peer { id: BrokerId(*id), address: format!("broker{id}:7090") };
+    Begin::With(members.iter().map(peer).collect())
+}
+
+fn alone(me: u64) -> Begin {
+    with(&[me])
+}
+
 fn group_on(me: u64, log: Log, begin: Begin) -> GroupConfig {
     let peers = Arc::new(Peers::new(BrokerId(me), Arc::new(NoPeers)));
     GroupConfig { id: GroupId::Metadata, log, machine: Arc::new(Nothing), peers, begin }
@@ -137,7 +148,7 @@ fn group_on(me: u64, log: Log, begin: Begin) -> GroupConfig {
 async fn a_crash_within_an_installation_leaves_no_tail_of_a_later_term() {
     let folder = tempfile::tempdir().expect("a folder");
     let log = empty_log(&folder.path().join("a"));
-    let leader = Group::start(group_on(1, log, Begin::Alone("a:7090".to_owned())));
+    let leader = Group::start(group_on(1, log, alone(1)));
     let leader = leader.await.expect("it leads");
     for _ in 0..9 {
         let command = Proposal::command(Bytes::from_static(b"x"), 1);
@@ -169,4 +180,25 @@ async fn a_crash_within_an_installation_leaves_no_tail_of_a_later_term() {
     assert_eq!(copy.view().last, Some(RaftIndex(stands_for.index)));
     let kept = copy.state.clone().get_current_snapshot().await.expect("told").expect("kept");
     assert_eq!(kept.meta, snapshot.meta);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_that_voted_and_was_sent_nothing_has_the_first_entry_all_the_same() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let log = empty_log(folder.path());
+    let for_broker_2 = openraft::impls::leader_id_std::LeaderId { term: 1, voted_for: 2 };
+    let vote = Vote::from_leader_id(for_broker_2, false);
+    let (done, saved) = std::sync::mpsc::channel();
+    let done = Box::new(move |result| done.send(result).expect("waited for"));
+    log.save_vote(codec::encode_vote(&vote), done);
+    saved.recv().expect("told").expect("saved");
+    for round in 0..2 {
+        let group = Group::start(group_on(3, log.clone(), with(&[1, 2, 3])));
+        let group = group.await.expect("it starts");
+        let view = group.view();
+        assert_eq!(view.last, Some(RaftIndex(0)), "round {round}");
+        assert_eq!(view.members.voters, [1, 2, 3].map(BrokerId).into(), "round {round}");
+        assert!(view.term >= Term(1), "what it voted for is not forgotten");
+        group.raft.shutdown().await.expect("it ends");
+    }
 }

@@ -8,10 +8,11 @@ use aklight_common::RaftIndex;
 
 use crate::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 use crate::format::{Batch, encode_header};
-use crate::report::Damage;
 use crate::scan::SCAN_CHUNK_BYTES;
 use crate::segment::{Segment, SegmentName};
 use crate::slots::beside;
+
+use super::fit::Fit;
 
 /// Entries, and where in which file they go.
 pub(super) struct Insert<'a> {
@@ -21,18 +22,21 @@ pub(super) struct Insert<'a> {
     /// How many bytes of it they replace.
     bytes: u64,
     run: &'a [Batch],
+    /// Nothing of the file comes behind them.
+    ends: bool,
     /// The file as it is, and how long its batches are; none makes a new one.
     source: Option<(Arc<dyn DiskFile>, u64)>,
 }
 
 impl<'a> Insert<'a> {
     /// In place of what is damaged in a segment.
-    pub(super) fn within(segment: &Segment, damage: &Damage, run: &'a [Batch]) -> Self {
+    pub(super) fn within(segment: &Segment, fit: &'a Fit<'_>) -> Self {
         Self {
             path: segment.path.clone(),
-            position: damage.position,
-            bytes: damage.bytes,
-            run,
+            position: fit.damage.position,
+            bytes: fit.damage.bytes,
+            run: fit.run,
+            ends: fit.ends,
             source: segment.file().cloned().map(|file| (file, segment.summary().size)),
         }
     }
@@ -42,8 +46,9 @@ impl<'a> Insert<'a> {
     }
 
     /// As a segment.
-    pub(super) fn alone(dir: &Path, name: SegmentName, run: &'a [Batch]) -> Self {
-        Self { path: dir.join(name.file()), position: 0, bytes: 0, run, source: None }
+    pub(super) fn alone(dir: &Path, name: SegmentName, fit: &'a Fit<'_>) -> Self {
+        let Fit { run, ends, .. } = *fit;
+        Self { path: dir.join(name.file()), position: 0, bytes: 0, run, ends, source: None }
     }
 }
 
@@ -71,7 +76,8 @@ pub(super) fn write_beside(
         copy.batches(insert.run)?;
         read = insert.position + insert.bytes;
     }
-    if let Some((source, size)) = &source {
+    let ends = inserts.iter().any(|insert| insert.ends);
+    if let Some((source, size)) = source.as_ref().filter(|_| !ends) {
         copy.range(&**source, read, *size)?;
     }
     file.sync()?;
