@@ -172,7 +172,7 @@ impl Node {
         };
         // All at once: one that waits to be mended keeps no other from taking part.
         let all = (0..partitions_count).map(PartitionId).map(|id| {
-            let begin = begin_partition(id, &begin);
+            let begin = begin_partition(id, &begin, &sessions.group().voters());
             foundation.partition(id, begin, &shared)
         });
         let all = futures_util::future::try_join_all(all).await?;
@@ -470,14 +470,19 @@ impl Foundation<'_> {
 }
 
 /// How a partition begins that has no history here: as the metadata did, but its members take turns
-/// to be the first, so that leaders are spread from the start.
-fn begin_partition(id: PartitionId, metadata: &Begin) -> Begin {
-    let mut begin = metadata.clone();
-    if let Begin::With(members) = &mut begin
-        && !members.is_empty()
-    {
-        let turn = id.0 as usize % members.len();
-        members.rotate_left(turn);
+/// to be the first, so that leaders are spread from the start. One that takes itself to be alone, and is
+/// not to the metadata, is given what the others have.
+fn begin_partition(id: PartitionId, metadata: &Begin, voters: &[BrokerId]) -> Begin {
+    match metadata {
+        Begin::With(members)
+            if members.len() > 1
+                || members.iter().map(|peer| peer.id).eq(voters.iter().copied()) =>
+        {
+            let mut members = members.clone();
+            let turn = id.0 as usize % members.len().max(1);
+            members.rotate_left(turn);
+            Begin::With(members)
+        }
+        _ => Begin::Join,
     }
-    begin
 }

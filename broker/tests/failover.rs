@@ -6,7 +6,7 @@ mod support;
 use serde_json::json;
 use support::cluster::{Cluster, assert_same};
 use support::load::Load;
-use support::{Nc, wait_for};
+use support::{Nc, damage, holds, wait_for};
 
 const SMALL: &[&str] = &["--partitions", "2"];
 
@@ -127,6 +127,39 @@ fn an_acknowledgement_ahead_of_a_broker_that_is_cut_off_may_be_tried_again() {
     });
     assert_eq!(nc.ask("REGISTER_CONSUMER|reader|1"), "OK|0:1");
     nc.refused("ACK|t|7|0", "offset_out_of_range");
+}
+
+#[test]
+fn what_a_leader_wrote_alone_goes_though_its_disk_is_damaged_in_the_middle_of_it() {
+    let mut cluster = Cluster::start(3, &["--partitions", "1", "--allow-faults"]);
+    let leader = cluster.agreed_leader("partition 0");
+    let other = cluster.ids().into_iter().find(|id| *id != leader).expect("three");
+    let (mut alone, mut nc) = (cluster.nc(leader), cluster.nc(other));
+    assert!(alone.ask("PRODUCE|t|k|before").starts_with("ACK|"));
+    cluster.done(other, "/fault", &json!({ "broker": leader, "fault": "isolate" }));
+    // Each is on its disk before the next comes: entries of their own, which nobody else gets.
+    let log = cluster.data_dir(leader).join("partition_0.log/00000000000000000000.log");
+    for text in ["alone-0", "alone-1", "alone-2"] {
+        alone.send(&format!("PRODUCE|t|k|{text}"));
+        wait_for("it is written", || holds(&log, text.as_bytes()));
+    }
+    wait_for("the others take records", || nc.ask("PRODUCE|t|k|without").starts_with("ACK|"));
+    for n in 0..20 {
+        assert!(nc.ask(&format!("PRODUCE|t|k|without-{n}")).starts_with("ACK|"));
+    }
+    cluster.kill(leader);
+    damage(&log, b"alone-1");
+    cluster.spawn(leader);
+    cluster.process(leader).wait_for_log("were never committed");
+    cluster.process(leader).wait_for_log("serves clients on ");
+    cluster.wait_until_ready();
+    let stored = cluster.records(other);
+    assert!(stored.iter().any(|(_, _, text)| text.contains("without-19")));
+    assert!(!stored.iter().any(|(_, _, text)| text.contains("alone")));
+    wait_for("it has what the others have", || {
+        cluster.group(leader, "partition 0").is_some_and(|group| group["end"] == stored.len())
+    });
+    assert_same(&cluster.records(leader), &stored);
 }
 
 fn message(nc: &mut Nc) -> (usize, u64, String) {

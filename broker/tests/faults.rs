@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{BrokerProcess, PATIENCE, command};
+use support::{BrokerProcess, PATIENCE, command, damage};
 
 /// Runs a broker that must not start; gives what it said.
 fn fails(data_dir: &Path, flags: &[&str]) -> String {
@@ -318,14 +318,6 @@ fn sigterm_does_not_wait_for_half_a_request() {
     std::io::Write::write_all(&mut half, b"GET /livez HT").expect("sent");
     assert!(broker.connect().ask("PRODUCE|t|k|v").starts_with("ACK|"));
     assert_eq!(broker.terminate().code(), Some(0));
-}
-
-/// Flips a bit of the first place in a file that holds `text`.
-fn damage(path: &Path, text: &[u8]) {
-    let mut bytes = fs::read(path).expect("there");
-    let at = bytes.windows(text.len()).position(|w| w == text).expect("stored");
-    bytes[at] ^= 0x10;
-    fs::write(path, &bytes).expect("written");
 }
 
 #[test]

@@ -32,9 +32,11 @@
 //! **Bytes between two entries** that follow each other are a hole that lacks nothing: they are cut
 //! out, whatever is given.
 //!
-//! Left out: getting the entries, and filling a part of a hole.
+//! Left out: getting the entries, filling a part of a hole, and a hole that reaches over a purge (what
+//! it lacks of before is nowhere; the copy is begun anew).
 
 mod fit;
+mod holes;
 mod patch;
 
 use std::io;
@@ -50,7 +52,8 @@ use crate::marks::Point;
 use crate::recovery::{Recovered, recover_unbelieving, remove_segment};
 use crate::report::{Damage, LostEnd};
 use crate::segment::{Segment, SegmentName, sidecar_path};
-use fit::{Fit, fit};
+use fit::{Fit, fit, nothing_in};
+use holes::{Hole, first_index, holes_of};
 use patch::{Insert, Written};
 
 /// What [`mend`] did, and what it could not for want of entries.
@@ -133,7 +136,8 @@ pub enum MendError {
 /// that shall be mended a run of its own, with the entry before the hole (where there is one), all of
 /// the hole's, and, where it is committed, the one behind. A run may begin further in front. See the
 /// module's lesson. With no runs it tells which holes there are, after reading everything. No entry
-/// before `committed` goes, whatever is given.
+/// before `committed` goes, whatever is given; where the one before a hole is, it need not come along. A
+/// run that does not fit is left out with those behind it, and refused only if it is the first.
 ///
 /// # Errors
 /// When the log is open, cannot be read or written, or when the entries do not fit.
@@ -144,41 +148,32 @@ pub fn mend(
     committed: RaftIndex,
 ) -> Result<MendReport, MendError> {
     let found = recover_unbelieving(disk, dir)?;
-    let mut holes: Vec<Hole> =
-        found.report.damaged.iter().map(|damage| Hole::new(damage, &found)).collect();
-    holes.sort_by_key(|hole| (hole.damage.from_index, hole.damage.resume_index));
-    let mut fits = Vec::new();
+    let holes = holes_of(&found);
+    let mut fits: Vec<Fit<'_>> = Vec::new();
     for run in runs {
         let Some(first) = run.first().map(|batch| batch.header.index) else { continue };
-        let hole = holes.iter().find(|hole| hole.damage.from_index >= first);
-        let fit = fit(&found, hole.ok_or(MendError::NoHole(first))?, run)?;
-        if let Some(index) = fit.replaces.filter(|index| *index < committed) {
-            let why = "another one is here, and was committed".to_owned();
-            return Err(MendError::DoesNotFit { index, why });
+        let mut behind = holes.iter().filter(|hole| !hole.lacks_nothing());
+        let hole = behind.find(|hole| hole.damage.from_index >= first);
+        match hole.ok_or(MendError::NoHole(first)).and_then(|h| fit(&found, h, run, committed)) {
+            Ok(more) => fits.extend(more),
+            Err(error) if fits.is_empty() => return Err(error),
+            // What came before it is of use all the same.
+            Err(_) => break,
         }
-        fits.push(fit);
     }
-    let empty = holes.iter().filter(|hole| hole.lacks_nothing());
-    fits.extend(empty.map(|hole| Fit {
-        damage: hole.damage.clone(),
-        run: &[],
-        ends: false,
-        replaces: None,
-    }));
-    fits.sort_by_key(|fit| (fit.damage.from_index, fit.damage.position));
+    fits.extend(holes.iter().filter(|hole| hole.lacks_nothing()).map(nothing_in));
+    fits.sort_by_key(|fit| fit.damage.from_index);
     if let Some(end) = fits.iter().position(|fit| fit.ends) {
         fits.truncate(end + 1);
     }
-    let end = fits.last().filter(|fit| fit.ends);
     let work = Mending { disk, dir, found: &found };
     if !fits.is_empty() {
-        let inserts = fits.iter().map(|fit| work.place(fit)).collect::<Result<Vec<_>, _>>()?;
-        let written = work.write(&inserts)?;
-        work.put_in_place(&written, end)?;
+        work.put(&fits)?;
     }
+    let end = fits.last().filter(|fit| fit.ends);
     let is_gone = |hole: &Hole| {
         end.is_some_and(|end| hole.damage.from_index >= end.damage.from_index)
-            || fits.iter().any(|fit| fit.damage == hole.damage)
+            || fits.iter().any(|fit| hole.parts.contains(&fit.damage))
     };
     let of = |gone: bool| holes.iter().filter(move |hole| is_gone(hole) == gone);
     let report = MendReport {
@@ -193,29 +188,6 @@ pub fn mend(
         note_end(dir, found, point)?;
     }
     Ok(report)
-}
-
-/// What the log lacks, and whether it is its end.
-struct Hole {
-    damage: Damage,
-    lost: Option<LostEnd>,
-}
-
-impl Hole {
-    fn new(damage: &Damage, found: &Recovered) -> Self {
-        let lost = found.report.lost_end.filter(|lost| lost.from_index == damage.from_index);
-        Self { damage: damage.clone(), lost }
-    }
-
-    /// Whether the entries around it follow each other: what lies between is no entry.
-    fn lacks_nothing(&self) -> bool {
-        let Damage { from_index, resume_index, bytes, .. } = self.damage;
-        self.lost.is_none() && from_index == resume_index && bytes > 0
-    }
-}
-
-fn first_index(found: &Recovered) -> RaftIndex {
-    found.purged.map_or(RaftIndex(0), |point| point.index.next())
 }
 
 /// The acknowledged point is what the log ends with now: a later loss is judged by that.
@@ -240,42 +212,44 @@ struct Mending<'a> {
 }
 
 impl Mending<'_> {
-    /// Decides into which file entries go.
-    fn place<'b>(&self, fit: &'b Fit<'_>) -> Result<Insert<'b>, MendError> {
+    /// Puts entries where they go.
+    fn put(&self, fits: &[Fit<'_>]) -> Result<(), MendError> {
+        let (mut inserts, mut gone): (_, &[_]) = (Vec::new(), &[]);
+        for fit in fits {
+            let (insert, behind) = self.place(fit)?;
+            inserts.push(insert);
+            if fit.ends {
+                gone = &self.found.segments[behind..];
+            }
+        }
+        let written = self.write(&inserts)?;
+        self.put_in_place(&written, gone)
+    }
+
+    /// Decides into which file entries go, and how many segments there are up to it.
+    fn place<'b>(&self, fit: &'b Fit<'_>) -> Result<(Insert<'b>, usize), MendError> {
         let damage = &fit.damage;
         let segments = &self.found.segments;
         let own = segments.iter().position(|segment| segment.path == damage.segment);
-        let fresh = self.name_between(fit);
-        let insert = match own {
-            // Before every segment: one of its own, unless the first one has its name already.
-            Some(at)
-                if (damage.position, damage.bytes) == (0, 0)
-                    && segments[at].first_index() > damage.from_index =>
-            {
-                let first = Insert::within(&segments[at], fit);
-                fresh.map_or(first, |name| Insert::alone(self.dir, name, fit))
-            }
-            Some(at) if !is_behind_end(&segments[at], damage) => Insert::within(&segments[at], fit),
-            _ => match fresh {
-                Some(name) => Insert::alone(self.dir, name, fit),
-                None => {
-                    let why = format!("no segment of {} can take it", self.dir.display());
-                    return Err(MendError::DoesNotFit { index: damage.from_index, why });
-                }
-            },
+        let before = match own {
+            Some(at) if is_in_front(&segments[at], damage) => at,
+            Some(at) if is_behind_end(&segments[at], damage) => at + 1,
+            Some(at) => return Ok((Insert::within(&segments[at], fit), at + 1)),
+            None => 0,
         };
-        Ok(insert)
-    }
-
-    /// The name of a segment for the hole alone, if it sorts where it belongs.
-    fn name_between(&self, fit: &Fit<'_>) -> Option<SegmentName> {
-        let Damage { from, from_index, .. } = fit.damage;
-        let staying = || self.found.segments.iter().filter(|segment| !goes(segment, fit));
-        let is_behind = |segment: &&Arc<Segment>| segment.summary().next_index > from_index;
-        let before = staying().take_while(|segment| !is_behind(segment)).last();
-        let name = SegmentName::after(before.map(|segment| segment.name), from, from_index);
-        let next = staying().find(is_behind);
-        next.is_none_or(|next| name < next.name).then_some(name)
+        // A segment of its own, unless the next one has its name already.
+        let last = before.checked_sub(1).map(|at| segments[at].name);
+        let name = SegmentName::after(last, damage.from, damage.from_index);
+        if fit.ends || segments.get(before).is_none_or(|next| name < next.name) {
+            return Ok((Insert::alone(self.dir, name, fit), before));
+        }
+        match own {
+            Some(at) if at == before => Ok((Insert::within(&segments[at], fit), at + 1)),
+            _ => {
+                let why = format!("no segment of {} can take it", self.dir.display());
+                Err(MendError::DoesNotFit { index: damage.from_index, why })
+            }
+        }
     }
 
     /// Writes every file that changes, beside its place.
@@ -294,13 +268,11 @@ impl Mending<'_> {
     }
 
     /// Makes what was written the log.
-    fn put_in_place(&self, written: &[Written], end: Option<&Fit<'_>>) -> Result<(), MendError> {
+    fn put_in_place(&self, written: &[Written], gone: &[Arc<Segment>]) -> Result<(), MendError> {
         let sync_names = || self.disk.sync_dir(self.dir).map_err(io_error("sync", self.dir));
         // The last one first, as a truncation does.
-        for segment in self.found.segments.iter().rev() {
-            let is_written = written.iter().any(|file| file.path == segment.path);
-            if !is_written && end.is_some_and(|end| goes(segment, end)) {
-                let path = &segment.path;
+        for path in gone.iter().rev().map(|segment| &segment.path) {
+            if !written.iter().any(|file| file.path == *path) {
                 remove_segment(self.disk, path).map_err(io_error("remove", path))?;
             }
         }
@@ -320,13 +292,14 @@ impl Mending<'_> {
     }
 }
 
+/// Whether a hole begins before all that its segment holds.
+fn is_in_front(segment: &Segment, damage: &Damage) -> bool {
+    damage.bytes == 0
+        && (segment.first_index() > damage.from_index || segment.name.offset > damage.from)
+}
+
 /// Whether a hole begins further on than its segment ends: a purge lies between.
 fn is_behind_end(segment: &Segment, damage: &Damage) -> bool {
     let summary = segment.summary();
     damage.position >= summary.size && summary.next_index != damage.from_index
-}
-
-/// Whether a segment stands behind what the log ends with.
-fn goes(segment: &Segment, fit: &Fit<'_>) -> bool {
-    fit.ends && segment.first_index() > fit.damage.from_index
 }

@@ -37,11 +37,6 @@ fn filled() -> (MemoryDisk, Vec<Batch>) {
     (disk, stored)
 }
 
-fn segment_paths(disk: &MemoryDisk) -> Vec<PathBuf> {
-    let files = disk.files().into_iter().map(|(path, _)| path);
-    files.filter(|path| path.extension().is_some_and(|e| e == "log")).collect()
-}
-
 fn aside(disk: &MemoryDisk) -> Vec<(PathBuf, Option<Vec<u8>>)> {
     let files = disk.files().into_iter().map(|(path, _)| path);
     let aside = files.filter(|path| path.to_string_lossy().contains(".damaged-"));
@@ -179,7 +174,7 @@ fn many_holes_are_mended_at_once_or_one_by_one() {
         disk.flip_bit(path, 8 * 180);
         disk.flip_bit(path, 8 * 500);
     }
-    disk.remove_file(&paths[1]);
+    remove_file(&disk, &paths[1]);
     let before = lacks(&disk);
     assert!(before.left.len() >= 5, "{before:?}");
     mend_and_check(&disk.kill(), &healthy, "at once");
@@ -200,7 +195,7 @@ fn missing_and_cut_segments_are_mended_wherever_they_were() {
         for last in first..paths.len() {
             let damaged = disk.kill();
             for path in &paths[first..=last] {
-                damaged.remove_file(path);
+                remove_file(&damaged, path);
             }
             mend_and_check(&damaged, &healthy, &format!("without segments {first} to {last}"));
         }
@@ -226,7 +221,7 @@ fn a_purged_log_is_mended_behind_the_purge() {
     for first in 0..paths.len() {
         let damaged = disk.kill();
         for path in &paths[first..] {
-            damaged.remove_file(path);
+            remove_file(&damaged, path);
         }
         let before = lacks(&damaged);
         let mended = mend_with(&damaged, &runs_for(&before, &healthy)).expect("mended");
@@ -283,7 +278,7 @@ fn replaced_from(healthy: &[Batch], from: u64, count: u64, term: u64) -> Vec<Bat
 fn an_end_that_a_later_leader_replaced_is_mended_with_what_took_its_place() {
     let (disk, healthy) = filled();
     let paths = segment_paths(&disk);
-    disk.remove_file(&paths[paths.len() - 1]);
+    remove_file(&disk, &paths[paths.len() - 1]);
     disk.cut(&paths[paths.len() - 2], 280);
     let lost = lacks(&disk).lost_end.expect("lost");
     let from = lost.from_index.0;
@@ -309,7 +304,7 @@ fn an_end_that_a_later_leader_replaced_is_mended_with_what_took_its_place() {
 fn a_crash_while_the_end_is_replaced_leaves_it_lost_or_replaced() {
     let (disk, healthy) = filled();
     let paths = segment_paths(&disk);
-    disk.remove_file(&paths[paths.len() - 1]);
+    remove_file(&disk, &paths[paths.len() - 1]);
     disk.cut(&paths[paths.len() - 2], 280);
     let lost = lacks(&disk).lost_end.expect("lost");
     let from = lost.from_index.0;
@@ -342,7 +337,7 @@ fn a_crash_while_the_end_is_replaced_leaves_it_lost_or_replaced() {
 fn what_does_not_fit_is_refused_and_nothing_changes() {
     let (disk, healthy) = filled();
     let paths = segment_paths(&disk);
-    disk.remove_file(&paths[1]);
+    remove_file(&disk, &paths[1]);
     disk.flip_bit(&paths[2], 8 * 200);
     let before = lacks(&disk);
     let (gap, good) = (&before.left[0], runs_for(&before, &healthy));
@@ -504,7 +499,7 @@ fn a_crash_at_any_step_leaves_each_hole_as_it_was_or_mended() {
     let (disk, healthy) = filled();
     let paths = segment_paths(&disk);
     disk.flip_bit(&paths[0], 8 * 300);
-    disk.remove_file(&paths[1]);
+    remove_file(&disk, &paths[1]);
     disk.cut(paths.last().expect("some"), 100);
     let before = lacks(&disk);
     assert_eq!(before.left.len(), 3, "{before:?}");
@@ -637,16 +632,4 @@ fn a_real_disk_is_mended_too() {
     let (log, report) = open_real(dir.path(), small_segments());
     assert!(report.is_clean(), "{report:?}");
     assert_eq!(read_good(&log), read_good(&healthy));
-}
-
-trait RemoveFile {
-    fn remove_file(&self, path: &std::path::Path);
-}
-
-impl RemoveFile for MemoryDisk {
-    fn remove_file(&self, path: &std::path::Path) {
-        let removed: io::Result<()> = self.shared().remove(path);
-        removed.expect("it was there");
-        self.shared().sync_dir(dir()).expect("synced");
-    }
 }

@@ -344,6 +344,11 @@ impl Joiner<'_> {
             while let Err(error) =
                 self.peers.call(id, GroupId::Metadata, Kind::Form, body.clone(), ANSWER_WAIT).await
             {
+                // Whoever made this broker a member heard from all of them that they were told.
+                let asked = self.ask_all().await;
+                if asked.answers.iter().any(|(_, answer)| answer.has_member(&cluster)) {
+                    return with(&form.founders);
+                }
                 self.tell(&format!("broker {id} does not form the cluster yet: {error}"));
                 sleep(PAUSE).await;
             }
@@ -414,6 +419,11 @@ impl Joiner<'_> {
 }
 
 impl HelloAnswer {
+    /// Whether the one who asked is a member of the cluster, which has begun.
+    fn has_member(&self, cluster: &str) -> bool {
+        self.cluster == cluster && self.standing == Standing::Member
+    }
+
     /// Whether the one who asked was removed from the cluster, and no group needs it any more to go
     /// on without it.
     fn lets_go(&self, cluster: &str) -> bool {

@@ -58,32 +58,36 @@ impl Mender<'_> {
     /// When this broker's own disk refuses.
     pub async fn mend(&self, id: GroupId, dir: &Path) -> Result<(), MendError> {
         let mut told_at: Option<Instant> = None;
-        let (mut holes_max, mut in_front) = (HOLES_MAX, 1);
+        // How many entries in front of the first hole are asked for, to find where the logs part.
+        let mut in_front = 1;
+        // What was of no use, and why; the whole log is not read again for the same.
+        let mut useless = None;
         // Reads the whole log: once, and again after holes that were filled, however often the
         // others have to be asked.
         let mut lacking = self.write(dir, Vec::new()).await?;
         while !lacking.left.is_empty() {
-            let why = match self.fetch(id, &lacking, holes_max, in_front).await {
+            let why = match self.fetch(id, &lacking, in_front).await {
                 Ok(fetched) => {
-                    let runs = fetched.iter().map(|filling| filling.batches.clone());
-                    match self.write(dir, runs.collect()).await {
-                        Ok(done) => {
-                            self.tell_mended(id, &fetched, &done);
-                            (holes_max, in_front) = (HOLES_MAX, 1);
-                            lacking = self.write(dir, Vec::new()).await?;
-                            continue;
-                        }
-                        Err(error @ (MendError::Open(_) | MendError::Io { .. })) => {
-                            return Err(error);
-                        }
-                        Err(error) => {
-                            if holes_max == 1 && matches!(error, MendError::Differs(_)) {
-                                in_front *= 2;
+                    let given = (in_front, fetched[0].hole.clone(), fetched[0].upto());
+                    match &useless {
+                        Some((known, why)) if *known == given => String::clone(why),
+                        _ => match self.try_filling(id, dir, &fetched).await? {
+                            Filled::Some => {
+                                (in_front, useless) = (1, None);
+                                lacking = self.write(dir, Vec::new()).await?;
+                                continue;
                             }
-                            // Which of them does not fit is not told: one after the other.
-                            holes_max = 1;
-                            error.to_string()
-                        }
+                            Filled::AskFurtherInFront => {
+                                in_front = in_front.saturating_mul(2);
+                                continue;
+                            }
+                            Filled::None(why) => {
+                                useless = Some((given, why.clone()));
+                                // An opening may find less than the one before.
+                                lacking = self.write(dir, Vec::new()).await?;
+                                why
+                            }
+                        },
                     }
                 }
                 Err(why) => why,
@@ -104,6 +108,31 @@ impl Mender<'_> {
         Ok(())
     }
 
+    /// Fills holes with what the others gave, if it is of use.
+    async fn try_filling(
+        &self,
+        id: GroupId,
+        dir: &Path,
+        fetched: &[Filling],
+    ) -> Result<Filled, MendError> {
+        let runs = fetched.iter().map(|filling| filling.batches.clone());
+        match self.write(dir, runs.collect()).await {
+            Ok(done) if !done.mended.is_empty() => {
+                self.tell_mended(id, fetched, &done);
+                Ok(Filled::Some)
+            }
+            Ok(_) => Ok(Filled::None("what the others gave fills nothing".to_owned())),
+            Err(MendError::Differs(_)) => Ok(Filled::AskFurtherInFront),
+            Err(error @ (MendError::Open(_) | MendError::Io { .. })) => Err(error),
+            Err(_) if !fetched[0].is_whole => {
+                let (from, upto) = (fetched[0].from, fetched[0].upto());
+                let why = format!("broker {from} knows nothing committed behind entry {upto} yet");
+                Ok(Filled::None(why))
+            }
+            Err(error) => Ok(Filled::None(error.to_string())),
+        }
+    }
+
     async fn write(&self, dir: &Path, runs: Vec<Vec<Batch>>) -> Result<MendReport, MendError> {
         let (disk, dir, committed) = (self.disk.clone(), dir.to_owned(), self.committed);
         // The errors of the work itself come back inside.
@@ -115,72 +144,105 @@ impl Mender<'_> {
         })
     }
 
-    /// The entries of the first holes, and some in front of each, from whoever has all of them.
+    /// The entries of the first holes, from whoever has all of them; of the very first, where nobody
+    /// has all, those that are there: they may show that others came in place of what stands here.
     async fn fetch(
         &self,
         id: GroupId,
         lacking: &MendReport,
-        holes_max: usize,
         in_front: u64,
     ) -> Result<Vec<Filling>, String> {
         let (mut fetched, mut bytes) = (Vec::new(), 0);
         let mut why = "no other broker is known".to_owned();
-        for hole in &lacking.left {
-            if bytes >= FETCH_BYTES || fetched.len() >= holes_max {
-                break;
-            }
-            let lost_end = lacking.lost_end.filter(|lost| lost.from_index == hole.from_index);
-            let from = hole.from_index.0.saturating_sub(in_front).max(lacking.first.0);
-            let wanted = Wanted { from, upto: hole.resume_index.0, lost_end };
-            let mut filling = None;
+        for hole in lacking.left.iter().take(HOLES_MAX) {
+            let in_front = if fetched.is_empty() { in_front } else { 1 };
+            let wanted = self.wanted(lacking, hole, in_front);
+            let mut filling: Option<Filling> = None;
             for peer in self.peers.others() {
-                match self.fetch_from(peer.id, id, wanted).await {
-                    Ok(batches) => {
-                        filling = Some(Filling { hole: hole.clone(), from: peer.id, batches });
-                        break;
+                match self.fetch_from(peer.id, id, &wanted).await {
+                    Ok(more) if filling.as_ref().is_none_or(|known| known.upto() < more.upto()) => {
+                        filling = Some(more);
                     }
+                    Ok(_) => {}
                     Err(error) => why = format!("broker {} {error}", peer.id),
+                }
+                if filling.as_ref().is_some_and(|filling| filling.is_whole) {
+                    break;
                 }
             }
             // Nobody has it now: the next would make everybody wait as long again.
-            let Some(filling) = filling else { break };
+            let Some(filling) = filling.filter(|f| f.is_whole || fetched.is_empty()) else { break };
             bytes += filling.batches.iter().map(|batch| batch.body.len()).sum::<usize>();
+            let is_last = !filling.is_whole || bytes >= FETCH_BYTES;
             fetched.push(filling);
+            if is_last {
+                break;
+            }
         }
         if fetched.is_empty() { Err(why) } else { Ok(fetched) }
     }
 
+    fn wanted<'a>(&self, lacking: &MendReport, hole: &'a Damage, in_front: u64) -> Wanted<'a> {
+        // What is committed is the same everywhere: nothing in front of it has to be compared.
+        let is_known = hole.from_index <= self.committed;
+        let first = if is_known { hole.from_index } else { lacking.first.min(hole.from_index) };
+        let from = if is_known { 0 } else { in_front };
+        Wanted {
+            hole,
+            lost_end: lacking.lost_end.filter(|lost| lost.from_index == hole.from_index),
+            first: first.0,
+            from: hole.from_index.0.saturating_sub(from).max(first.0),
+        }
+    }
+
+    /// The entries that are wanted, as far as another broker has them; those further in front, where
+    /// it has none of these.
     async fn fetch_from(
         &self,
-        from: BrokerId,
+        peer: BrokerId,
         id: GroupId,
-        wanted: Wanted,
-    ) -> Result<Vec<Batch>, PeerError> {
-        let Wanted { from: first, upto, lost_end } = wanted;
-        // With the one behind the hole, if it is committed.
-        let end = if lost_end.is_some() { u64::MAX } else { upto + 1 };
-        let mut batches: Vec<Batch> = Vec::new();
+        wanted: &Wanted<'_>,
+    ) -> Result<Filling, PeerError> {
+        let Wanted { hole, first, .. } = *wanted;
+        let mut from = wanted.from;
         loop {
-            let next = batches.last().map_or(first, |last| last.header.index.0 + 1);
-            if next >= end || lost_end.is_some_and(|lost| makes_up(&batches, lost)) {
-                return Ok(batches);
+            let batches = self.entries_of(peer, id, wanted, from).await?;
+            if !batches.is_empty() {
+                let is_whole = wanted.has_all(&batches);
+                return Ok(Filling { hole: hole.clone(), from: peer, batches, is_whole });
             }
-            let body = to_json(&EntriesWanted { from: next, to: end })?;
-            let answer = self.peers.call(from, id, Kind::Entries, body, ANSWER_WAIT).await?;
-            let more = decode_entries(answer).map_err(|e| PeerError::Refused(e.to_string()))?;
-            if more.is_empty() && lost_end.is_none() && next >= upto {
-                return Ok(batches);
-            }
-            if more.is_empty() {
+            if from == first {
                 return Err(PeerError::Refused(format!(
-                    "knows nothing committed from entry {next} on yet"
+                    "knows nothing committed from entry {from} on yet"
                 )));
             }
-            batches.extend(more);
-            if let Some(lost) = lost_end {
-                let enough = (1..=batches.len()).find(|n| makes_up(&batches[..*n], lost));
-                batches.truncate(enough.unwrap_or(batches.len()));
+            let in_front = hole.from_index.0 - from;
+            from = hole.from_index.0.saturating_sub(2 * in_front.max(1)).max(first);
+        }
+    }
+
+    async fn entries_of(
+        &self,
+        peer: BrokerId,
+        id: GroupId,
+        wanted: &Wanted<'_>,
+        from: u64,
+    ) -> Result<Vec<Batch>, PeerError> {
+        let mut batches: Vec<Batch> = Vec::new();
+        loop {
+            let next = batches.last().map_or(from, |last| last.header.index.0 + 1);
+            if next >= wanted.end() || wanted.has_end(&batches) {
+                return Ok(batches);
             }
+            let body = to_json(&EntriesWanted { from: next, to: wanted.end() })?;
+            let answer = self.peers.call(peer, id, Kind::Entries, body, ANSWER_WAIT).await?;
+            let more = decode_entries(answer).map_err(|e| PeerError::Refused(e.to_string()))?;
+            if more.is_empty() {
+                return Ok(batches);
+            }
+            batches.extend(more);
+            let enough = (1..=batches.len()).find(|n| wanted.has_end(&batches[..*n]));
+            batches.truncate(enough.unwrap_or(batches.len()));
         }
     }
 
@@ -210,28 +272,63 @@ impl Mender<'_> {
     }
 }
 
+/// What came of entries that were given.
+enum Filled {
+    /// Holes are filled.
+    Some,
+    /// The two logs part further in front.
+    AskFurtherInFront,
+    /// Nothing, and why.
+    None(String),
+}
+
 /// The entries that are asked for.
-#[derive(Clone, Copy)]
-struct Wanted {
-    /// The first of them: one that the log still has, where there is one before the hole.
-    from: u64,
-    /// The first behind the hole.
-    upto: u64,
+struct Wanted<'a> {
+    hole: &'a Damage,
     /// The hole is the log's end, and others may have come in place of what was there.
     lost_end: Option<LostEnd>,
+    /// The first of the log, before which nothing can be compared.
+    first: u64,
+    /// The first that is asked for: one that the log still has, where there is one before the hole.
+    from: u64,
+}
+
+impl Wanted<'_> {
+    /// Where it ends: with the one behind the hole, if that is committed.
+    fn end(&self) -> u64 {
+        if self.lost_end.is_some() { u64::MAX } else { self.hole.resume_index.0 + 1 }
+    }
+
+    /// Whether a log that ends with these entries is at least as up to date, in Raft's sense, as the
+    /// one that was lost.
+    fn has_end(&self, batches: &[Batch]) -> bool {
+        let last = batches.last().map(|batch| batch.header);
+        self.lost_end
+            .zip(last)
+            .is_some_and(|(lost, last)| (last.term, last.index) >= (lost.term, lost.upto_index))
+    }
+
+    /// Whether nothing of the hole is left out.
+    fn has_all(&self, batches: &[Batch]) -> bool {
+        let next = batches.last().map(|batch| batch.header.index.next());
+        match self.lost_end {
+            Some(_) => self.has_end(batches),
+            None => next >= Some(self.hole.resume_index),
+        }
+    }
 }
 
 /// What fills a hole, and who gave it.
 struct Filling {
     hole: Damage,
     from: BrokerId,
+    /// At least one.
     batches: Vec<Batch>,
+    is_whole: bool,
 }
 
-/// Whether a log that ends with these entries is at least as up to date, in Raft's sense, as the
-/// one that was lost.
-fn makes_up(batches: &[Batch], lost: LostEnd) -> bool {
-    batches
-        .last()
-        .is_some_and(|last| (last.header.term, last.header.index) >= (lost.term, lost.upto_index))
+impl Filling {
+    fn upto(&self) -> RaftIndex {
+        self.batches.last().map_or(RaftIndex(0), |batch| batch.header.index)
+    }
 }

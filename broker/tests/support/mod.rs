@@ -122,6 +122,23 @@ pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
     wait_until(what, || holds().then_some(()));
 }
 
+/// Whether a file holds a text.
+pub fn holds(path: &Path, text: &[u8]) -> bool {
+    place_of(&std::fs::read(path).expect("there"), text).is_some()
+}
+
+/// Flips a bit of the first place in a file that holds `text`.
+pub fn damage(path: &Path, text: &[u8]) {
+    let mut bytes = std::fs::read(path).expect("there");
+    let at = place_of(&bytes, text).expect("stored");
+    bytes[at] ^= 0x10;
+    std::fs::write(path, &bytes).expect("written");
+}
+
+fn place_of(bytes: &[u8], text: &[u8]) -> Option<usize> {
+    bytes.windows(text.len()).position(|window| window == text)
+}
+
 impl Drop for BrokerProcess {
     fn drop(&mut self) {
         let _ = self.child.kill();

@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,4 +145,16 @@ pub fn is_same(stored: &Batch, new: &NewBatch) -> bool {
         && stored.header.kind == new.kind
         && stored.header.records == new.records
         && stored.body == new.body
+}
+
+/// The segments of a log on a simulated disk, in order.
+pub fn segment_paths(disk: &MemoryDisk) -> Vec<PathBuf> {
+    let files = disk.files().into_iter().map(|(path, _)| path);
+    files.filter(|path| path.extension().is_some_and(|e| e == "log")).collect()
+}
+
+/// A file is gone, durably.
+pub fn remove_file(disk: &MemoryDisk, path: &Path) {
+    disk.shared().remove(path).expect("there");
+    disk.shared().sync_dir(dir()).expect("synced");
 }
