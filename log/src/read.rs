@@ -25,6 +25,9 @@ use crate::scan::{Cursor, Next, READ_CHUNK_BYTES, Step};
 use crate::segment::{Inside, Segment, sidecar_path};
 use crate::state::{Shared, State};
 
+/// What a reader of little reads at once: about a block of the index.
+const READ_CHUNK_BYTES_MIN: usize = 16 << 10;
+
 /// Where a read begins.
 #[derive(Clone, Copy)]
 pub(crate) enum Seek {
@@ -322,7 +325,8 @@ impl Walk<'_> {
                 (0, Next { index: summary.first_index, offset: summary.base_offset })
             }
         };
-        let mut cursor = Cursor::new(&**file, position, summary.size, Some(next), READ_CHUNK_BYTES);
+        let chunk = answer.limit.bytes_max.clamp(READ_CHUNK_BYTES_MIN, READ_CHUNK_BYTES);
+        let mut cursor = Cursor::new(&**file, position, summary.size, Some(next), chunk);
         loop {
             let (is_end, next) = match cursor.step()? {
                 Step::Batch(_, batch) => {

@@ -31,5 +31,5 @@ pub(crate) fn read(disk: &dyn Disk, segment: &Path) -> io::Result<Option<Segment
     let mut bytes = vec![0; usize::try_from(file.size()?).map_err(io::Error::other)?];
     read_exact_at(&*file, &mut bytes, 0)?;
     let dir = segment.parent().unwrap_or(Path::new(""));
-    Ok(SegmentIndex::decode(&bytes).map(|index| index.within(dir)))
+    Ok(SegmentIndex::decode(&bytes.into()).map(|index| index.within(dir)))
 }

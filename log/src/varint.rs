@@ -40,6 +40,11 @@ impl<'a> Varints<'a> {
         std::str::from_utf8(self.sized()?).ok()
     }
 
+    /// How many bytes are left.
+    pub(crate) const fn left(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(crate) const fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }

@@ -207,12 +207,12 @@ fn check(seed: u64, with_crashes: bool) -> bool {
 
 #[test]
 fn damage_of_any_kind_is_mended_with_what_a_peer_has() {
-    let mended = (0..1000).filter(|seed| check(*seed, false)).count();
-    assert!(mended > 880, "{mended}");
+    let mended = (0..300).filter(|seed| check(*seed, false)).count();
+    assert!(mended > 260, "{mended}");
 }
 
 #[test]
 fn so_it_is_with_crashes_in_between() {
-    let mended = (0..200).filter(|seed| check(*seed, true)).count();
-    assert!(mended > 170, "{mended}");
+    let mended = (0..60).filter(|seed| check(*seed, true)).count();
+    assert!(mended > 50, "{mended}");
 }

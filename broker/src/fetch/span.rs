@@ -9,6 +9,8 @@ use std::ops::Range;
 
 use aklight_common::Pattern;
 use aklight_common::wire::WireError;
+use aklight_log::Batch;
+use memchr::memmem::Finder;
 
 use super::reader::{self, Sink};
 use crate::partition::Partition;
@@ -25,7 +27,12 @@ const READ_COST_BYTES: usize = 4 << 10;
 
 /// Topics of a partition, by name: looked up for every record that is passed over, which a pattern
 /// takes several times as long for.
-pub struct Names(HashSet<Box<[u8]>>);
+pub struct Names {
+    names: HashSet<Box<[u8]>>,
+    /// What all of them begin with: looking for it takes a tenth of the time of going through a
+    /// batch's records, and of looking a name up.
+    beginning: Finder<'static>,
+}
 
 impl Names {
     /// The topics that one of the patterns matches, of which there was a record since (microseconds
@@ -40,12 +47,31 @@ impl Names {
         let matching = patterns.iter().flat_map(|pattern| partition.topics.matching(pattern));
         let wanted =
             matching.filter(|(topic, stats)| stats.last_time_us >= since_us && test(topic));
-        Self(wanted.map(|(topic, _)| topic.into_bytes().into_boxed_slice()).collect())
+        let names: HashSet<_> =
+            wanted.map(|(topic, _)| topic.into_bytes().into_boxed_slice()).collect();
+        let beginning = Finder::new(&beginning(&names)).into_owned();
+        Self { names, beginning }
     }
 
     fn has(&self, name: &[u8]) -> bool {
-        self.0.contains(name)
+        name.starts_with(self.beginning.needle()) && self.names.contains(name)
     }
+
+    /// Whether a batch may have a record on one of them: it spells each of its topics out once.
+    fn may_be_in(&self, batch: &Batch) -> bool {
+        self.beginning.find(&batch.body).is_some()
+    }
+}
+
+/// The longest text that all names begin with.
+fn beginning(names: &HashSet<Box<[u8]>>) -> Vec<u8> {
+    let mut names = names.iter();
+    let mut all = names.next().map(|name| name.to_vec()).unwrap_or_default();
+    for name in names {
+        let same = all.iter().zip(name).take_while(|(a, b)| a == b).count();
+        all.truncate(same);
+    }
+    all
 }
 
 /// Hands the records on these topics that came in within the span (microseconds since the Unix
@@ -61,7 +87,7 @@ pub fn walk(
     budget: &mut usize,
     sink: Sink<'_>,
 ) -> Result<bool, WireError> {
-    if names.0.is_empty() {
+    if names.names.is_empty() {
         return Ok(true);
     }
     let wanted = |topic: &str| names.has(topic.as_bytes());
@@ -90,6 +116,9 @@ pub fn walk(
             }
             read += batch.body.len();
             next = batch.header.end_offset().max(next);
+            if !names.may_be_in(batch) {
+                continue;
+            }
             for record in reader::records_on(batch, from, |name| names.has(name)) {
                 let (offset, record) = record?;
                 if span.contains(&record.time_us) && offset < end {
@@ -104,4 +133,21 @@ pub fn walk(
         *budget -= read;
     }
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_have_the_beginning_that_all_of_them_have() {
+        let of = |names: &[&str]| {
+            let names = names.iter().map(|name| name.as_bytes().into()).collect();
+            String::from_utf8(beginning(&names)).expect("ASCII")
+        };
+        assert_eq!(of(&[]), "");
+        assert_eq!(of(&["a/b/cpu"]), "a/b/cpu");
+        assert_eq!(of(&["a/b/cpu", "a/b/cpus", "a/b/memory"]), "a/b/");
+        assert_eq!(of(&["a/b", "b/a"]), "");
+    }
 }
