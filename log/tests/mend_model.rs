@@ -111,10 +111,10 @@ fn given(
     let end = if lost.is_some() { u64::MAX } else { hole.resume_index.0 + 1 };
     let mut run = Vec::new();
     while run.is_empty() {
-        let first = from.saturating_sub(in_front).max(lacking.first.0.min(from));
+        let first = from.saturating_sub(in_front).max(lacking.first.0.max(committed).min(from));
         let range = first..end;
         run = peer.iter().filter(|b| range.contains(&b.header.index.0)).cloned().collect();
-        if first <= lacking.first.0 || from <= committed {
+        if first <= lacking.first.0.max(committed) || from <= committed {
             break;
         }
         in_front = 2 * in_front.max(1);

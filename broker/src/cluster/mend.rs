@@ -10,6 +10,7 @@
 //! Left out: a hole whose entries nobody keeps any more. Such a copy is begun anew, under a new
 //! number (`aklight cluster replace`).
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -154,17 +155,27 @@ impl Mender<'_> {
     ) -> Result<Vec<Filling>, String> {
         let (mut fetched, mut bytes) = (Vec::new(), 0);
         let mut why = "no other broker is known".to_owned();
+        // Asked once, not for each hole: an answer is waited for.
+        let mut silent = BTreeSet::new();
         for hole in lacking.left.iter().take(HOLES_MAX) {
             let in_front = if fetched.is_empty() { in_front } else { 1 };
             let wanted = self.wanted(lacking, hole, in_front);
             let mut filling: Option<Filling> = None;
             for peer in self.peers.others() {
+                if silent.contains(&peer.id) {
+                    continue;
+                }
                 match self.fetch_from(peer.id, id, &wanted).await {
                     Ok(more) if filling.as_ref().is_none_or(|known| known.upto() < more.upto()) => {
                         filling = Some(more);
                     }
                     Ok(_) => {}
-                    Err(error) => why = format!("broker {} {error}", peer.id),
+                    Err(error) => {
+                        if !matches!(error, PeerError::Refused(_)) {
+                            silent.insert(peer.id);
+                        }
+                        why = format!("broker {} {error}", peer.id);
+                    }
                 }
                 if filling.as_ref().is_some_and(|filling| filling.is_whole) {
                     break;
@@ -185,7 +196,7 @@ impl Mender<'_> {
     fn wanted<'a>(&self, lacking: &MendReport, hole: &'a Damage, in_front: u64) -> Wanted<'a> {
         // What is committed is the same everywhere: nothing in front of it has to be compared.
         let is_known = hole.from_index <= self.committed;
-        let first = if is_known { hole.from_index } else { lacking.first.min(hole.from_index) };
+        let first = lacking.first.max(self.committed).min(hole.from_index);
         let from = if is_known { 0 } else { in_front };
         Wanted {
             hole,
@@ -235,7 +246,11 @@ impl Mender<'_> {
                 return Ok(batches);
             }
             let body = to_json(&EntriesWanted { from: next, to: wanted.end() })?;
-            let answer = self.peers.call(peer, id, Kind::Entries, body, ANSWER_WAIT).await?;
+            let answer = match self.peers.call(peer, id, Kind::Entries, body, ANSWER_WAIT).await {
+                // The one behind the hole may be damaged there, and is not needed.
+                Err(_) if wanted.has_all(&batches) => return Ok(batches),
+                answer => answer?,
+            };
             let more = decode_entries(answer).map_err(|e| PeerError::Refused(e.to_string()))?;
             if more.is_empty() {
                 return Ok(batches);

@@ -50,7 +50,8 @@ pub(super) fn fit<'a>(
         if header.index < committed {
             return no(header, "another one is here, and was committed".to_owned());
         }
-        if place == 0 && header.index > first_index(found) {
+        // Before what is committed nothing differs, and before the first nothing is here.
+        if place == 0 && header.index > committed.max(first_index(found)) {
             return Err(MendError::Differs(header.index));
         }
         let replaces = Some(header.index);
