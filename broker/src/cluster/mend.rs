@@ -195,14 +195,12 @@ impl Mender<'_> {
 
     fn wanted<'a>(&self, lacking: &MendReport, hole: &'a Damage, in_front: u64) -> Wanted<'a> {
         // What is committed is the same everywhere: nothing in front of it has to be compared.
-        let is_known = hole.from_index <= self.committed;
         let first = lacking.first.max(self.committed).min(hole.from_index);
-        let from = if is_known { 0 } else { in_front };
         Wanted {
             hole,
             lost_end: lacking.lost_end.filter(|lost| lost.from_index == hole.from_index),
             first: first.0,
-            from: hole.from_index.0.saturating_sub(from).max(first.0),
+            from: hole.from_index.0.saturating_sub(in_front).max(first.0),
         }
     }
 
