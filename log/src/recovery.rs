@@ -164,16 +164,18 @@ impl Recovery<'_> {
         let is_purged = |loaded: &Loaded, is_last: bool| match is_last {
             false => loaded.summary.next_index <= kept_from,
             // The last one stays if the log goes on in it, or if it holds what must be looked at.
-            true => {
-                let is_behind = loaded.summary.next_index < kept_from;
-                is_behind && !loaded.is_empty() && loaded.leftover == 0
-            }
+            true => loaded.summary.next_index < kept_from && loaded.leftover == 0,
         };
-        while let Some(first) = found.first()
-            && is_purged(first, found.len() == 1)
-        {
-            remove_segment(self.disk, &first.path).map_err(at("remove", &first.path))?;
-            found.remove(0);
+        let last = found.len().saturating_sub(1);
+        let kept = found.iter().enumerate().position(|(n, loaded)| !is_purged(loaded, n == last));
+        let gone = found.drain(..kept.unwrap_or(found.len()));
+        self.remove(gone)
+    }
+
+    /// Removes segments, the oldest first.
+    fn remove(&self, gone: impl Iterator<Item = Loaded>) -> Result<(), OpenError> {
+        for Loaded { path, .. } in gone {
+            remove_segment(self.disk, &path).map_err(at("remove", &path))?;
         }
         self.disk.sync_dir(self.dir).map_err(at("sync", self.dir))
     }

@@ -478,6 +478,42 @@ fn what_a_purge_could_not_remove_does_not_come_back_behind_what_was_appended_sin
     }
 }
 
+#[test]
+fn what_is_truncated_behind_a_purge_past_the_end_ends_with_what_was_purged() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, small());
+    // The mark is written; the segment behind it is not begun.
+    disk.fail("sync", FIRST, 0, io::ErrorKind::Other);
+    assert!(wait(|done| log.purge_to(Term(1), RaftIndex(0), Some(Offset(7)), done)).is_err());
+    log.close();
+    let (log, report) = open(&disk, small());
+    assert!(report.is_clean(), "{report:?}");
+    append(&log, vec![records(1, 1, 1, 10)]).expect("appended");
+    truncate(&log, Some(0)).expect("truncated");
+    let bounds = log.bounds();
+    assert_eq!(bounds.last, Some((Term(1), RaftIndex(0))));
+    assert_eq!((bounds.start_offset, bounds.end_offset), (Offset(7), Offset(7)));
+}
+
+#[test]
+fn a_damaged_tail_before_the_purge_does_not_say_where_the_log_ends() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, LogOptions { preallocate_bytes: 0, ..small() });
+    append(&log, (0..4).map(|index| records(index, 1, 2, 50)).collect()).expect("appended");
+    disk.fail("create", "30.log", 0, io::ErrorKind::Other);
+    assert!(wait(|done| log.purge_to(Term(1), RaftIndex(9), Some(Offset(30)), done)).is_err());
+    log.close();
+    let path = dir().join(FIRST);
+    disk.cut(&path, disk.contents(&path).expect("there").len() - 10);
+    let (log, report) = open(&disk, small());
+    assert!(report.torn.is_some(), "{report:?}");
+    append(&log, vec![records(10, 1, 1, 10)]).expect("appended");
+    truncate(&log, Some(9)).expect("truncated");
+    let bounds = log.bounds();
+    assert_eq!(bounds.last, Some((Term(1), RaftIndex(9))));
+    assert_eq!((bounds.start_offset, bounds.end_offset), (Offset(30), Offset(30)));
+}
+
 fn append_if_taken(log: &Log, batches: &[NewBatch]) -> bool {
     log.health() == Health::Writable && append(log, batches.to_vec()).is_ok()
 }

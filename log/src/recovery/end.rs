@@ -85,7 +85,7 @@ impl Recovery<'_> {
     }
 
     /// Decides where the log ends, and cuts off or sets aside what is behind.
-    pub(super) fn settle_end(&mut self, found: &mut [Loaded]) -> Result<End, OpenError> {
+    pub(super) fn settle_end(&mut self, found: &mut Vec<Loaded>) -> Result<End, OpenError> {
         let start = self.purged.map_or(Next { index: RaftIndex(0), offset: Offset(0) }, |point| {
             Next { index: point.index.next(), offset: point.end_offset }
         });
@@ -128,10 +128,15 @@ impl Recovery<'_> {
             let missing = self.all_missing(next, resume_behind(lost, next));
             self.report.damaged.push(missing);
         }
-        Ok(match lost {
-            Some(lost) => Self::end_behind(lost, next),
-            None => End { next, last, new_segment: is_behind || found.is_empty() },
-        })
+        if let Some(lost) = lost {
+            return Ok(Self::end_behind(lost, next));
+        }
+        // What could be looked at of such a tail is set aside now. It must not stay: a truncation
+        // to the purged entry would look for that entry's end in it.
+        if is_behind {
+            self.remove(found.drain(..))?;
+        }
+        Ok(End { next, last, new_segment: found.is_empty() })
     }
 
     fn all_missing(&self, from: Next, resume: Next) -> Damage {
