@@ -28,21 +28,18 @@ impl Stamp {
         self.last_us.fetch_max(stored_us, Ordering::Relaxed);
     }
 
-    /// What the clock says now, in microseconds since the Unix epoch: to reckon spans from.
+    /// What the clock says now, in microseconds since the Unix epoch.
     pub fn now_us(&self) -> u64 {
         self.clock.wall_us()
     }
 
-    /// The next moment.
-    pub fn next_us(&self) -> u64 {
-        let now = self.clock.wall_us();
+    /// The next moment: `now_us`, or later.
+    pub fn next_us(&self, now_us: u64) -> u64 {
+        let next = |last: u64| now_us.max(last.saturating_add(1));
         let last = self
             .last_us
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| {
-                Some(now.max(last.saturating_add(1)))
-            })
-            .unwrap_or(now);
-        now.max(last.saturating_add(1))
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(next(last)));
+        last.map_or(now_us, next)
     }
 }
 
@@ -55,9 +52,9 @@ mod tests {
     #[test]
     fn moments_rise_even_when_the_clock_stands_or_is_behind() {
         let stamp = Stamp::new(ManualClock::at(500));
-        assert_eq!((stamp.next_us(), stamp.next_us()), (500, 501));
+        assert_eq!((stamp.next_us(500), stamp.next_us(500)), (500, 501));
         stamp.see(900);
         stamp.see(700);
-        assert_eq!((stamp.next_us(), stamp.next_us()), (901, 902));
+        assert_eq!((stamp.next_us(500), stamp.next_us(903)), (901, 903));
     }
 }

@@ -14,10 +14,14 @@
 //! batch's first time plus the delta, in microseconds since the Unix epoch; it is the moment at
 //! which the broker took the record in, and rises strictly within a broker.
 //!
-//! The bytes are protected by the checksum of the batch around them; decoding nevertheless
-//! trusts nothing and allocates nothing.
+//! The bytes are protected by the checksum of the batch around them, and were checked where they came
+//! in: decoding cannot be brought down by any bytes and gives text for text, but does not ask again
+//! whether a name is a topic.
+
+use std::hash::BuildHasher;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
 
 use crate::topic::check_topic;
 
@@ -61,10 +65,8 @@ pub struct BodyError {
 #[derive(Debug, Default)]
 pub struct BodyBuilder {
     bytes: Vec<u8>,
-    // (start, end) of each name within `bytes`: no copy of its own. A linear look-up from the
-    // newest is quick for the few topics of a usual batch; `NAMES_MAX` bounds the unusual one.
-    topics: Vec<(usize, usize)>,
-    producers: Vec<(usize, usize)>,
+    topics: Names,
+    producers: Names,
     records: u32,
     first_time_us: u64,
     last_time_us: u64,
@@ -88,10 +90,9 @@ impl BodyBuilder {
             self.last_time_us = record.time_us;
         }
         self.last_time_us = self.last_time_us.max(record.time_us);
-        let topic = find(&self.bytes, &self.topics, record.topic.as_bytes());
-        let producer = record
-            .once
-            .and_then(|once| find(&self.bytes, &self.producers, once.producer.as_bytes()));
+        let topic = self.topics.find(&self.bytes, record.topic.as_bytes());
+        let producer =
+            record.once.and_then(|once| self.producers.find(&self.bytes, once.producer.as_bytes()));
         let mut flags = 0;
         if topic.is_none() {
             flags |= SPELLS_TOPIC;
@@ -104,9 +105,9 @@ impl BodyBuilder {
         }
         self.bytes.push(flags);
         put_varint(&mut self.bytes, self.last_time_us - self.first_time_us);
-        put_name(&mut self.bytes, &mut self.topics, topic, record.topic.as_bytes());
+        self.topics.put(&mut self.bytes, topic, record.topic.as_bytes());
         if let Some(once) = record.once {
-            put_name(&mut self.bytes, &mut self.producers, producer, once.producer.as_bytes());
+            self.producers.put(&mut self.bytes, producer, once.producer.as_bytes());
             put_varint(&mut self.bytes, once.sequence);
         }
         put_varint(&mut self.bytes, record.key.len() as u64);
@@ -114,6 +115,11 @@ impl BodyBuilder {
         put_varint(&mut self.bytes, record.payload.len() as u64);
         self.bytes.extend_from_slice(record.payload);
         self.records += 1;
+    }
+
+    /// Takes room for so many bytes more.
+    pub fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
     }
 
     /// Bytes so far.
@@ -214,7 +220,7 @@ impl<'a> Records<'a> {
         } else {
             let len = usize::from(self.byte()?);
             let name = self.take(len)?;
-            let name = if wanted(name) { Some(check_topic(name).ok()?) } else { None };
+            let name = if wanted(name) { Some(std::str::from_utf8(name).ok()?) } else { None };
             remember(&mut self.topics, name);
             name
         };
@@ -283,27 +289,68 @@ impl<'a> Iterator for Records<'a> {
     }
 }
 
-fn find(bytes: &[u8], names: &[(usize, usize)], name: &[u8]) -> Option<usize> {
-    names.iter().rposition(|(start, end)| &bytes[*start..*end] == name)
+/// The names that a body has spelled out, each by its ordinal.
+#[derive(Debug, Default)]
+struct Names {
+    // (start, end) within the body: no copy of its own.
+    places: Vec<(usize, usize)>,
+    // Ordinals plus one, each near the place that its name's hash says; 0 is free. Only once there
+    // are more names than are quickly compared one by one.
+    table: Vec<u8>,
 }
 
-fn put_name(
-    bytes: &mut Vec<u8>,
-    names: &mut Vec<(usize, usize)>,
-    ordinal: Option<usize>,
-    name: &[u8],
-) {
-    if let Some(ordinal) = ordinal {
-        put_varint(bytes, ordinal as u64);
-        return;
+/// Most names that are compared one by one.
+const COMPARED_MAX: usize = 8;
+
+/// Places of the table, twice the names at least: a search ends soon.
+const TABLE_PLACES: usize = 2 * NAMES_MAX;
+
+impl Names {
+    /// The ordinal of a name that was spelled out.
+    fn find(&self, bytes: &[u8], name: &[u8]) -> Option<usize> {
+        let is_it = |(start, end): &(usize, usize)| &bytes[*start..*end] == name;
+        if self.table.is_empty() {
+            return self.places.iter().rposition(is_it);
+        }
+        let ordinals = probe(name).map(|place| self.table[place]).take_while(|taken| *taken > 0);
+        ordinals.map(|taken| usize::from(taken) - 1).find(|ordinal| is_it(&self.places[*ordinal]))
     }
-    // Topics and ids are at most 255 bytes: checked where they come in.
-    bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
-    let start = bytes.len();
-    bytes.extend_from_slice(name);
-    if names.len() < NAMES_MAX {
-        names.push((start, bytes.len()));
+
+    /// Writes a name, or the ordinal it was found by.
+    fn put(&mut self, bytes: &mut Vec<u8>, ordinal: Option<usize>, name: &[u8]) {
+        if let Some(ordinal) = ordinal {
+            return put_varint(bytes, ordinal as u64);
+        }
+        // Topics and ids are at most 255 bytes: checked where they come in.
+        bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
+        let start = bytes.len();
+        bytes.extend_from_slice(name);
+        if self.places.len() == NAMES_MAX {
+            return;
+        }
+        self.places.push((start, bytes.len()));
+        match self.places.len() {
+            ..=COMPARED_MAX => {}
+            len if self.table.is_empty() => {
+                self.table = vec![0; TABLE_PLACES];
+                (0..len).for_each(|ordinal| self.enter(bytes, ordinal));
+            }
+            len => self.enter(bytes, len - 1),
+        }
     }
+
+    fn enter(&mut self, bytes: &[u8], ordinal: usize) {
+        let (start, end) = self.places[ordinal];
+        if let Some(free) = probe(&bytes[start..end]).find(|place| self.table[*place] == 0) {
+            self.table[free] = ordinal as u8 + 1;
+        }
+    }
+}
+
+/// The places of the table where a name may be, in the order of the search.
+fn probe(name: &[u8]) -> impl Iterator<Item = usize> {
+    let first = FixedState::default().hash_one(name) as usize;
+    (0..TABLE_PLACES).map(move |step| first.wrapping_add(step) % TABLE_PLACES)
 }
 
 fn remember<T>(names: &mut Vec<T>, name: T) {
@@ -341,6 +388,21 @@ mod tests {
         let read: Vec<_> = body.records().map(|r| r.expect("decodes")).collect();
         assert_eq!(read[1], record("metrics/docker/web/cpu", b"2", 105));
         assert_eq!((body.records, body.first_time_us, body.last_time_us), (2, 100, 105));
+    }
+
+    #[test]
+    fn each_of_the_first_names_is_spelled_once() {
+        for names in [COMPARED_MAX, COMPARED_MAX + 1, NAMES_MAX] {
+            let mut builder = BodyBuilder::new();
+            let mut lens = Vec::new();
+            for n in (0..names).chain((0..names).rev()) {
+                let before = builder.len();
+                builder.push(&record(&format!("metrics/docker/web{n}/cpu"), b"1", 7));
+                lens.push(builder.len() - before);
+            }
+            assert!(lens[..names].iter().all(|len| *len > 20), "{names}: {lens:?}");
+            assert!(lens[names..].iter().all(|len| *len == 7), "{names}: {lens:?}");
+        }
     }
 
     #[test]

@@ -84,14 +84,48 @@ impl std::str::FromStr for Topic {
 /// # Errors
 /// What makes the bytes no topic.
 pub fn check_topic(name: &[u8]) -> Result<&str, TopicError> {
+    if is_plain(name)
+        && let Ok(text) = std::str::from_utf8(name)
+    {
+        return Ok(text);
+    }
     let text = check_levels(name)?;
-    // The one pass over the bytes; every forbidden character is a single byte in UTF-8 but for
-    // the C1 controls (U+0080 to U+009F), which are two bytes, the first of them 0xC2.
-    let forbidden = |b: &u8| *b < 0x20 || matches!(*b, 0x7f | b'+' | b'#' | b'|');
-    if name.iter().any(forbidden) || has_c1(name) {
+    // Every forbidden character is a single byte in UTF-8 but for the C1 controls (U+0080 to
+    // U+009F), which are two bytes, the first of them 0xC2.
+    if name.iter().any(|byte| is_forbidden(*byte)) || has_c1(name) {
         return Err(TopicError::Forbidden);
     }
     Ok(text)
+}
+
+const fn is_forbidden(byte: u8) -> bool {
+    byte < 0x20 || matches!(byte, 0x7f | b'+' | b'#' | b'|')
+}
+
+/// Bytes that a topic of ASCII may hold between slashes.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut byte = 0;
+    while byte < 0x80 {
+        plain[byte as usize] = byte != b'/' && !is_forbidden(byte);
+        byte += 1;
+    }
+    plain
+};
+
+/// Whether it is a topic of ASCII: nearly every one is, and one pass tells. What is not may be a
+/// topic all the same.
+fn is_plain(name: &[u8]) -> bool {
+    let (mut levels, mut was_slash) = (1, true);
+    for byte in name {
+        let is_slash = *byte == b'/';
+        if is_slash && was_slash || !(is_slash || PLAIN[usize::from(*byte)]) {
+            return false;
+        }
+        levels += usize::from(is_slash);
+        was_slash = is_slash;
+    }
+    !was_slash && levels <= TOPIC_LEVELS_MAX && name.len() <= TOPIC_BYTES_MAX
 }
 
 /// What topics and patterns have in common: length, UTF-8, depth, no empty level.

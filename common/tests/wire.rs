@@ -247,19 +247,26 @@ proptest! {
                 expect.push(Line::Whole(line.to_vec().into()));
             }
         }
-        let mut cutter = LineCutter::new(line_bytes_max);
-        let mut got = Vec::new();
+        let (mut single, mut whole) =
+            (LineCutter::new(line_bytes_max), LineCutter::new(line_bytes_max));
+        let (mut singly, mut at_once) = (Vec::new(), Vec::new());
         let mut rest = &input[..];
         for cut in cuts.iter().cycle() {
             let (part, after) = rest.split_at((*cut).min(rest.len()));
-            cutter.buffer().extend_from_slice(part);
-            got.extend(std::iter::from_fn(|| cutter.next_line()));
+            single.buffer().extend_from_slice(part);
+            singly.extend(std::iter::from_fn(|| single.next_line()));
+            whole.buffer().extend_from_slice(part);
+            at_once.extend(whole.lines().iter().map(|line| match line {
+                Line::Whole(line) => Line::Whole(line.to_vec().into()),
+                Line::TooLong => Line::TooLong,
+            }));
             rest = after;
             if rest.is_empty() {
                 break;
             }
         }
-        prop_assert_eq!(got, expect);
+        prop_assert_eq!(&singly, &expect);
+        prop_assert_eq!(&at_once, &expect);
     }
 
     #[test]

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::intake::{Queued, Work};
-use super::run::{ProducedRun, Slot, too_old};
+use super::run::{ProducedRun, RunText, Slot, too_old};
 use crate::fetch::listing::{self, FetchRequest, ListingError, no_partition};
 use crate::fetch::live::{Live, SUBSCRIPTIONS_MAX};
 use crate::fetch::{Outbox, barrier};
@@ -170,9 +170,10 @@ impl Answers {
     }
 
     async fn answer_run(&mut self, run: ProducedRun) -> io::Result<()> {
+        let ProducedRun { text, slots, tickets } = run;
         let mut placed: Vec<Option<Result<Placed, WireError>>> =
             vec![None; self.services.partitions.len()];
-        for (partition, mut ticket) in run.tickets {
+        for (partition, mut ticket) in tickets {
             let answer = match ticket.try_recv() {
                 Ok(answer) => answer.map_err(|error| refusal(&error)),
                 Err(_) => {
@@ -183,15 +184,34 @@ impl Answers {
             };
             placed[partition.0 as usize] = Some(answer);
         }
-        for slot in run.slots {
+        let mut stored = 0;
+        let answered = self.answer_slots(&text, slots, &placed, &mut stored).await;
+        self.services.stats.records_stored.inc_by(stored);
+        answered
+    }
+
+    async fn answer_slots(
+        &mut self,
+        text: &RunText,
+        slots: Vec<Slot>,
+        placed: &[Option<Result<Placed, WireError>>],
+        stored: &mut u64,
+    ) -> io::Result<()> {
+        for slot in slots {
             match slot {
                 Slot::Batch { partition, nth, topic } => match &placed[partition.0 as usize] {
                     Some(Ok(placed)) => match placed.of(nth) {
                         Some(Outcome::Stored(offset)) => {
-                            self.services.stats.records_stored.inc();
+                            *stored += 1;
                             let seen = &mut self.seen[partition.0 as usize];
                             *seen = offset.next().max(*seen);
-                            self.acknowledge(topic.as_str(), partition, offset);
+                            match self.mode {
+                                ProducerMode::Each => {
+                                    let topic = text.topic(topic);
+                                    self.out.push(&Reply::Ack { topic, offset, partition });
+                                }
+                                ProducerMode::Cumulative => self.out.push_cumulative_ack(),
+                            }
                         }
                         Some(Outcome::TooOld(highest)) => self.refuse(too_old(highest)),
                         None => self.refuse(not_known()),
@@ -199,20 +219,11 @@ impl Answers {
                     Some(Err(error)) => self.refuse(error.clone()),
                     None => self.refuse(ErrorCode::Internal.with("the batch has no ticket")),
                 },
-                Slot::Refused(error) => self.refuse(error),
+                Slot::Refused(error) => self.refuse(*error),
             }
             self.out.flush_when_large().await?;
         }
         Ok(())
-    }
-
-    fn acknowledge(&mut self, topic: &str, partition: PartitionId, offset: Offset) {
-        match self.mode {
-            ProducerMode::Each => {
-                self.out.push(&Reply::Ack { topic, offset, partition });
-            }
-            ProducerMode::Cumulative => self.out.push_cumulative_ack(),
-        }
     }
 
     async fn command(&mut self, line: &Bytes) -> io::Result<Then> {

@@ -15,9 +15,12 @@ use super::run::{ProducedRun, RunBuilder};
 use crate::partition::producers::Producer;
 use crate::services::{PERMIT_BYTES, Services, permits};
 
-/// Room for one read of the socket: what fits into the kernel's buffer of a busy sender, so that
-/// one system call brings hundreds of lines.
+/// Room for one read of the socket.
 const READ_BYTES: usize = 64 << 10;
+
+/// Room for one read of a sender who fills what he is given: what is read at once becomes one entry
+/// of each partition's log, and an entry costs as much as some hundred records.
+const READ_BYTES_MAX: usize = 256 << 10;
 
 /// Bytes of lines whose answers a connection may be waiting for: at least two reads and one
 /// longest line; beyond it the client is not read, which TCP tells it.
@@ -48,6 +51,8 @@ pub(super) struct Intake {
     services: Arc<Services>,
     socket: Reading,
     cutter: LineCutter,
+    // For the next read.
+    room: usize,
     queue: mpsc::Sender<Queued>,
     own: Arc<Semaphore>,
     own_permits: u32,
@@ -72,11 +77,12 @@ impl Intake {
         ended: CancellationToken,
     ) -> Self {
         let line_bytes_max = services.limits.line_bytes_max;
-        let own_bytes = OWN_BYTES_MIN.max(2 * line_bytes_max) + 2 * READ_BYTES;
+        let own_bytes = OWN_BYTES_MIN.max(2 * line_bytes_max) + 2 * READ_BYTES_MAX;
         let own_permits = permits(own_bytes);
         Self {
             socket,
             cutter: LineCutter::new(line_bytes_max),
+            room: READ_BYTES,
             queue,
             own: Arc::new(Semaphore::new(own_bytes.div_ceil(PERMIT_BYTES))),
             own_permits,
@@ -133,17 +139,22 @@ impl Intake {
             // Others wait for this place: a long line must come in without a long pause.
             patience = self.services.limits.stalled_max;
         }
-        self.cutter.buffer().reserve(READ_BYTES);
+        self.cutter.buffer().reserve(self.room);
         let read = timeout(patience, self.socket.read_buf(self.cutter.buffer()));
-        match ended.run_until_cancelled(read).await {
-            None => Ok(0),
-            Some(Ok(read)) => read,
-            Some(Err(_)) => Err(io::ErrorKind::TimedOut.into()),
-        }
+        let read = match ended.run_until_cancelled(read).await {
+            None => return Ok(0),
+            Some(Ok(read)) => read?,
+            Some(Err(_)) => return Err(io::ErrorKind::TimedOut.into()),
+        };
+        let is_full = read >= self.room;
+        self.room = if is_full { (2 * self.room).min(READ_BYTES_MAX) } else { READ_BYTES };
+        Ok(read)
     }
 
     async fn take_lines(&mut self) -> Result<(), Ended> {
-        while let Some(line) = self.cutter.next_line() {
+        let lines = self.cutter.lines();
+        self.run.read_from(lines.bytes());
+        for line in lines.iter() {
             match line {
                 Line::TooLong => {
                     let max = self.services.limits.line_bytes_max;
@@ -154,28 +165,28 @@ impl Intake {
                 }
                 Line::Whole(line) => self.take_line(line).await?,
             }
-            if self.run.bytes() >= READ_BYTES {
+            if self.run.bytes() >= READ_BYTES_MAX {
                 self.end_run().await?;
             }
         }
         self.end_run().await
     }
 
-    async fn take_line(&mut self, line: Bytes) -> Result<(), Ended> {
-        let command = match Command::decode(&line) {
+    async fn take_line(&mut self, line: &[u8]) -> Result<(), Ended> {
+        let command = match Command::decode(line) {
             Ok(command) => command,
             Err(error) => return self.queue_refusal(error).await,
         };
         match &command {
             Command::Produce { .. } => {
-                self.run.add(&line, &command, None, &self.services);
+                self.run.add(line, &command, None, &self.services);
                 return Ok(());
             }
             Command::ProduceOnce { .. } => {
                 if let (None, Some(id)) = (&self.producer, &self.producer_id) {
                     self.producer = Some(self.services.partitions.producers.named(id));
                 }
-                self.run.add(&line, &command, self.producer.as_ref(), &self.services);
+                self.run.add(line, &command, self.producer.as_ref(), &self.services);
                 return Ok(());
             }
             // Known here at once, so that a PRODUCE_ONCE right behind it finds its producer.
@@ -189,7 +200,7 @@ impl Intake {
         self.end_run().await?;
         let bytes = line.len();
         // A copy, so that a small line does not hold a whole read's memory while it waits.
-        self.queue(Work::Command(Bytes::copy_from_slice(&line)), bytes).await?;
+        self.queue(Work::Command(Bytes::copy_from_slice(line)), bytes).await?;
         if quits { Err(Ended) } else { Ok(()) }
     }
 

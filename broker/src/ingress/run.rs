@@ -19,23 +19,35 @@ use crate::services::{Services, permits};
 /// The answer to one PRODUCE, or where it will come from.
 pub(super) enum Slot {
     /// The `nth` record of the run's batch for this partition.
-    Batch { partition: PartitionId, nth: u32, topic: TopicText },
+    Batch { partition: PartitionId, nth: u32, topic: Span },
     /// Refused.
-    Refused(WireError),
+    Refused(Box<WireError>),
 }
 
-/// A topic's name within the line that brought it: no copy.
-#[derive(Clone)]
-pub(super) struct TopicText(Bytes);
+/// The bytes that a run's lines are in: topics are told as they were sent.
+#[derive(Clone, Default)]
+pub(super) struct RunText(Bytes);
 
-impl TopicText {
-    fn of(line: &Bytes, topic: &str) -> Self {
-        Self(line.slice_ref(topic.as_bytes()))
+/// A topic within them.
+#[derive(Clone, Copy)]
+pub(super) struct Span {
+    start: u32,
+    len: u32,
+}
+
+impl RunText {
+    /// Where a topic lies that was cut from these bytes.
+    fn span(&self, topic: &str) -> Span {
+        let start = topic.as_ptr().addr().wrapping_sub(self.0.as_ptr().addr());
+        debug_assert!(start + topic.len() <= self.0.len(), "it was cut from there");
+        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        Span { start: number(start), len: number(topic.len()) }
     }
 
-    pub(super) fn as_str(&self) -> &str {
+    pub(super) fn topic(&self, at: Span) -> &str {
+        let text = self.0.get(at.start as usize..(at.start + at.len) as usize);
         // It was checked as a topic, which is UTF-8, and is never changed.
-        std::str::from_utf8(&self.0).unwrap_or_default()
+        text.and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
     }
 }
 
@@ -43,17 +55,20 @@ impl TopicText {
 pub(super) type Ticket = (PartitionId, oneshot::Receiver<Result<Placed, ProduceError>>);
 
 /// The answers of a run.
-#[derive(Default)]
 pub(super) struct ProducedRun {
+    pub(super) text: RunText,
     pub(super) slots: Vec<Slot>,
     pub(super) tickets: Vec<Ticket>,
 }
 
 /// A run that is being gathered.
 pub(super) struct RunBuilder {
+    text: RunText,
     slots: Vec<Slot>,
     batches: Vec<Batch>,
     bytes: usize,
+    // What the clock said when the run began: its records came in together.
+    now_us: Option<u64>,
     // The highest sequence of the connection's producer that is committed: looked up once a run.
     committed: Option<u64>,
 }
@@ -68,11 +83,18 @@ struct Batch {
 impl RunBuilder {
     pub(super) fn new(partitions: usize) -> Self {
         Self {
+            text: RunText::default(),
             slots: Vec::new(),
             batches: std::iter::repeat_with(Batch::default).take(partitions).collect(),
             bytes: 0,
+            now_us: None,
             committed: None,
         }
+    }
+
+    /// The lines from now on are in these bytes.
+    pub(super) fn read_from(&mut self, text: &Bytes) {
+        self.text = RunText(text.clone());
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -86,13 +108,13 @@ impl RunBuilder {
 
     /// Adds an answer that is known already.
     pub(super) fn refuse(&mut self, error: WireError) {
-        self.slots.push(Slot::Refused(error));
+        self.slots.push(Slot::Refused(Box::new(error)));
     }
 
     /// Adds a PRODUCE or PRODUCE_ONCE line; `producer` is who registered on this connection.
     pub(super) fn add(
         &mut self,
-        line: &Bytes,
+        line: &[u8],
         command: &Command<'_>,
         producer: Option<&Arc<Producer>>,
         services: &Services,
@@ -102,7 +124,7 @@ impl RunBuilder {
         let slot = match command {
             Command::Produce { topic, key, payload } => {
                 let partition = partitioner.route(key);
-                self.append(line, partition, topic, key, payload, None, services)
+                self.append(partition, (topic, key, payload), None, services)
             }
             Command::ProduceOnce { sequence, topic, key, payload } => {
                 let Some(producer) = producer else {
@@ -118,32 +140,35 @@ impl RunBuilder {
                     Ok(()) => {
                         let partition = partitioner.route_once(*sequence, key);
                         let once = Once { producer: producer.id(), sequence: *sequence };
-                        self.append(line, partition, topic, key, payload, Some(once), services)
+                        self.append(partition, (topic, key, payload), Some(once), services)
                     }
-                    Err(highest) => Slot::Refused(too_old(highest)),
+                    Err(highest) => Slot::Refused(Box::new(too_old(highest))),
                 }
             }
-            _ => Slot::Refused(ErrorCode::Internal.with("not a record")),
+            _ => Slot::Refused(Box::new(ErrorCode::Internal.with("not a record"))),
         };
         self.slots.push(slot);
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the parts of one record, named at both calls")]
     fn append(
         &mut self,
-        line: &Bytes,
         partition: PartitionId,
-        topic: &str,
-        key: &[u8],
-        payload: &[u8],
+        (topic, key, payload): (&str, &[u8], &[u8]),
         once: Option<Once<'_>>,
         services: &Services,
     ) -> Slot {
+        let share = self.text.0.len() / self.batches.len();
         let batch = &mut self.batches[partition.0 as usize];
+        if batch.body.is_empty() {
+            // Its part of the lines, and as much again as records differ.
+            batch.body.reserve(share + share / 8);
+        }
         let nth = batch.body.records();
         batch.once += u32::from(once.is_some());
-        batch.body.push(&Record { time_us: services.stamp.next_us(), topic, key, payload, once });
-        Slot::Batch { partition, nth, topic: TopicText::of(line, topic) }
+        let now_us = *self.now_us.get_or_insert_with(|| services.stamp.now_us());
+        let time_us = services.stamp.next_us(now_us);
+        batch.body.push(&Record { time_us, topic, key, payload, once });
+        Slot::Batch { partition, nth, topic: self.text.span(topic) }
     }
 
     /// Sends each partition its batch, waiting for memory and for a place in its mailbox.
@@ -163,8 +188,10 @@ impl RunBuilder {
             tickets.push((partition.id, ticket));
         }
         self.committed = None;
+        self.now_us = None;
         self.bytes = 0;
-        ProducedRun { slots: std::mem::take(&mut self.slots), tickets }
+        let slots = std::mem::take(&mut self.slots);
+        ProducedRun { text: self.text.clone(), slots, tickets }
     }
 }
 

@@ -15,6 +15,7 @@
 
 use aklight_common::Offset;
 use aklight_common::record::Body;
+use aklight_common::topic::check_topic;
 use aklight_common::wire::command::check_client_id;
 use aklight_log::BODY_BYTES_MAX;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -114,6 +115,7 @@ impl Batch {
         let (mut found, mut found_once, mut last_us) = (0_u32, 0_u32, body.first_time_us);
         for record in body.records() {
             let record = record.map_err(|_| Nonsense("a record does not decode"))?;
+            check_topic(record.topic.as_bytes()).map_err(|_| Nonsense("a topic is none"))?;
             let in_order = record.time_us >= last_us && (found > 0 || record.time_us == last_us);
             if !in_order {
                 return Err(Nonsense("the times of its records do not rise"));

@@ -325,7 +325,7 @@ impl Broker {
             let of = Once { producer: client, sequence: *number };
             let payload = format!("{client} {number}");
             builder.push(&Record {
-                time_us: self.stamp.next_us(),
+                time_us: self.stamp.next_us(self.stamp.now_us()),
                 topic: "t",
                 key: b"k",
                 payload: payload.as_bytes(),

@@ -1,13 +1,15 @@
 //! The topics of a partition: how many records each has, and where its newest one is.
 //!
-//! Kept in the topic tree, so that a pattern visits only what it can match. Retention takes what
+//! The topic tree holds the names, so that a pattern visits only what it can match; what is known of
+//! each stands in a table, which takes a record a fraction of the way down the tree. Retention takes what
 //! it drops out of the counts before it drops it, and up to which entry it has done so
 //! (`subtracted_upto`) is kept with them: a crash between the two takes nothing out twice.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use aklight_common::tree::TopicTree;
 use aklight_common::{Offset, Pattern, RaftIndex};
+use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 use serde::{Deserialize, Serialize};
 
@@ -24,8 +26,16 @@ pub struct TopicStats {
 
 #[derive(Debug, Default)]
 struct State {
-    tree: TopicTree<TopicStats>,
+    names: TopicTree<()>,
+    stats: HashMap<Box<str>, TopicStats, RandomState>,
     subtracted_upto: Option<RaftIndex>,
+}
+
+impl State {
+    fn insert(&mut self, topic: &str, stats: TopicStats) {
+        self.names.insert(topic, ());
+        self.stats.insert(topic.into(), stats);
+    }
 }
 
 /// A checkpoint's form of the topics.
@@ -47,11 +57,9 @@ impl Topics {
         let mut state = self.state.write();
         for (topic, offset, time_us) in records {
             let newest = TopicStats { records: 1, last: offset.0, last_time_us: time_us };
-            match state.tree.get_mut(topic) {
+            match state.stats.get_mut(topic) {
                 Some(stats) => *stats = TopicStats { records: stats.records + 1, ..newest },
-                None => {
-                    state.tree.insert(topic, newest);
-                }
+                None => state.insert(topic, newest),
             }
         }
     }
@@ -60,8 +68,9 @@ impl Topics {
     #[must_use]
     pub fn matching(&self, pattern: &Pattern) -> Vec<(String, TopicStats)> {
         let mut found = Vec::new();
-        self.state.read().tree.matching(pattern, &mut |topic, stats| {
-            found.push((topic.to_owned(), *stats));
+        let state = self.state.read();
+        state.names.matching(pattern, &mut |topic, ()| {
+            found.extend(state.stats.get(topic).map(|stats| (topic.to_owned(), *stats)));
         });
         found
     }
@@ -69,9 +78,8 @@ impl Topics {
     /// Time of the newest record, microseconds since the Unix epoch; 0 when there is none.
     #[must_use]
     pub fn newest_us(&self) -> u64 {
-        let mut newest = 0;
-        self.state.read().tree.for_each(&mut |_, stats| newest = newest.max(stats.last_time_us));
-        newest
+        let state = self.state.read();
+        state.stats.values().map(|stats| stats.last_time_us).max().unwrap_or_default()
     }
 
     /// The last entry of the log whose records retention has taken out of the counts.
@@ -84,15 +92,11 @@ impl Topics {
     pub fn subtract(&self, dropped: &BTreeMap<String, u64>, upto: RaftIndex) {
         let mut state = self.state.write();
         for (topic, records) in dropped {
-            let gone = match state.tree.get_mut(topic) {
-                Some(stats) => {
-                    stats.records = stats.records.saturating_sub(*records);
-                    stats.records == 0
-                }
-                None => false,
-            };
-            if gone {
-                state.tree.remove(topic);
+            let Some(stats) = state.stats.get_mut(&**topic) else { continue };
+            stats.records = stats.records.saturating_sub(*records);
+            if stats.records == 0 {
+                state.stats.remove(&**topic);
+                state.names.remove(topic);
             }
         }
         state.subtracted_upto = Some(upto);
@@ -103,7 +107,9 @@ impl Topics {
     pub fn save(&self) -> SavedTopics {
         let state = self.state.read();
         let mut topics = Vec::new();
-        state.tree.for_each(&mut |topic, stats| topics.push((topic.to_owned(), *stats)));
+        state.names.for_each(&mut |topic, ()| {
+            topics.extend(state.stats.get(topic).map(|stats| (topic.to_owned(), *stats)));
+        });
         SavedTopics { subtracted_upto: state.subtracted_upto.map(|index| index.0), topics }
     }
 
@@ -112,7 +118,7 @@ impl Topics {
         let mut state =
             State { subtracted_upto: saved.subtracted_upto.map(RaftIndex), ..State::default() };
         for (topic, stats) in saved.topics {
-            state.tree.insert(&topic, stats);
+            state.insert(&topic, stats);
         }
         *self.state.write() = state;
     }

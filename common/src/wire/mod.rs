@@ -15,5 +15,5 @@ pub mod reply;
 
 pub use command::{Command, ProducerMode};
 pub use error::{ErrorCode, WireError};
-pub use line::{Line, LineCutter};
+pub use line::{Line, LineCutter, Lines};
 pub use reply::Reply;

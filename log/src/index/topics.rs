@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use aklight_common::record::put_varint;
 use bytes::Bytes;
+use foldhash::fast::RandomState;
 
 use super::put_sized;
 use crate::varint::Varints;
@@ -30,7 +31,7 @@ pub(super) struct Postings<'a> {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Table(HashMap<Box<str>, Growing>);
+pub(super) struct Table(HashMap<Box<str>, Growing, RandomState>);
 
 #[derive(Debug, Clone, Default)]
 struct Growing {

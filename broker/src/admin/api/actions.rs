@@ -103,7 +103,7 @@ pub(super) async fn answer(
 
 async fn store(services: &Services, payload: &[u8]) -> Result<Offset, Problem> {
     let mut body = BodyBuilder::new();
-    let time_us = services.stamp.next_us();
+    let time_us = services.stamp.next_us(services.stamp.now_us());
     body.push(&Record { time_us, topic: TOPIC, key: KEY, payload, once: None });
     let body = body.finish();
     let permit = services.inflight.clone().acquire_many_owned(permits(body.bytes.len())).await;
