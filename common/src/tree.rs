@@ -100,15 +100,6 @@ impl<T> TopicTree<T> {
         node.value.as_ref()
     }
 
-    /// The value at a topic, to be changed.
-    pub fn get_mut(&mut self, topic: &str) -> Option<&mut T> {
-        let mut node = &mut self.root;
-        for level in topic.split('/') {
-            node = node.children.get_mut(level)?;
-        }
-        node.value.as_mut()
-    }
-
     /// Takes a topic out, and the nodes that only it needed.
     pub fn remove(&mut self, topic: &str) -> Option<T> {
         let taken = self.root.remove(topic)?;
