@@ -1,0 +1,176 @@
+//! The load generator: records out, acknowledgements in, one thread, never more than a window
+//! of records on the way.
+//!
+//! A window that became full is filled again when a quarter of it is free: single
+//! acknowledgements that trickle in would otherwise make single records trickle out, which no
+//! good client does.
+
+use anyhow::ensure;
+use hdrhistogram::Histogram;
+use nix::poll::PollFd;
+use std::net::SocketAddr;
+use std::os::fd::AsFd as _;
+
+use crate::clock::{now_ns, seconds_since};
+use crate::peers::Publisher;
+use crate::usage::own_cpu_seconds;
+use crate::wire::{WRITE_BYTES, Wire, wait};
+
+/// What was sent, and what that took.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// Records, all acknowledged.
+    pub records: u64,
+    /// From the first write to the last acknowledgement.
+    pub seconds: f64,
+    /// Processor time of the bench itself.
+    pub client_cpu_seconds: f64,
+}
+
+/// A connection that sends.
+pub struct Sender {
+    wire: Wire,
+    publisher: Box<dyn Publisher>,
+    due: u64,
+    sent: u64,
+    acknowledged: u64,
+    // Whether the window has room and was not full since.
+    filling: bool,
+}
+
+impl Sender {
+    /// Connects, and waits until the peer is ready for records.
+    ///
+    /// # Errors
+    /// When the peer is not there or refuses.
+    pub fn connect(
+        address: SocketAddr,
+        mut publisher: Box<dyn Publisher>,
+    ) -> anyhow::Result<Self> {
+        let mut wire = Wire::connect(address)?;
+        publisher.begin(&mut wire.out);
+        wire.flush()?;
+        while !publisher.is_ready() {
+            wire.wait()?;
+            wire.flush()?;
+            wire.receive(|bytes, out| Ok(publisher.take(bytes, out)?.consumed))?;
+        }
+        Ok(Self { wire, publisher, due: 0, sent: 0, acknowledged: 0, filling: true })
+    }
+
+    /// The connection itself.
+    pub fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
+    }
+
+    /// Records that are not acknowledged.
+    pub fn on_the_way(&self) -> u64 {
+        self.sent - self.acknowledged
+    }
+
+    /// Appends the next record to what is to be sent.
+    pub fn publish(&mut self) {
+        self.publisher.publish(&mut self.wire.out);
+        self.sent += 1;
+    }
+
+    /// Reads what has come. Gives back whether anything has.
+    ///
+    /// # Errors
+    /// When the peer refuses a record.
+    pub fn receive(&mut self) -> anyhow::Result<bool> {
+        let Self { wire, publisher, acknowledged, sent, .. } = self;
+        wire.receive(|bytes, out| {
+            let taken = publisher.take(bytes, out)?;
+            *acknowledged += taken.acknowledged;
+            ensure!(*acknowledged <= *sent, "more acknowledgements than records");
+            Ok(taken.consumed)
+        })
+    }
+
+    // Appends a write's worth of records, as far as the window has room.
+    fn fill(&mut self, window: u64) {
+        let room = window - self.on_the_way();
+        let left = self.due - self.sent;
+        self.filling |= room >= left.min(window.div_ceil(4));
+        if !self.filling {
+            return;
+        }
+        for _ in 0..room.min(left) {
+            if self.wire.unsent() >= WRITE_BYTES {
+                return;
+            }
+            self.publish();
+        }
+        self.filling = false;
+    }
+}
+
+/// Sends `records` over the connections, with at most `window` of each on the way.
+///
+/// # Errors
+/// When a peer refuses, closes or falls silent.
+pub fn pipelined(senders: &mut [Sender], records: u64, window: u64) -> anyhow::Result<Sent> {
+    let count = senders.len() as u64;
+    ensure!(count > 0 && window > 0, "take at least one connection and a window of 1");
+    for (at, sender) in (0..).zip(senders.iter_mut()) {
+        sender.due = sender.sent + records / count + u64::from(at < records % count);
+    }
+    let (begin_ns, cpu_before) = (now_ns(), own_cpu_seconds());
+    loop {
+        let (mut progress, mut done) = (false, true);
+        for sender in senders.iter_mut() {
+            sender.fill(window);
+            progress |= sender.wire.flush()?;
+            progress |= sender.receive()?;
+            done &= sender.acknowledged == sender.due;
+        }
+        if done {
+            break;
+        }
+        if !progress {
+            let mut fds: Vec<_> =
+                senders.iter().map(|s| PollFd::new(s.wire.as_fd(), s.wire.wanted())).collect();
+            wait(&mut fds)?;
+        }
+    }
+    let seconds = seconds_since(begin_ns);
+    Ok(Sent { records, seconds, client_cpu_seconds: own_cpu_seconds() - cpu_before })
+}
+
+/// A histogram of nanoseconds, exact to three digits.
+///
+/// # Errors
+/// Never with these bounds.
+pub fn histogram() -> anyhow::Result<Histogram<u64>> {
+    Ok(Histogram::new_with_bounds(1_000, 120_000_000_000, 3)?)
+}
+
+/// Sends records one by one, each when the last is acknowledged, for `seconds`; how long each took.
+///
+/// # Errors
+/// When the peer refuses, closes or falls silent.
+pub fn one_in_flight(
+    sender: &mut Sender,
+    seconds: f64,
+) -> anyhow::Result<(Sent, Histogram<u64>)> {
+    let mut took = histogram()?;
+    let (begin_ns, cpu_before) = (now_ns(), own_cpu_seconds());
+    while seconds_since(begin_ns) < seconds {
+        let sent_ns = now_ns();
+        sender.publish();
+        sender.wire.flush()?;
+        while sender.on_the_way() > 0 {
+            sender.wire.wait()?;
+            sender.wire.flush()?;
+            sender.receive()?;
+        }
+        took.saturating_record(now_ns() - sent_ns);
+    }
+    let sent = Sent {
+        records: took.len(),
+        seconds: seconds_since(begin_ns),
+        client_cpu_seconds: own_cpu_seconds() - cpu_before,
+    };
+    Ok((sent, took))
+}

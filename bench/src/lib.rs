@@ -1,0 +1,13 @@
+//! The bench: one load for AKLight and its peers, and what each does with it.
+//!
+//! Every number is a ratio of rounds that alternate between the systems (`plan`, `stats`), because
+//! a machine that others share drifts by 15 % from minute to minute. `peers` holds a small driver
+//! for each system, `drive` the one load generator, `server` the processes that are measured,
+//! `work` the rows of the table, `report` what is written in the end.
+
+pub mod clock;
+pub mod drive;
+pub mod load;
+pub mod peers;
+pub mod usage;
+pub mod wire;
