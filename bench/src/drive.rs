@@ -43,10 +43,7 @@ impl Sender {
     ///
     /// # Errors
     /// When the peer is not there or refuses.
-    pub fn connect(
-        address: SocketAddr,
-        mut publisher: Box<dyn Publisher>,
-    ) -> anyhow::Result<Self> {
+    pub fn connect(address: SocketAddr, mut publisher: Box<dyn Publisher>) -> anyhow::Result<Self> {
         let mut wire = Wire::connect(address)?;
         publisher.begin(&mut wire.out);
         wire.flush()?;
@@ -106,18 +103,29 @@ impl Sender {
     }
 }
 
-/// Sends `records` over the connections, with at most `window` of each on the way.
+/// Sends `records` over the connections, with at most `window` of each on the way; fewer when
+/// `seconds_max` is over before.
 ///
 /// # Errors
 /// When a peer refuses, closes or falls silent.
-pub fn pipelined(senders: &mut [Sender], records: u64, window: u64) -> anyhow::Result<Sent> {
+pub fn pipelined(
+    senders: &mut [Sender],
+    records: u64,
+    window: u64,
+    seconds_max: f64,
+) -> anyhow::Result<Sent> {
+    let before: u64 = senders.iter().map(|sender| sender.acknowledged).sum();
     let count = senders.len() as u64;
     ensure!(count > 0 && window > 0, "take at least one connection and a window of 1");
     for (at, sender) in (0..).zip(senders.iter_mut()) {
         sender.due = sender.sent + records / count + u64::from(at < records % count);
     }
-    let (begin_ns, cpu_before) = (now_ns(), own_cpu_seconds());
+    let (begin_ns, cpu_before, mut late) = (now_ns(), own_cpu_seconds(), false);
     loop {
+        if !late && seconds_since(begin_ns) > seconds_max {
+            late = true;
+            senders.iter_mut().for_each(|sender| sender.due = sender.sent);
+        }
         let (mut progress, mut done) = (false, true);
         for sender in senders.iter_mut() {
             sender.fill(window);
@@ -135,6 +143,7 @@ pub fn pipelined(senders: &mut [Sender], records: u64, window: u64) -> anyhow::R
         }
     }
     let seconds = seconds_since(begin_ns);
+    let records = senders.iter().map(|sender| sender.acknowledged).sum::<u64>() - before;
     Ok(Sent { records, seconds, client_cpu_seconds: own_cpu_seconds() - cpu_before })
 }
 
@@ -150,10 +159,7 @@ pub fn histogram() -> anyhow::Result<Histogram<u64>> {
 ///
 /// # Errors
 /// When the peer refuses, closes or falls silent.
-pub fn one_in_flight(
-    sender: &mut Sender,
-    seconds: f64,
-) -> anyhow::Result<(Sent, Histogram<u64>)> {
+pub fn one_in_flight(sender: &mut Sender, seconds: f64) -> anyhow::Result<(Sent, Histogram<u64>)> {
     let mut took = histogram()?;
     let (begin_ns, cpu_before) = (now_ns(), own_cpu_seconds());
     while seconds_since(begin_ns) < seconds {

@@ -69,6 +69,12 @@ impl Load {
         &self.names[begin..self.ends[number]]
     }
 
+    /// The topic that record `n` belongs to, by its number.
+    #[inline]
+    pub fn topic_of(&self, n: u64) -> usize {
+        usize::try_from(n % self.ends.len() as u64).unwrap_or(0)
+    }
+
     /// Bytes of a payload.
     pub fn payload_bytes(&self) -> usize {
         NUMBER_BYTES + self.tail_bytes

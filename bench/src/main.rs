@@ -1,12 +1,16 @@
 //! `aklight-bench`: measures AKLight beside its peers, or loads a broker that runs already.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use aklight_bench::drive::{Sender, pipelined};
 use aklight_bench::load::Load;
-use aklight_bench::peers::Share;
 use aklight_bench::peers::aklight::{Acks, AklightPublisher};
+use aklight_bench::peers::{self, Share, Way};
+use aklight_bench::plan::{ROWS, Sizes, run_row};
+use aklight_bench::programs;
+use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
 /// AKLight beside its peers on this machine, in numbers
@@ -21,6 +25,33 @@ struct Cli {
 enum Command {
     /// Send records to a broker that runs already, for a profiler to watch
     Load(LoadArgs),
+    /// All of it in five minutes
+    Quick(RunArgs),
+    /// All of it with large sizes, and what scaling costs: overnight
+    Full(RunArgs),
+}
+
+#[derive(Args)]
+struct RunArgs {
+    /// Only this row; may be repeated
+    #[arg(long, value_name = "ROW")]
+    only: Vec<String>,
+
+    /// Only systems whose names begin so: aklight,redis
+    #[arg(long, value_delimiter = ',')]
+    systems: Vec<String>,
+
+    /// Rounds of each row
+    #[arg(long)]
+    rounds: Option<u32>,
+
+    /// Where the report goes
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+
+    /// The aklight command to measure [default: this workspace's release build]
+    #[arg(long, env = "AKLIGHT_BIN", value_name = "PATH")]
+    aklight: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -61,6 +92,8 @@ struct LoadArgs {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Load(args) => load(&args),
+        Command::Quick(args) => run(&Sizes::QUICK, &args),
+        Command::Full(args) => run(&Sizes::FULL, &args),
     }
 }
 
@@ -73,7 +106,7 @@ fn load(args: &LoadArgs) -> anyhow::Result<()> {
         Sender::connect(args.broker, Box::new(publisher))
     });
     let mut senders = senders.collect::<anyhow::Result<Vec<_>>>()?;
-    let sent = pipelined(&mut senders, args.records, args.window)?;
+    let sent = pipelined(&mut senders, args.records, args.window, f64::INFINITY)?;
     #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 records")]
     let records = sent.records as f64;
     println!(
@@ -83,5 +116,34 @@ fn load(args: &LoadArgs) -> anyhow::Result<()> {
         sent.seconds,
         sent.client_cpu_seconds * 1e6 / records,
     );
+    Ok(())
+}
+
+fn run(sizes: &Sizes, args: &RunArgs) -> anyhow::Result<()> {
+    let program = match &args.aklight {
+        Some(program) => program.clone(),
+        None => programs::aklight()?,
+    };
+    let all = peers::all(&program);
+    let begins = |name: &str| args.systems.iter().any(|begin| name.starts_with(begin.as_str()));
+    let ways: Vec<&dyn Way> = all
+        .iter()
+        .map(AsRef::as_ref)
+        .filter(|way| args.systems.is_empty() || begins(way.name()))
+        .collect();
+    let known = |key: &String| ROWS.iter().any(|row| row.key == key);
+    if let Some(unknown) = args.only.iter().find(|key| !known(key)) {
+        let keys: Vec<_> = ROWS.iter().map(|row| row.key).collect();
+        bail!("no row {unknown}; there are {}", keys.join(", "));
+    }
+    let mut outcomes = Vec::new();
+    for row in ROWS.iter().filter(|r| args.only.is_empty() || args.only.iter().any(|k| k == r.key))
+    {
+        eprintln!("{}", row.title);
+        run_row(row, &ways, sizes, args.rounds.unwrap_or(sizes.rounds), &mut |outcome| {
+            eprintln!("  {outcome}");
+            outcomes.push(outcome);
+        })?;
+    }
     Ok(())
 }

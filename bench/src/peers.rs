@@ -14,6 +14,8 @@ use crate::load::Load;
 use crate::wire::Wire;
 
 pub mod aklight;
+pub mod redis;
+mod resp;
 
 /// Which records a connection sends: `first`, `first + step`, `first + 2 step`, …
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -133,6 +135,9 @@ pub trait Way: Sync {
     /// Its name in reports, beginning with the peer's: `redis streams`.
     fn name(&self) -> &'static str;
 
+    /// Whether a reader may come later than the record.
+    fn is_stored(&self) -> bool;
+
     /// The server's program, where it is found.
     fn program(&self) -> Option<PathBuf>;
 
@@ -161,4 +166,16 @@ pub trait Way: Sync {
 
     /// A connection that reads; `None` where the peer cannot.
     fn feed(&self, load: &Arc<Load>, wanted: Wanted) -> Option<Box<dyn Feed>>;
+}
+
+/// Every way of every peer, AKLight first; whether its program is there is for it to say.
+pub fn all(aklight: &Path) -> Vec<Box<dyn Way>> {
+    let own = |acks| aklight::Aklight { acks, program: aklight.to_owned() };
+    vec![
+        Box::new(own(aklight::Acks::Own)),
+        Box::new(own(aklight::Acks::Cumulative)),
+        Box::new(redis::Redis::Streams),
+        Box::new(redis::Redis::Stream),
+        Box::new(redis::Redis::PubSub),
+    ]
 }

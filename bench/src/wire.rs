@@ -135,6 +135,30 @@ impl Wire {
         wait(&mut [PollFd::new(self.as_fd(), self.wanted())])
     }
 
+    /// Sends a request and waits for its answer: `done` is shown all that has come so far, and
+    /// gives back how many bytes the answer has, once it is whole.
+    ///
+    /// # Errors
+    /// When the peer closes, falls silent, or `done` refuses what came.
+    pub fn ask(
+        &mut self,
+        request: &[u8],
+        mut done: impl FnMut(&[u8]) -> anyhow::Result<Option<usize>>,
+    ) -> anyhow::Result<()> {
+        self.out.extend_from_slice(request);
+        let mut answered = false;
+        while !answered {
+            self.flush()?;
+            self.wait()?;
+            self.receive(|bytes, _| {
+                let answer = done(bytes)?;
+                answered = answer.is_some();
+                Ok(answer.unwrap_or(0))
+            })?;
+        }
+        Ok(())
+    }
+
     // The next write begins at a page, with what `out` holds from there on.
     fn restart_out(&mut self) {
         self.out.clear();

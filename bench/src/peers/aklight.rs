@@ -1,16 +1,23 @@
 //! AKLight: lines over TCP, as PROTOCOL.md says.
-//!
-//! The publisher checks while it measures. Each `ACK` must name the topic of the next record
-//! that was sent, and, where nobody else sends, an offset one above the last of its partition:
-//! a broker that acknowledges wrongly is stopped, not averaged. A cumulative one counts.
 
+mod feed;
+mod publisher;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Arc;
+use std::thread::sleep;
+use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use memchr::memchr;
 
-use super::{Publisher, Share, Taken};
+pub use publisher::AklightPublisher;
+
+use super::{Feed, Publisher, Safety, Setup, Share, Wanted, Way};
 use crate::load::Load;
+use crate::wire::Wire;
 
 /// How records are acknowledged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,118 +28,101 @@ pub enum Acks {
     Cumulative,
 }
 
-/// A connection that sends `PRODUCE` lines.
-pub struct AklightPublisher {
-    load: Arc<Load>,
-    share: Share,
-    acks: Acks,
-    // `PRODUCE|topic||` of all topics, and where each ends.
-    heads: Vec<u8>,
-    ends: Vec<usize>,
-    sent: u64,
-    answered: u64,
-    registered: bool,
-    // The next offset of each partition, once one was seen.
-    next: Vec<Option<u64>>,
+/// How often a cluster that has no leaders yet is asked again.
+const ASK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How often at most: a cluster begins within seconds.
+const ASKS_MAX: usize = 1_500;
+
+/// AKLight with one broker or several.
+#[derive(Debug, Clone)]
+pub struct Aklight {
+    /// How records are acknowledged.
+    pub acks: Acks,
+    /// The `aklight` command.
+    pub program: PathBuf,
 }
 
-impl AklightPublisher {
-    /// A connection that sends its share of the load.
-    pub fn new(load: &Arc<Load>, share: Share, acks: Acks) -> Self {
-        let (mut heads, mut ends) = (Vec::new(), Vec::with_capacity(load.topics()));
-        for topic in 0..load.topics() {
-            heads.extend_from_slice(b"PRODUCE|");
-            heads.extend_from_slice(load.topic(topic));
-            heads.extend_from_slice(b"||");
-            ends.push(heads.len());
-        }
-        let registered = acks == Acks::Own;
-        let load = Arc::clone(load);
-        Self { load, share, acks, heads, ends, sent: 0, answered: 0, registered, next: Vec::new() }
-    }
-
-    fn topic_of(&self, turn: u64) -> usize {
-        let topics = self.load.topics() as u64;
-        usize::try_from((self.share.first + turn * self.share.step) % topics).unwrap_or(0)
-    }
-
-    // `rest` is what stands behind `ACK|`.
-    fn check(&mut self, rest: &[u8]) -> anyhow::Result<()> {
-        ensure!(self.answered < self.sent, "an ACK for a record that was never sent");
-        let topic = self.load.topic(self.topic_of(self.answered));
-        let numbers = rest
-            .strip_prefix(topic)
-            .and_then(|rest| rest.strip_prefix(b"|"))
-            .with_context(|| format!("this ACK is owed to {}", topic.escape_ascii()))?;
-        let (offset, numbers) = number(numbers).context("an ACK without an offset")?;
-        let (partition, rest) = number(numbers).context("an ACK without a partition")?;
-        ensure!(rest.is_empty(), "an ACK with more than three fields");
-        let partition = usize::try_from(partition)?;
-        if self.next.len() <= partition {
-            ensure!(partition < 1 << 16, "partition {partition} is none");
-            self.next.resize(partition + 1, None);
-        }
-        if let Some(due) = self.next[partition] {
-            let alone = self.share.step == 1;
-            let right = if alone { offset == due } else { offset >= due };
-            ensure!(right, "offset {offset} of partition {partition}, where {due} was due");
-        }
-        self.next[partition] = Some(offset + 1);
-        self.answered += 1;
-        Ok(())
-    }
-
-    fn answer(&mut self, line: &[u8]) -> anyhow::Result<u64> {
-        if let Some(rest) = line.strip_prefix(b"ACK|") {
-            ensure!(self.acks == Acks::Own, "an ACK where an ACKS was asked for");
-            self.check(rest)?;
-            return Ok(1);
-        }
-        if let Some(rest) = line.strip_prefix(b"ACKS|") {
-            let (count, rest) = number(rest).context("an ACKS without a number")?;
-            ensure!(rest.is_empty() && count > 0, "an ACKS with a wrong number");
-            self.answered += count;
-            ensure!(self.answered <= self.sent, "{} ACKS for {} records", self.answered, self.sent);
-            return Ok(count);
-        }
-        ensure!(line == b"OK" && !self.registered, "not an answer to PRODUCE");
-        self.registered = true;
-        Ok(0)
-    }
-}
-
-impl Publisher for AklightPublisher {
-    fn begin(&mut self, out: &mut Vec<u8>) {
-        if self.acks == Acks::Cumulative {
-            let id = format!("REGISTER_PRODUCER|bench-{}|cumulative\n", self.share.first);
-            out.extend_from_slice(id.as_bytes());
+impl Way for Aklight {
+    fn name(&self) -> &'static str {
+        match self.acks {
+            Acks::Own => "aklight",
+            Acks::Cumulative => "aklight cumulative",
         }
     }
 
-    fn is_ready(&self) -> bool {
-        self.registered
+    fn is_stored(&self) -> bool {
+        true
     }
 
-    fn publish(&mut self, out: &mut Vec<u8>) {
-        let topic = self.topic_of(self.sent);
-        let begin = if topic == 0 { 0 } else { self.ends[topic - 1] };
-        out.extend_from_slice(&self.heads[begin..self.ends[topic]]);
-        self.load.payload(self.share.first + self.sent * self.share.step, out);
-        out.push(b'\n');
-        self.sent += 1;
+    fn program(&self) -> Option<PathBuf> {
+        Some(self.program.clone())
     }
 
-    fn take(&mut self, bytes: &[u8], _out: &mut Vec<u8>) -> anyhow::Result<Taken> {
-        let mut taken = Taken::default();
-        while let Some(length) = memchr(b'\n', &bytes[taken.consumed..]) {
-            let line = &bytes[taken.consumed..taken.consumed + length];
-            let acknowledged = self
-                .answer(line)
-                .with_context(|| format!("the broker said '{}'", shown(line)))?;
-            taken.acknowledged += acknowledged;
-            taken.consumed += length + 1;
+    fn command(&self, program: &Path, setup: &Setup<'_>) -> anyhow::Result<Command> {
+        let mut command = Command::new(program);
+        // What the user's own brokers are told is not for this one.
+        for (name, _) in std::env::vars_os() {
+            if name.as_encoded_bytes().starts_with(b"AKLIGHT_") {
+                command.env_remove(name);
+            }
         }
-        Ok(taken)
+        command.arg("broker").arg("--data-dir").arg(setup.dir);
+        command.arg("--listen").arg(setup.listen.to_string());
+        command.args(["--listen-http", "127.0.0.1:0", "--log-level", "warn", "--fsync"]);
+        command.arg(match setup.safety {
+            Safety::Synced => "always",
+            Safety::Cached => "interval",
+        });
+        if let Some(own) = setup.members.get(setup.number) {
+            let peers = (1..).zip(setup.members).map(|(id, m)| format!("{id}@{}", m.peers));
+            command.arg("--node-id").arg((setup.number + 1).to_string());
+            command.arg("--listen-peer").arg(own.peers.to_string());
+            command.arg("--peers").arg(peers.collect::<Vec<_>>().join(","));
+        }
+        Ok(command)
+    }
+
+    fn greet(&self, wire: &mut Wire) -> anyhow::Result<()> {
+        wire.ask(b"PING|bench\n", |bytes| {
+            let Some(end) = memchr(b'\n', bytes) else { return Ok(None) };
+            ensure!(bytes.starts_with(b"PONG|bench\n"), "it says {}", shown(&bytes[..end]));
+            Ok(Some(end + 1))
+        })
+    }
+
+    /// Waits until every partition has a leader that takes records: one in each, of a topic that
+    /// nobody reads.
+    fn prepare(&self, server: SocketAddr, _replicas: usize) -> anyhow::Result<()> {
+        let mut wire = Wire::connect(server)?;
+        for _ in 0..ASKS_MAX {
+            let mut all = false;
+            wire.ask(b"PRODUCE|bench/ready||\nPRODUCE|bench/ready||\n", |bytes| {
+                let Some(first) = memchr(b'\n', bytes) else { return Ok(None) };
+                let Some(second) = memchr(b'\n', &bytes[first + 1..]) else { return Ok(None) };
+                all = [&bytes[..first], &bytes[first + 1..]].iter().all(|a| a.starts_with(b"ACK|"));
+                Ok(Some(first + second + 2))
+            })?;
+            if all {
+                return Ok(());
+            }
+            sleep(ASK_AGAIN);
+        }
+        bail!("its partitions find no leader")
+    }
+
+    fn publisher(&self, load: &Arc<Load>, share: Share) -> Box<dyn Publisher> {
+        Box::new(AklightPublisher::new(load, share, self.acks))
+    }
+
+    fn feed(&self, load: &Arc<Load>, wanted: Wanted) -> Option<Box<dyn Feed>> {
+        let pattern = match wanted {
+            Wanted::All => b"metrics/#".to_vec(),
+            Wanted::Quarter => b"metrics/docker/+/cpu".to_vec(),
+            Wanted::Topic(topic) => load.topic(topic).to_vec(),
+            Wanted::Live => return Some(Box::new(feed::Subscription::default())),
+        };
+        Some(Box::new(feed::Fetching::new(pattern)))
     }
 }
 

@@ -1,0 +1,44 @@
+//! Where the servers' programs are on this machine.
+
+use std::env::{split_paths, var_os};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+
+/// The program of that name on `PATH`, or where systems keep what only root starts.
+pub fn on_path(name: &str) -> Option<PathBuf> {
+    split_paths(&var_os("PATH").unwrap_or_default())
+        .chain([PathBuf::from("/usr/sbin"), PathBuf::from("/usr/local/sbin")])
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}
+
+/// What a program says of its version, in one line.
+pub fn version(program: &Path) -> Option<String> {
+    // Mosquitto tells it among its help, and calls that a failure.
+    let flag = if program.ends_with("mosquitto") { "-h" } else { "--version" };
+    let output = Command::new(program).arg(flag).output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Some(text.lines().next()?.trim().to_owned())
+}
+
+/// The `aklight` of this workspace, as users have it: optimized, built now if it is not there.
+///
+/// # Errors
+/// When it does not build.
+pub fn aklight() -> anyhow::Result<PathBuf> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let target = var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| workspace.join("target"), |target| workspace.join(target));
+    let program = target.join("release/aklight");
+    if !program.is_file() {
+        let built = Command::new("cargo")
+            .args(["build", "--release", "--package", "aklight"])
+            .current_dir(&workspace)
+            .status()
+            .context("starting cargo to build aklight; --aklight PATH names one that is built")?;
+        ensure!(built.success(), "aklight does not build");
+    }
+    program.canonicalize().with_context(|| format!("looking for {}", program.display()))
+}
