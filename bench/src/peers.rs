@@ -14,6 +14,8 @@ use crate::load::Load;
 use crate::wire::Wire;
 
 pub mod aklight;
+pub mod mosquitto;
+pub mod nats;
 pub mod redis;
 mod resp;
 
@@ -177,5 +179,9 @@ pub fn all(aklight: &Path) -> Vec<Box<dyn Way>> {
         Box::new(redis::Redis::Streams),
         Box::new(redis::Redis::Stream),
         Box::new(redis::Redis::PubSub),
+        Box::new(nats::Nats::JetStream),
+        Box::new(nats::Nats::Core),
+        Box::new(mosquitto::Mosquitto::Qos0),
+        Box::new(mosquitto::Mosquitto::Qos1),
     ]
 }
