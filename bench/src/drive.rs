@@ -43,8 +43,25 @@ impl Sender {
     ///
     /// # Errors
     /// When the peer is not there or refuses.
-    pub fn connect(address: SocketAddr, mut publisher: Box<dyn Publisher>) -> anyhow::Result<Self> {
+    pub fn connect(address: SocketAddr, publisher: Box<dyn Publisher>) -> anyhow::Result<Self> {
+        Self::over(Wire::connect(address)?, publisher)
+    }
+
+    /// The same, with a peer that may be silent for `patience_ms` and no longer.
+    ///
+    /// # Errors
+    /// When the peer is not there, silent, or refuses.
+    pub fn connect_for(
+        address: SocketAddr,
+        publisher: Box<dyn Publisher>,
+        patience_ms: u16,
+    ) -> anyhow::Result<Self> {
         let mut wire = Wire::connect(address)?;
+        wire.patience_ms = patience_ms;
+        Self::over(wire, publisher)
+    }
+
+    fn over(mut wire: Wire, mut publisher: Box<dyn Publisher>) -> anyhow::Result<Self> {
         publisher.begin(&mut wire.out);
         wire.flush()?;
         while !publisher.is_ready() {
@@ -69,6 +86,21 @@ impl Sender {
     pub fn publish(&mut self) {
         self.publisher.publish(&mut self.wire.out);
         self.sent += 1;
+    }
+
+    /// Sends one record and sleeps until it is acknowledged.
+    ///
+    /// # Errors
+    /// When the peer refuses, closes or falls silent.
+    pub fn send_one(&mut self) -> anyhow::Result<()> {
+        self.publish();
+        self.wire.flush()?;
+        while self.on_the_way() > 0 {
+            self.wire.wait()?;
+            self.wire.flush()?;
+            self.receive()?;
+        }
+        Ok(())
     }
 
     /// Reads what has come. Gives back whether anything has.
@@ -164,13 +196,7 @@ pub fn one_in_flight(sender: &mut Sender, seconds: f64) -> anyhow::Result<(Sent,
     let (begin_ns, cpu_before) = (now_ns(), own_cpu_seconds());
     while seconds_since(begin_ns) < seconds {
         let sent_ns = now_ns();
-        sender.publish();
-        sender.wire.flush()?;
-        while sender.on_the_way() > 0 {
-            sender.wire.wait()?;
-            sender.wire.flush()?;
-            sender.receive()?;
-        }
+        sender.send_one()?;
         took.saturating_record(now_ns() - sent_ns);
     }
     let sent = Sent {

@@ -11,6 +11,8 @@ pub mod load;
 pub mod peers;
 pub mod plan;
 pub mod programs;
+pub mod receive;
+pub mod rows;
 pub mod server;
 pub mod stats;
 pub mod usage;

@@ -8,8 +8,9 @@ use aklight_bench::drive::{Sender, pipelined};
 use aklight_bench::load::Load;
 use aklight_bench::peers::aklight::{Acks, AklightPublisher};
 use aklight_bench::peers::{self, Share, Way};
-use aklight_bench::plan::{ROWS, Sizes, run_row};
+use aklight_bench::plan::{Sizes, run_row};
 use aklight_bench::programs;
+use aklight_bench::rows::{ROWS, Row};
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
 
@@ -137,8 +138,11 @@ fn run(sizes: &Sizes, args: &RunArgs) -> anyhow::Result<()> {
         bail!("no row {unknown}; there are {}", keys.join(", "));
     }
     let mut outcomes = Vec::new();
-    for row in ROWS.iter().filter(|r| args.only.is_empty() || args.only.iter().any(|k| k == r.key))
-    {
+    let is_asked = |row: &&Row| match args.only.as_slice() {
+        [] => sizes.is_full || !row.is_full_only,
+        only => only.iter().any(|key| key == row.key),
+    };
+    for row in ROWS.iter().filter(is_asked) {
         eprintln!("{}", row.title);
         run_row(row, &ways, sizes, args.rounds.unwrap_or(sizes.rounds), &mut |outcome| {
             eprintln!("  {outcome}");

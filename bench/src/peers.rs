@@ -117,6 +117,8 @@ pub struct Setup<'a> {
     pub listen: SocketAddr,
     /// When a record is safe.
     pub safety: Safety,
+    /// Whether records are to come soon, where the server can be told, or many at once.
+    pub is_prompt: bool,
     /// Where brokers meet, this one's place among them first; empty for a server alone.
     pub members: &'a [Member],
     /// Its number in `members`.
@@ -163,6 +165,15 @@ pub trait Way: Sync {
         Ok(())
     }
 
+    /// The server that leads what the load is stored in, by its place in the cluster, as another
+    /// one says; `None` where there is none now, or ever.
+    ///
+    /// # Errors
+    /// When that server does not answer.
+    fn leader(&self, _server: SocketAddr) -> anyhow::Result<Option<usize>> {
+        Ok(None)
+    }
+
     /// A connection that sends.
     fn publisher(&self, load: &Arc<Load>, share: Share) -> Box<dyn Publisher>;
 
@@ -172,10 +183,11 @@ pub trait Way: Sync {
 
 /// Every way of every peer, AKLight first; whether its program is there is for it to say.
 pub fn all(aklight: &Path) -> Vec<Box<dyn Way>> {
-    let own = |acks| aklight::Aklight { acks, program: aklight.to_owned() };
+    let own = |kind| aklight::Aklight { kind, program: aklight.to_owned() };
     vec![
-        Box::new(own(aklight::Acks::Own)),
-        Box::new(own(aklight::Acks::Cumulative)),
+        Box::new(own(aklight::Kind::Own)),
+        Box::new(own(aklight::Kind::Cumulative)),
+        Box::new(own(aklight::Kind::OnePartition)),
         Box::new(redis::Redis::Streams),
         Box::new(redis::Redis::Stream),
         Box::new(redis::Redis::PubSub),

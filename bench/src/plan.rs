@@ -9,8 +9,9 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use crate::load::Load;
-use crate::peers::{Safety, Way};
-use crate::work::{Measure, Stage, ingest, single};
+use crate::peers::Way;
+use crate::rows::Row;
+use crate::work::{Measure, Stage};
 
 /// How much is asked of each system.
 #[derive(Debug, Clone)]
@@ -27,6 +28,10 @@ pub struct Sizes {
     pub seconds_max: f64,
     /// Length of a round with one record in flight.
     pub single_seconds: f64,
+    /// Records that are stored, to be read again or to be come back with.
+    pub stored_records: u64,
+    /// Length of a round of records on a schedule.
+    pub live_seconds: u64,
     /// Whether rows that take the night are in.
     pub is_full: bool,
     /// Rounds, unless the command line says otherwise.
@@ -42,6 +47,8 @@ impl Sizes {
         ingest_records: 500_000,
         seconds_max: 1.0,
         single_seconds: 0.6,
+        stored_records: 200_000,
+        live_seconds: 1,
         is_full: false,
         rounds: 3,
     };
@@ -51,63 +58,13 @@ impl Sizes {
         ingest_records: 2_000_000,
         seconds_max: 60.0,
         single_seconds: 10.0,
+        stored_records: 2_000_000,
+        live_seconds: 60,
         is_full: true,
         rounds: 7,
         ..Self::QUICK
     };
 }
-
-/// A row of the table.
-pub struct Row {
-    /// Its name on the command line.
-    pub key: &'static str,
-    /// Its name in the report.
-    pub title: &'static str,
-    /// When records are safe.
-    pub safety: Safety,
-    /// The systems that can do it, by their names.
-    pub systems: &'static [&'static str],
-    /// The work.
-    pub work: fn(&mut Stage<'_>) -> anyhow::Result<Vec<Measure>>,
-}
-
-/// All rows, in the order of the report.
-pub const ROWS: &[Row] = &[
-    Row {
-        key: "ingest-synced",
-        title: "ingest, fsync before ACK",
-        safety: Safety::Synced,
-        systems: &["aklight", "aklight cumulative", "redis streams"],
-        work: ingest::alone,
-    },
-    Row {
-        key: "ingest-cached",
-        title: "ingest, page cache",
-        safety: Safety::Cached,
-        systems: &[
-            "aklight",
-            "aklight cumulative",
-            "redis streams",
-            "nats jetstream",
-            "mosquitto qos 1",
-        ],
-        work: ingest::alone,
-    },
-    Row {
-        key: "single-cached",
-        title: "one in flight, page cache",
-        safety: Safety::Cached,
-        systems: &["aklight", "redis streams", "nats jetstream", "mosquitto qos 1"],
-        work: single::alone,
-    },
-    Row {
-        key: "single-synced",
-        title: "one in flight, fsync",
-        safety: Safety::Synced,
-        systems: &["aklight", "redis streams"],
-        work: single::alone,
-    },
-];
 
 /// What a system did in one round of a row.
 #[derive(Debug, Clone, Serialize)]
@@ -154,6 +111,7 @@ pub fn run_row<'a>(
     let stage = |way: &&'a dyn Way| Stage {
         way: *way,
         safety: row.safety,
+        is_prompt: row.is_prompt,
         sizes,
         load: Arc::clone(&load),
         fleet: None,

@@ -34,6 +34,9 @@ pub struct Fleet<'a> {
     way: &'a dyn Way,
     program: PathBuf,
     safety: Safety,
+    is_prompt: bool,
+    /// How long the first start took.
+    pub started_seconds: f64,
     dir: TempDir,
     members: Vec<Member>,
     children: Vec<Option<Child>>,
@@ -44,20 +47,29 @@ impl<'a> Fleet<'a> {
     ///
     /// # Errors
     /// When the program is missing or does not start.
-    pub fn start(way: &'a dyn Way, safety: Safety, count: usize) -> anyhow::Result<Self> {
+    pub fn start(
+        way: &'a dyn Way,
+        safety: Safety,
+        is_prompt: bool,
+        count: usize,
+    ) -> anyhow::Result<Self> {
         let program = way
             .program()
             .with_context(|| format!("{}: its server is not on this machine", way.name()))?;
         let dir = TempDir::with_prefix("aklight-bench-").context("making a folder")?;
         let members = free_members(count)?;
         let children = (0..count).map(|_| None).collect();
-        let mut fleet = Self { way, program, safety, dir, members, children };
+        let started_seconds = 0.0;
+        let mut fleet =
+            Self { way, program, safety, is_prompt, started_seconds, dir, members, children };
+        let begin_ns = now_ns();
         for number in 0..count {
             fleet.spawn(number)?;
         }
         for number in 0..count {
             fleet.await_greeting(number)?;
         }
+        fleet.started_seconds = seconds_since(begin_ns);
         way.prepare(fleet.address(0), count)
             .with_context(|| format!("preparing {}", way.name()))?;
         Ok(fleet)
@@ -123,7 +135,14 @@ impl<'a> Fleet<'a> {
         fs::create_dir_all(&dir)?;
         let members = if self.members.len() > 1 { self.members.as_slice() } else { &[] };
         let listen = self.address(number);
-        let setup = Setup { dir: &dir, listen, safety: self.safety, members, number };
+        let setup = Setup {
+            dir: &dir,
+            listen,
+            safety: self.safety,
+            is_prompt: self.is_prompt,
+            members,
+            number,
+        };
         let mut command = self.way.command(&self.program, &setup)?;
         let log = File::create(self.log_path(number))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir(&dir);

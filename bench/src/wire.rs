@@ -38,6 +38,8 @@ pub struct Wire {
     input: Vec<u8>,
     read_at: usize,
     kept: usize,
+    /// How long the peer may be silent where it has something to say, in milliseconds.
+    pub patience_ms: u16,
 }
 
 impl Wire {
@@ -60,7 +62,15 @@ impl Wire {
         socket.set_nonblocking(true)?;
         let input = vec![0; KEPT_BYTES + READ_BYTES + PAGE];
         let read_at = KEPT_BYTES + input.as_ptr().align_offset(PAGE);
-        let mut wire = Self { socket, out: Vec::new(), sent: 0, input, read_at, kept: 0 };
+        let mut wire = Self {
+            socket,
+            out: Vec::new(),
+            sent: 0,
+            input,
+            read_at,
+            kept: 0,
+            patience_ms: SILENCE_MS,
+        };
         wire.out.reserve(2 * WRITE_BYTES + PAGE);
         wire.restart_out();
         Ok(wire)
@@ -132,7 +142,7 @@ impl Wire {
     /// # Errors
     /// When the peer is silent for half a minute.
     pub fn wait(&self) -> anyhow::Result<()> {
-        wait(&mut [PollFd::new(self.as_fd(), self.wanted())])
+        wait_for(&mut [PollFd::new(self.as_fd(), self.wanted())], self.patience_ms)
     }
 
     /// Sends a request and waits for its answer: `done` is shown all that has come so far, and
@@ -179,9 +189,13 @@ impl AsFd for Wire {
 /// # Errors
 /// When all are silent for half a minute.
 pub fn wait(fds: &mut [PollFd<'_>]) -> anyhow::Result<()> {
+    wait_for(fds, SILENCE_MS)
+}
+
+fn wait_for(fds: &mut [PollFd<'_>], patience_ms: u16) -> anyhow::Result<()> {
     loop {
-        match poll(fds, PollTimeout::from(SILENCE_MS)) {
-            Ok(0) => bail!("the peer says nothing for {} s", SILENCE_MS / 1_000),
+        match poll(fds, PollTimeout::from(patience_ms)) {
+            Ok(0) => bail!("the peer says nothing for {patience_ms} ms"),
             Ok(_) => return Ok(()),
             Err(nix::errno::Errno::EINTR) => {}
             Err(error) => return Err(error).context("waiting for the peer"),

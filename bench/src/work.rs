@@ -1,6 +1,12 @@
 //! The rows of the table: what each system is asked to do, and what is measured of it.
 
+pub mod failover;
+pub mod fanout;
+pub mod footprint;
 pub mod ingest;
+pub mod live;
+pub mod readback;
+pub mod scaling;
 pub mod single;
 
 use std::sync::Arc;
@@ -77,6 +83,8 @@ pub struct Stage<'a> {
     pub way: &'a dyn Way,
     /// When its records are safe.
     pub safety: Safety,
+    /// Whether they are to come soon, or many at once.
+    pub is_prompt: bool,
     /// How much it is asked to do.
     pub sizes: &'a Sizes,
     /// What it is sent.
@@ -93,7 +101,7 @@ impl<'a> Stage<'a> {
     /// # Errors
     /// When they do not start.
     pub fn start(&self, servers: usize) -> anyhow::Result<Fleet<'a>> {
-        Fleet::start(self.way, self.safety, servers)
+        Fleet::start(self.way, self.safety, self.is_prompt, servers)
     }
 
     /// A connection that sends all of the load to the first server.

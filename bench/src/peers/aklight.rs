@@ -11,7 +11,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 pub use publisher::AklightPublisher;
 
@@ -34,20 +34,32 @@ const ASK_AGAIN: Duration = Duration::from_millis(20);
 /// How often at most: a cluster begins within seconds.
 const ASKS_MAX: usize = 1_500;
 
+/// What AKLight is asked to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Answer each record with an ACK of its own.
+    Own,
+    /// Acknowledge many at once.
+    Cumulative,
+    /// The same as the first with a single partition, so that a cluster has a single leader.
+    OnePartition,
+}
+
 /// AKLight with one broker or several.
 #[derive(Debug, Clone)]
 pub struct Aklight {
-    /// How records are acknowledged.
-    pub acks: Acks,
+    /// What it is asked to do.
+    pub kind: Kind,
     /// The `aklight` command.
     pub program: PathBuf,
 }
 
 impl Way for Aklight {
     fn name(&self) -> &'static str {
-        match self.acks {
-            Acks::Own => "aklight",
-            Acks::Cumulative => "aklight cumulative",
+        match self.kind {
+            Kind::Own => "aklight",
+            Kind::Cumulative => "aklight cumulative",
+            Kind::OnePartition => "aklight one partition",
         }
     }
 
@@ -74,6 +86,9 @@ impl Way for Aklight {
             Safety::Synced => "always",
             Safety::Cached => "interval",
         });
+        if self.kind == Kind::OnePartition {
+            command.args(["--partitions", "1"]);
+        }
         if let Some(own) = setup.members.get(setup.number) {
             let peers = (1..).zip(setup.members).map(|(id, m)| format!("{id}@{}", m.peers));
             command.arg("--node-id").arg((setup.number + 1).to_string());
@@ -111,8 +126,24 @@ impl Way for Aklight {
         bail!("its partitions find no leader")
     }
 
+    fn leader(&self, server: SocketAddr) -> anyhow::Result<Option<usize>> {
+        let mut leader = None;
+        Wire::connect(server)?.ask(b"CLUSTER\n", |bytes| {
+            let Some(end) = memmem::find(bytes, b"\nEND|") else { return Ok(None) };
+            let mut lines = bytes[..end].split(|byte| *byte == b'\n');
+            if let Some(line) = lines.find_map(|line| line.strip_prefix(b"PARTITION|0|")) {
+                // `-` where nobody leads.
+                leader =
+                    number(line).ok().and_then(|(id, _)| usize::try_from(id).ok()?.checked_sub(1));
+            }
+            Ok(memchr(b'\n', &bytes[end + 1..]).map(|length| end + length + 2))
+        })?;
+        Ok(leader)
+    }
+
     fn publisher(&self, load: &Arc<Load>, share: Share) -> Box<dyn Publisher> {
-        Box::new(AklightPublisher::new(load, share, self.acks))
+        let acks = if self.kind == Kind::Cumulative { Acks::Cumulative } else { Acks::Own };
+        Box::new(AklightPublisher::new(load, share, acks))
     }
 
     fn feed(&self, load: &Arc<Load>, wanted: Wanted) -> Option<Box<dyn Feed>> {

@@ -1,8 +1,9 @@
 //! Mosquitto 2.0 over MQTT 3.1.1, with QoS 0 and QoS 1. It keeps no log: a record that nobody
 //! subscribes to is acknowledged and gone.
 //!
-//! Its limits on what is queued and in flight are lifted, and it is told not to wait for company
-//! (`set_tcp_nodelay`), as in `design/limits.md`.
+//! Its limits on what is queued and in flight are lifted, as in `design/limits.md`. Where latency
+//! counts it is told not to wait for company (`set_tcp_nodelay`); where rate counts that would
+//! make each PUBACK a segment of its own, and halve it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -51,11 +52,12 @@ impl Way for Mosquitto {
     fn command(&self, program: &Path, setup: &Setup<'_>) -> anyhow::Result<Command> {
         let config = format!(
             "listener {} {}\nallow_anonymous true\npersistence true\npersistence_location {}/\n\
-             max_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay true\n\
+             max_queued_messages 0\nmax_inflight_messages 0\nset_tcp_nodelay {}\n\
              log_type error\n{}",
             setup.listen.port(),
             setup.listen.ip(),
             setup.dir.display(),
+            setup.is_prompt,
             // Started by root it would become a user who may not write to this folder.
             if nix::unistd::geteuid().is_root() { "user root\n" } else { "" },
         );

@@ -32,6 +32,9 @@ const HELLO: &[u8] =
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 const ASKS_MAX: usize = 300;
 
+/// How long it may take to answer, in milliseconds, before it is asked again.
+const PATIENCE_MS: u16 = 500;
+
 /// What NATS is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nats {
@@ -89,6 +92,7 @@ impl Way for Nats {
         let subject = format!("$JS.API.STREAM.CREATE.{STREAM}");
         for _ in 0..ASKS_MAX {
             let mut wire = Wire::connect(server)?;
+            wire.patience_ms = PATIENCE_MS;
             self.greet(&mut wire)?;
             // A new cluster has no leader for a while, and says so or says nothing.
             match request(&mut wire, &subject, &config) {
@@ -98,6 +102,15 @@ impl Way for Nats {
             }
         }
         bail!("it makes no stream")
+    }
+
+    fn leader(&self, server: SocketAddr) -> anyhow::Result<Option<usize>> {
+        let mut wire = Wire::connect(server)?;
+        self.greet(&mut wire)?;
+        let answer = request(&mut wire, &format!("$JS.API.STREAM.INFO.{STREAM}"), "")?;
+        let name = b"\"leader\":\"bench-";
+        let at = memmem::find(&answer, name).map(|at| at + name.len());
+        Ok(at.and_then(|at| answer.get(at)).map(|digit| usize::from(digit.wrapping_sub(b'0'))))
     }
 
     fn publisher(&self, load: &Arc<Load>, share: Share) -> Box<dyn Publisher> {

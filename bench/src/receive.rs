@@ -1,0 +1,80 @@
+//! The reading end of the load generator: a connection that counts what it is brought, and knows
+//! each record by its number.
+
+use std::net::SocketAddr;
+
+use anyhow::Context;
+
+use crate::load::number_of;
+use crate::peers::Feed;
+use crate::wire::Wire;
+
+/// A connection that reads.
+pub struct Receiver {
+    wire: Wire,
+    feed: Box<dyn Feed>,
+    /// Records that came.
+    pub records: u64,
+    /// The sum of their numbers, wrapping: that each came once is seen without keeping any.
+    pub sum: u64,
+}
+
+impl Receiver {
+    /// Connects, and waits until the peer will miss no record.
+    ///
+    /// # Errors
+    /// When the peer is not there or refuses.
+    pub fn connect(address: SocketAddr, mut feed: Box<dyn Feed>) -> anyhow::Result<Self> {
+        let mut wire = Wire::connect(address)?;
+        feed.begin(&mut wire.out);
+        wire.flush()?;
+        let mut receiver = Self { wire, feed, records: 0, sum: 0 };
+        while !receiver.feed.is_ready() {
+            receiver.wire.wait()?;
+            receiver.receive(&mut |_| {})?;
+        }
+        Ok(receiver)
+    }
+
+    /// The connection itself.
+    pub fn wire(&self) -> &Wire {
+        &self.wire
+    }
+
+    /// Reads what has come, hands each record's number to `sink`, and sends what is to be asked
+    /// or acknowledged. Gives back whether anything came.
+    ///
+    /// # Errors
+    /// When the peer refuses something, or a record is none of ours.
+    pub fn receive(&mut self, sink: &mut dyn FnMut(u64)) -> anyhow::Result<bool> {
+        let Self { wire, feed, records, sum } = self;
+        let mut strange = None;
+        let came = wire.receive(|bytes, out| {
+            feed.take(bytes, out, &mut |payload| match number_of(payload) {
+                Some(number) => {
+                    *records += 1;
+                    *sum = sum.wrapping_add(number);
+                    sink(number);
+                }
+                None => strange = Some(payload.escape_ascii().to_string()),
+            })
+        })?;
+        let none = strange.map_or(Ok(()), Err);
+        none.map_err(anyhow::Error::msg).context("a record that was never sent")?;
+        wire.flush()?;
+        Ok(came)
+    }
+
+    /// Reads until `records` have come.
+    ///
+    /// # Errors
+    /// When the peer refuses something or falls silent.
+    pub fn until(&mut self, records: u64) -> anyhow::Result<()> {
+        while self.records < records {
+            if !self.receive(&mut |_| {})? {
+                self.wire.wait().with_context(|| format!("{} records came", self.records))?;
+            }
+        }
+        Ok(())
+    }
+}
