@@ -12,6 +12,7 @@ pub mod peers;
 pub mod plan;
 pub mod programs;
 pub mod receive;
+pub mod report;
 pub mod rows;
 pub mod server;
 pub mod stats;

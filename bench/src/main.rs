@@ -10,6 +10,7 @@ use aklight_bench::peers::aklight::{Acks, AklightPublisher};
 use aklight_bench::peers::{self, Share, Way};
 use aklight_bench::plan::{Sizes, run_row};
 use aklight_bench::programs;
+use aklight_bench::report;
 use aklight_bench::rows::{ROWS, Row};
 use anyhow::bail;
 use clap::{Args, Parser, Subcommand};
@@ -148,6 +149,9 @@ fn run(sizes: &Sizes, args: &RunArgs) -> anyhow::Result<()> {
             eprintln!("  {outcome}");
             outcomes.push(outcome);
         })?;
+        // After every row: a night that is cut short leaves what was measured until then.
+        report::write(&args.out, &ways, sizes, &outcomes)?;
     }
+    eprintln!("{}", args.out.join("report.md").display());
     Ok(())
 }

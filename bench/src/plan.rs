@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use crate::clock::{now_ns, seconds_since};
 use crate::load::Load;
 use crate::peers::Way;
 use crate::rows::Row;
 use crate::work::{Measure, Stage};
 
 /// How much is asked of each system.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Sizes {
     /// Topics, taken in turns.
     pub topics: usize,
@@ -75,6 +76,8 @@ pub struct Outcome {
     pub system: &'static str,
     /// From 0.
     pub round: u32,
+    /// How long it took, its server's start and its filling included.
+    pub seconds: f64,
     /// What was measured; empty when it failed.
     pub measures: Vec<Measure>,
     /// Why it failed.
@@ -83,7 +86,7 @@ pub struct Outcome {
 
 impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "round {} {}:", self.round + 1, self.system)?;
+        write!(f, "round {} {} ({:.1} s):", self.round + 1, self.system, self.seconds)?;
         for Measure { name, value, unit } in &self.measures {
             let digits = if *value < 100.0 { 2 } else { 0 };
             write!(f, " {name} {value:.digits$} {},", unit.sign())?;
@@ -124,11 +127,20 @@ pub fn run_row<'a>(
         .collect();
     for round in 0..rounds {
         stages.retain_mut(|stage| {
+            let begin_ns = now_ns();
             let done = (row.work)(stage);
+            let seconds = seconds_since(begin_ns);
             let is_good = done.is_ok();
             let error = done.as_ref().err().map(|error| format!("{error:#}"));
             let measures = done.unwrap_or_default();
-            tell(Outcome { row: row.key, system: stage.way.name(), round, measures, error });
+            tell(Outcome {
+                row: row.key,
+                system: stage.way.name(),
+                round,
+                seconds,
+                measures,
+                error,
+            });
             is_good
         });
     }

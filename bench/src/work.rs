@@ -48,6 +48,11 @@ impl Unit {
         }
     }
 
+    /// Whether a figure is as good as it was to be.
+    pub fn is_reached(self, figure: f64, wanted: f64) -> bool {
+        if self.more_is_better() { figure >= wanted } else { figure <= wanted }
+    }
+
     /// Whether the larger of two figures is the better one.
     pub fn more_is_better(self) -> bool {
         self == Self::PerSecond

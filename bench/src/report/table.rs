@@ -1,0 +1,135 @@
+//! The report in Markdown: what was measured on what, one table, and why systems are missing.
+
+use std::fmt::Write as _;
+
+use super::System;
+use super::machine::Machine;
+use super::number::shown;
+use super::results::Results;
+use crate::plan::Sizes;
+use crate::rows::{Goal, ROWS, Row, Target};
+use crate::work::{CLIENT_CPU, PEAK_MEMORY, SERVER_CPU, Unit};
+
+/// A column for each peer; a system belongs to the one that its name begins with.
+const PEERS: [&str; 4] = ["aklight", "redis", "nats", "mosquitto"];
+
+/// The whole report.
+pub fn write(
+    machine: &Machine,
+    systems: &[System],
+    sizes: &Sizes,
+    results: &Results<'_>,
+    charts: &[(&str, String)],
+) -> String {
+    let mut out = String::from("# AKLight beside its peers\n\n");
+    // Writing to a String cannot fail, here and below.
+    let _ = head(&mut out, machine, systems, sizes);
+    let _ = rows(&mut out, results);
+    for (title, file) in charts {
+        let _ = write!(out, "\n![{title}]({file})\n");
+    }
+    let mut failures = results.errors().peekable();
+    if failures.peek().is_some() {
+        out.push_str("\n## What failed\n\n");
+    }
+    for (outcome, error) in failures {
+        let error = error.replace('\n', " ");
+        let _ = writeln!(out, "- {}, {}: {error}", outcome.row, outcome.system);
+    }
+    out
+}
+
+fn head(
+    out: &mut String,
+    machine: &Machine,
+    systems: &[System],
+    sizes: &Sizes,
+) -> std::fmt::Result {
+    writeln!(
+        out,
+        "{} cores of {}, Linux {}, load {} at the end. Payloads of {} bytes, {} topics in turns, \
+         one connection, a window of {}; clients and servers share the machine. A cell is the \
+         median of the rounds [least–most]; below it the processor time a record, server + \
+         client, and the server's peak memory. Ratios are formed round by round. Compare nothing \
+         across runs.\n",
+        machine.cores,
+        machine.processor,
+        machine.kernel,
+        machine.load,
+        sizes.payload_bytes,
+        sizes.topics,
+        sizes.window
+    )?;
+    for system in systems {
+        let stored = if system.is_stored { "stores" } else { "stores nothing" };
+        match &system.version {
+            Some(version) => writeln!(out, "- {}: {version}; {stored}", system.name)?,
+            None => writeln!(out, "- {}: its server is not on this machine", system.name)?,
+        }
+    }
+    out.push('\n');
+    Ok(())
+}
+
+fn rows(out: &mut String, results: &Results<'_>) -> std::fmt::Result {
+    writeln!(out, "| work | figure | {} | ratio | goal |", PEERS.join(" | "))?;
+    writeln!(out, "|---|---|{}---|---|", "---|".repeat(PEERS.len()))?;
+    for row in ROWS.iter().filter(|row| results.has(row.key)) {
+        for (at, (measure, unit)) in results.measures(row.key).into_iter().enumerate() {
+            let title = if at == 0 { row.title } else { "" };
+            write!(out, "| {title} | {measure}, {} |", unit.sign())?;
+            for peer in PEERS {
+                let systems = row.systems.iter().filter(|system| system.starts_with(peer));
+                let cells = systems.filter_map(|s| cell(results, row, peer, s, measure, at == 0));
+                write!(out, " {} |", cells.collect::<Vec<_>>().join("<br>"))?;
+            }
+            let goals = row.goals.iter().filter(|goal| goal.measure == measure);
+            let verdicts: Vec<_> = goals.map(|goal| verdict(results, row, goal, unit)).collect();
+            let (ratios, goals): (Vec<_>, Vec<_>) = verdicts.into_iter().unzip();
+            writeln!(out, " {} | {} |", ratios.join("<br>"), goals.join("<br>"))?;
+        }
+    }
+    Ok(())
+}
+
+fn cell(
+    results: &Results<'_>,
+    row: &Row,
+    peer: &str,
+    system: &str,
+    measure: &str,
+    with_costs: bool,
+) -> Option<String> {
+    let spread = results.spread(row.key, system, measure)?;
+    let way = system.strip_prefix(peer).unwrap_or(system).trim();
+    let mut cell = if way.is_empty() { String::new() } else { format!("{way}: ") };
+    let _ = write!(cell, "{} [{}–{}]", shown(spread.median), shown(spread.min), shown(spread.max));
+    let cost = |name| Some(shown(results.spread(row.key, system, name)?.median));
+    let costs = (cost(SERVER_CPU), cost(CLIENT_CPU), cost(PEAK_MEMORY));
+    if let (true, (Some(server), Some(client), Some(memory))) = (with_costs, costs) {
+        let _ = write!(cell, "<br><sub>{server} + {client} µs, {memory} MB</sub>");
+    }
+    Some(cell)
+}
+
+// What was reached, and what was to be.
+fn verdict(results: &Results<'_>, row: &Row, goal: &Goal, unit: Unit) -> (String, String) {
+    let limit = if unit.more_is_better() { "≥" } else { "≤" };
+    let whose = if goal.system == "aklight" { "" } else { &goal.system["aklight ".len()..] };
+    let wanted = match goal.target {
+        Target::Best(times) => format!("{limit} {times} × the best"),
+        Target::Times(times, other) => format!("{limit} {times} × {other}"),
+        Target::Figure(figure) => format!("{limit} {figure} {}", unit.sign()),
+    };
+    let wanted = format!("{whose} {wanted}").trim().to_owned();
+    let Some(verdict) = results.verdict(row, goal) else {
+        return ("not measured".to_owned(), wanted);
+    };
+    let reached = shown(verdict.reached);
+    let reached = match verdict.against {
+        Some(other) => format!("{whose} {reached} × {other}"),
+        None => format!("{whose} {reached} {}", unit.sign()),
+    };
+    let mark = if verdict.is_met { "met" } else { "**missed**" };
+    (reached.trim().to_owned(), format!("{wanted}: {mark}"))
+}
