@@ -197,3 +197,6 @@ pub fn all(aklight: &Path) -> Vec<Box<dyn Way>> {
         Box::new(mosquitto::Mosquitto::Qos1),
     ]
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,8 +20,8 @@ use std::path::{Path, PathBuf};
 use source::Source;
 
 /// The crates that the walls stand in.
-const CRATES: [&str; 9] =
-    ["common", "log", "broker", "oracle", "producer", "consumer", "stress", "sim", "cli"];
+const CRATES: [&str; 10] =
+    ["common", "log", "broker", "oracle", "producer", "consumer", "stress", "sim", "bench", "cli"];
 
 /// A file longer than this before its tests is usually two ideas. The house aims at 400; the
 /// rest is room for a table or a long lesson.
@@ -135,6 +135,7 @@ fn time_is_passed_in() {
             door("broker/src/replication/asking.rs", "until when a leader is asked"),
             door("broker/src/cluster/", "how long brokers are silent or back"),
             door("sim/src/", "a clock that goes as the simulation says"),
+            door("bench/src/clock.rs", "real time is what the bench measures"),
         ],
     );
 }
@@ -158,6 +159,7 @@ fn files_are_opened_in_few_rooms() {
             door("consumer/src/alerts/dead.rs", "alerts.dead grows by lines and is no log"),
             door("cli/src/verify/folders.rs", "looks for logs in the folders that it is given"),
             door("cli/src/chaos/", "makes the folders of its brokers, fills a disk, removes all"),
+            door("bench/src/", "measures processes in /proc, gives them folders, writes a report"),
             door("stress/src/machine.rs", "memory and CPUs of the container are files"),
         ],
     );
@@ -168,7 +170,11 @@ fn the_environment_is_read_in_mains_and_settings() {
     check_wall(
         &["std::env"],
         true,
-        &[door("common/src/settings.rs", "where every main hands its arguments and variables")],
+        &[
+            door("common/src/settings.rs", "where every main hands its arguments and variables"),
+            door("bench/src/programs.rs", "where peers' servers are found: PATH"),
+            door("bench/src/peers/aklight.rs", "what users tell their brokers is kept from ours"),
+        ],
     );
 }
 
@@ -184,6 +190,8 @@ fn crates_import_one_way() {
         ("producer", vec!["common"]),
         ("consumer", vec!["common"]),
         ("stress", vec!["common"]),
+        // Who measures AKLight speaks to it as to every peer.
+        ("bench", vec![]),
         ("sim", vec!["broker", "common", "log", "oracle"]),
         ("cli", vec!["broker", "common", "consumer", "log", "oracle", "producer", "stress"]),
     ]);

@@ -178,9 +178,9 @@ fn said(bytes: &[u8]) -> anyhow::Result<Option<(Said<'_>, usize)>> {
         return message(rest, 0, bytes, head);
     }
     if let Some(rest) = line.strip_prefix(b"HMSG ") {
-        let (rest, _) = last_word(rest)?;
-        let (_, headers) = last_word(rest)?;
-        let found = message(line, number(headers)?, bytes, head)?;
+        let (before, _) = last_word(rest)?;
+        let (_, headers) = last_word(before)?;
+        let found = message(rest, number(headers)?, bytes, head)?;
         ensure!(
             found.is_none() || !bytes[head..].starts_with(b"NATS/1.0 503"),
             "nobody takes what was sent"

@@ -85,7 +85,10 @@ fn rows(out: &mut String, results: &Results<'_>) -> std::fmt::Result {
             }
             let goals = row.goals.iter().filter(|goal| goal.measure == measure);
             let verdicts: Vec<_> = goals.map(|goal| verdict(results, row, goal, unit)).collect();
-            let (ratios, goals): (Vec<_>, Vec<_>) = verdicts.into_iter().unzip();
+            let (mut ratios, goals): (Vec<_>, Vec<_>) = verdicts.into_iter().unzip();
+            if ratios.is_empty() {
+                ratios.extend(to_the_best(results, row, measure));
+            }
             writeln!(out, " {} | {} |", ratios.join("<br>"), goals.join("<br>"))?;
         }
     }
@@ -110,6 +113,13 @@ fn cell(
         let _ = write!(cell, "<br><sub>{server} + {client} µs, {memory} MB</sub>");
     }
     Some(cell)
+}
+
+// Where nothing is to be reached: how ours stands to the best peer.
+fn to_the_best(results: &Results<'_>, row: &Row, measure: &'static str) -> Option<String> {
+    let system = row.systems.first()?;
+    let verdict = results.verdict(row, &Goal { system, measure, target: Target::Best(1.0) })?;
+    Some(format!("{} × {}", shown(verdict.reached), verdict.against?))
 }
 
 // What was reached, and what was to be.

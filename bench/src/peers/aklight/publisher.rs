@@ -80,6 +80,7 @@ impl AklightPublisher {
             return Ok(1);
         }
         if let Some(rest) = line.strip_prefix(b"ACKS|") {
+            ensure!(self.acks == Acks::Cumulative, "an ACKS where an ACK was asked for");
             let (count, rest) = number(rest).context("an ACKS without a number")?;
             ensure!(rest.is_empty() && count > 0, "an ACKS with a wrong number");
             self.answered += count;
