@@ -9,7 +9,6 @@ use anyhow::ensure;
 use hdrhistogram::Histogram;
 use nix::poll::PollFd;
 use std::net::SocketAddr;
-use std::os::fd::AsFd as _;
 
 use crate::clock::{now_ns, seconds_since};
 use crate::peers::Publisher;
@@ -72,9 +71,22 @@ impl Sender {
         Ok(Self { wire, publisher, due: 0, sent: 0, acknowledged: 0, filling: true })
     }
 
-    /// The connection itself.
-    pub fn wire(&mut self) -> &mut Wire {
-        &mut self.wire
+    /// What to wait for.
+    pub fn poll_fd(&self) -> PollFd<'_> {
+        self.wire.poll_fd()
+    }
+
+    /// Whether what is to be sent is as much as one write takes.
+    pub fn has_a_write(&self) -> bool {
+        self.wire.unsent() >= WRITE_BYTES
+    }
+
+    /// Sends what the socket takes. Gives back whether it took any.
+    ///
+    /// # Errors
+    /// When the peer has closed.
+    pub fn flush(&mut self) -> anyhow::Result<bool> {
+        self.wire.flush()
     }
 
     /// Records that are not acknowledged.
@@ -126,7 +138,7 @@ impl Sender {
             return;
         }
         for _ in 0..room.min(left) {
-            if self.wire.unsent() >= WRITE_BYTES {
+            if self.has_a_write() {
                 return;
             }
             self.publish();
@@ -169,8 +181,7 @@ pub fn pipelined(
             break;
         }
         if !progress {
-            let mut fds: Vec<_> =
-                senders.iter().map(|s| PollFd::new(s.wire.as_fd(), s.wire.wanted())).collect();
+            let mut fds: Vec<_> = senders.iter().map(Sender::poll_fd).collect();
             wait(&mut fds)?;
         }
     }

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use anyhow::Context;
+use nix::poll::PollFd;
 
 use crate::load::number_of;
 use crate::peers::Feed;
@@ -36,9 +37,9 @@ impl Receiver {
         Ok(receiver)
     }
 
-    /// The connection itself.
-    pub fn wire(&self) -> &Wire {
-        &self.wire
+    /// What to wait for.
+    pub fn poll_fd(&self) -> PollFd<'_> {
+        self.wire.poll_fd()
     }
 
     /// Reads what has come, hands each record's number to `sink`, and sends what is to be asked

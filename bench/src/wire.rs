@@ -6,10 +6,13 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll, ppoll};
+use nix::sys::time::TimeSpec;
 
 /// Bytes of a page, and of an aligned beginning.
 const PAGE: usize = 4_096;
@@ -133,8 +136,9 @@ impl Wire {
     }
 
     /// What to wait for: something to read, and room for what is to be sent.
-    pub fn wanted(&self) -> PollFlags {
-        if self.unsent() > 0 { PollFlags::POLLIN | PollFlags::POLLOUT } else { PollFlags::POLLIN }
+    pub fn poll_fd(&self) -> PollFd<'_> {
+        let room = if self.unsent() > 0 { PollFlags::POLLOUT } else { PollFlags::empty() };
+        PollFd::new(self.socket.as_fd(), PollFlags::POLLIN | room)
     }
 
     /// Waits until it can go on.
@@ -142,7 +146,7 @@ impl Wire {
     /// # Errors
     /// When the peer is silent for half a minute.
     pub fn wait(&self) -> anyhow::Result<()> {
-        wait_for(&mut [PollFd::new(self.as_fd(), self.wanted())], self.patience_ms)
+        wait_for(&mut [self.poll_fd()], self.patience_ms)
     }
 
     /// Sends a request and waits for its answer: `done` is shown all that has come so far, and
@@ -178,12 +182,6 @@ impl Wire {
     }
 }
 
-impl AsFd for Wire {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
 /// Waits until one of them can go on.
 ///
 /// # Errors
@@ -192,12 +190,24 @@ pub fn wait(fds: &mut [PollFd<'_>]) -> anyhow::Result<()> {
     wait_for(fds, SILENCE_MS)
 }
 
+/// Waits until one of them can go on, or some nanoseconds are over.
+///
+/// # Errors
+/// When the system cannot wait.
+pub fn wait_ns(fds: &mut [PollFd<'_>], most_ns: u64) -> anyhow::Result<()> {
+    let most = TimeSpec::from_duration(Duration::from_nanos(most_ns));
+    match ppoll(fds, Some(most), None) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(error) => Err(error).context("waiting for the peer"),
+    }
+}
+
 fn wait_for(fds: &mut [PollFd<'_>], patience_ms: u16) -> anyhow::Result<()> {
     loop {
         match poll(fds, PollTimeout::from(patience_ms)) {
             Ok(0) => bail!("the peer says nothing for {patience_ms} ms"),
             Ok(_) => return Ok(()),
-            Err(nix::errno::Errno::EINTR) => {}
+            Err(Errno::EINTR) => {}
             Err(error) => return Err(error).context("waiting for the peer"),
         }
     }

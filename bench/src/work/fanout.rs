@@ -4,8 +4,6 @@
 //! is never more than a window ahead of the slowest subscriber.
 
 use anyhow::{Context, ensure};
-use nix::poll::PollFd;
-use std::os::fd::AsFd as _;
 
 use super::{Measure, Stage, Unit, costs, float, measure};
 use crate::clock::{now_ns, seconds_since};
@@ -13,7 +11,7 @@ use crate::drive::Sent;
 use crate::peers::Wanted;
 use crate::receive::Receiver;
 use crate::usage::own_cpu_seconds;
-use crate::wire::{WRITE_BYTES, wait};
+use crate::wire::wait;
 
 /// To ten subscribers.
 ///
@@ -52,20 +50,20 @@ fn to(stage: &Stage<'_>, subscribers: usize) -> anyhow::Result<Vec<Measure>> {
         filling |= room >= sizes.window / 4;
         if filling && !is_over {
             let before = sent;
-            while sent < before + room && sender.wire().unsent() < WRITE_BYTES {
+            while sent < before + room && !sender.has_a_write() {
                 sender.publish();
                 sent += 1;
             }
             filling = sent < before + room;
         }
-        let mut progress = sender.wire().flush()?;
+        let mut progress = sender.flush()?;
         progress |= sender.receive()?;
         for receiver in &mut receivers {
             progress |= receiver.receive(&mut |_| {})?;
         }
         if !progress {
-            let fds = receivers.iter().map(Receiver::wire).chain([&*sender.wire()]);
-            let mut fds: Vec<_> = fds.map(|w| PollFd::new(w.as_fd(), w.wanted())).collect();
+            let fds = receivers.iter().map(Receiver::poll_fd).chain([sender.poll_fd()]);
+            let mut fds: Vec<_> = fds.collect();
             wait(&mut fds).with_context(|| format!("{slowest} of {sent} records came"))?;
         }
     }
