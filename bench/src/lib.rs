@@ -6,6 +6,7 @@
 //! `work` the rows of the table, `report` what is written in the end.
 
 pub mod clock;
+pub mod disk;
 pub mod drive;
 pub mod load;
 pub mod peers;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aklight_bench::disk;
 use aklight_bench::drive::{Sender, pipelined};
 use aklight_bench::load::Load;
 use aklight_bench::peers::aklight::{Acks, AklightPublisher};
@@ -138,6 +139,7 @@ fn run(sizes: &Sizes, args: &RunArgs) -> anyhow::Result<()> {
         let keys: Vec<_> = ROWS.iter().map(|row| row.key).collect();
         bail!("no row {unknown}; there are {}", keys.join(", "));
     }
+    let sync = disk::measure()?;
     let mut outcomes = Vec::new();
     let is_asked = |row: &&Row| match args.only.as_slice() {
         [] => sizes.is_full || !row.is_full_only,
@@ -150,7 +152,7 @@ fn run(sizes: &Sizes, args: &RunArgs) -> anyhow::Result<()> {
             outcomes.push(outcome);
         })?;
         // After every row: a night that is cut short leaves what was measured until then.
-        report::write(&args.out, &ways, sizes, &outcomes)?;
+        report::write(&args.out, &ways, sizes, sync, &outcomes)?;
     }
     eprintln!("{}", args.out.join("report.md").display());
     Ok(())

@@ -51,7 +51,7 @@ impl Sizes {
         stored_records: 200_000,
         live_seconds: 1,
         is_full: false,
-        rounds: 3,
+        rounds: 4,
     };
 
     /// Overnight.

@@ -14,6 +14,7 @@ use std::path::Path;
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::disk::Sync;
 use crate::peers::Way;
 use crate::plan::{Outcome, Sizes};
 use crate::rows::ROWS;
@@ -46,10 +47,11 @@ pub fn write(
     dir: &Path,
     ways: &[&dyn Way],
     sizes: &Sizes,
+    sync: Sync,
     outcomes: &[Outcome],
 ) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
-    let machine = Machine::here();
+    let machine = Machine::here(sync);
     let systems = ways.iter().map(|way| System {
         name: way.name(),
         is_stored: way.is_stored(),

@@ -28,6 +28,9 @@ const STREAM: &str = "BENCH";
 const HELLO: &[u8] =
     b"CONNECT {\"verbose\":false,\"pedantic\":false,\"headers\":true,\"no_responders\":true}\r\nPING\r\n";
 
+/// How JetStream begins to say that it stored a record.
+const STORED: &[u8] = b"{\"stream\":";
+
 /// How often a cluster without a leader is asked again, and how often at most.
 const ASK_AGAIN: Duration = Duration::from_millis(100);
 const ASKS_MAX: usize = 300;
@@ -94,12 +97,18 @@ impl Way for Nats {
             let mut wire = Wire::connect(server)?;
             wire.patience_ms = PATIENCE_MS;
             self.greet(&mut wire)?;
-            // A new cluster has no leader for a while, and says so or says nothing.
-            match request(&mut wire, &subject, &config) {
-                Ok(answer) if memmem::find(&answer, b"\"error\"").is_none() => return Ok(()),
-                Ok(answer) if memmem::find(&answer, b"already in use").is_some() => return Ok(()),
-                Ok(_) | Err(_) => sleep(ASK_AGAIN),
+            // A new cluster has no leader for a while, and neither has a new stream of it: they
+            // say so or say nothing. Made twice the same, a stream is made once.
+            let made = request(&mut wire, &subject, &config);
+            let is_made = made.is_ok_and(|answer| memmem::find(&answer, b"\"error\"").is_none());
+            let mut has_leader = || {
+                let answer = request(&mut wire, "metrics.ready", "");
+                answer.is_ok_and(|answer| answer.starts_with(STORED))
+            };
+            if is_made && (replicas == 1 || has_leader()) {
+                return Ok(());
             }
+            sleep(ASK_AGAIN);
         }
         bail!("it makes no stream")
     }
@@ -281,7 +290,7 @@ impl Publisher for NatsPublisher {
         while let Some((said, length)) = said(&bytes[taken.consumed..])? {
             match said {
                 Said::Message { body, .. } => {
-                    let is_ack = body.starts_with(b"{\"stream\":");
+                    let is_ack = body.starts_with(STORED);
                     ensure!(is_ack, "not stored: {}", body.escape_ascii());
                     taken.acknowledged += 1;
                 }

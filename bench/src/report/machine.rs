@@ -5,6 +5,8 @@ use std::thread::available_parallelism;
 
 use serde::Serialize;
 
+use crate::disk::Sync;
+
 /// What a reader must know of it.
 #[derive(Debug, Serialize)]
 pub struct Machine {
@@ -16,11 +18,13 @@ pub struct Machine {
     pub kernel: String,
     /// Processes that wanted to run over the last minute, the bench's among them; at the end.
     pub load: String,
+    /// What its disk takes for a sync; at the beginning.
+    pub sync: Sync,
 }
 
 impl Machine {
     /// This one.
-    pub fn here() -> Self {
+    pub fn here(sync: Sync) -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let about = read("/proc/cpuinfo");
         let processor = about.lines().find_map(|line| {
@@ -32,6 +36,7 @@ impl Machine {
             processor: processor.unwrap_or_else(|| "unknown".to_owned()),
             kernel: read("/proc/sys/kernel/osrelease").trim().to_owned(),
             load: read("/proc/loadavg").split(' ').next().unwrap_or_default().to_owned(),
+            sync,
         }
     }
 }
