@@ -1,11 +1,11 @@
 //! From a producer to a subscriber, at a rate that leaves everybody time: how late is each record?
 //!
 //! Records are due on a fixed schedule and are counted from when they were due, not from when they
-//! were sent: a system that stalls is charged for all that waited (no coordinated omission). The bench
-//! sleeps until a record is due or comes, as producers and subscribers do, and its own lateness
-//! (a timer here is 43 µs late, `design/limits.md`, section 1) is in every system's figures. A
-//! bench that spins is more exact, but takes one of two processors from servers that have several
-//! threads: it was tried, and it measured the scheduler.
+//! were sent: a system that stalls is charged for all that waited (no coordinated omission). The
+//! bench sleeps until a record is due or comes, as producers and subscribers do, and its own
+//! lateness (a timer here is 43 µs late, `design/limits.md`, section 1) is in every system's
+//! figures. A bench that spins is more exact, but takes one of two processors from servers that
+//! have several threads: it was tried, and it measured the scheduler.
 
 use anyhow::{Context, ensure};
 
