@@ -343,7 +343,10 @@ impl Log {
 
     /// The same, for one who asks again and again on the way through the log.
     #[must_use]
-    pub fn topic_search<'a>(&'a self, wanted: &'a dyn Fn(&str) -> bool) -> TopicSearch<'a> {
+    pub fn topic_search<'a>(
+        &'a self,
+        wanted: &'a (dyn Fn(&str) -> bool + Sync),
+    ) -> TopicSearch<'a> {
         TopicSearch::new(&self.inner.shared, wanted)
     }
 

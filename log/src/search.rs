@@ -13,7 +13,7 @@ use crate::errors::ReadError;
 use crate::format::{Batch, BatchKind};
 use crate::index::SegmentIndex;
 use crate::options::Retention;
-use crate::segment::{Inside, Segment};
+use crate::segment::{Inside, Segment, SegmentName};
 use crate::state::Shared;
 
 /// How many records of each topic.
@@ -23,29 +23,39 @@ pub type TopicCounts = BTreeMap<String, u64>;
 const COUNT_BYTES: usize = 1 << 20;
 
 /// [`Log::next_with_topics`](crate::Log::next_with_topics) for one who goes through the log: which of
-/// a sealed segment's blocks have a wanted topic is found out once a segment, and not each time.
+/// a segment's blocks have a wanted topic is found out once a segment, and not each time.
 pub struct TopicSearch<'a> {
     shared: &'a Shared,
-    wanted: &'a dyn Fn(&str) -> bool,
-    last: Option<(Arc<SegmentIndex>, Vec<usize>)>,
+    wanted: &'a (dyn Fn(&str) -> bool + Sync),
+    known: Option<Known>,
+}
+
+/// A segment's blocks that have a wanted topic, as far as the segment went then.
+struct Known {
+    segment: SegmentName,
+    upto: Offset,
+    blocks: Vec<usize>,
 }
 
 impl<'a> TopicSearch<'a> {
-    pub(crate) const fn new(shared: &'a Shared, wanted: &'a dyn Fn(&str) -> bool) -> Self {
-        Self { shared, wanted, last: None }
+    pub(crate) const fn new(shared: &'a Shared, wanted: &'a (dyn Fn(&str) -> bool + Sync)) -> Self {
+        Self { shared, wanted, known: None }
     }
 
     /// A lower bound of the first offset in the range that has a wanted topic; `to` when there is
-    /// none.
+    /// none. Nothing before `to` may change meanwhile.
     pub fn next(&mut self, from: Offset, to: Offset) -> Offset {
-        let Self { shared, wanted, last } = self;
-        let look = |index: &SegmentIndex, at| index.next_with_topics(at, *wanted);
-        shared.next_by(from, to, &look, &mut |index, at| {
-            let (_, blocks) = match last {
-                Some(last) if Arc::ptr_eq(&last.0, index) => last,
-                _ => last.insert((index.clone(), index.blocks_with(*wanted))),
+        let Self { shared, wanted, known } = self;
+        shared.next_by(from, to, &mut |segment, index, at| {
+            let (segment, end) = (segment.name, index.summary().end_offset);
+            let is_it = |known: &&mut Known| known.segment == segment && known.upto >= to.min(end);
+            let known = match known.as_mut().filter(is_it) {
+                Some(known) => known,
+                None => {
+                    known.insert(Known { segment, upto: end, blocks: index.blocks_with(*wanted) })
+                }
             };
-            index.next_in(blocks, at)
+            index.next_in(&known.blocks, at)
         })
     }
 }
@@ -57,17 +67,15 @@ impl Shared {
         to: Offset,
         wanted: &dyn Fn(&str) -> bool,
     ) -> Offset {
-        let look = |index: &SegmentIndex, at| index.next_with_topics(at, wanted);
-        self.next_by(from, to, &look, &mut |index, at| look(index, at))
+        self.next_by(from, to, &mut |_, index, at| index.next_with_topics(at, wanted))
     }
 
-    /// Asks the index of each segment in turn, of those that are sealed and of the one that is not.
+    /// Asks the index of each segment in turn.
     fn next_by(
         &self,
         from: Offset,
         to: Offset,
-        open: &dyn Fn(&SegmentIndex, Offset) -> Option<Offset>,
-        sealed: &mut dyn FnMut(&Arc<SegmentIndex>, Offset) -> Option<Offset>,
+        ask: &mut dyn FnMut(&Segment, &SegmentIndex, Offset) -> Option<Offset>,
     ) -> Offset {
         let from = from.max(self.state.read().start_offset());
         for segment in self.segments_from(from) {
@@ -75,16 +83,13 @@ impl Shared {
                 return to.max(from);
             }
             let at = from.max(segment.base_offset);
-            let (found, open_end) = match &*segment.inside.read() {
-                Inside::Open(index) => (open(index, at), Some(index.summary().end_offset)),
-                Inside::Sealed(_) => (None, None),
-            };
-            if let Some(end) = open_end {
+            if let Inside::Open(index) = &*segment.inside.read() {
                 // What is behind is not written, and so not indexed yet.
-                return found.unwrap_or(end).max(at).min(to.max(from));
+                let found = ask(&segment, index, at).unwrap_or(index.summary().end_offset);
+                return found.max(at).min(to.max(from));
             }
             let found = match self.indexes.get(&*self.disk, &segment) {
-                Ok(index) => sealed(&index, at),
+                Ok(index) => ask(&segment, &index, at),
                 Err(_) => Some(at),
             };
             let damaged = segment

@@ -337,6 +337,27 @@ fn the_committed_hint_and_the_checkpoint_come_back() {
 }
 
 #[test]
+fn who_searches_while_the_log_grows_finds_what_came_since() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, LogOptions { segment_bytes: 60_000, ..small() });
+    let rare = |topic: &str| topic == "rare/a";
+    // One that begins at the start each time, and one that never leaves the newest segment.
+    let (mut afar, mut near) = (log.topic_search(&rare), log.topic_search(&rare));
+    for index in 0..300 {
+        let topic = if index % 70 == 40 { "rare/a" } else { "usual/b" };
+        append(&log, vec![records_on(topic, index, 1, 2, 400)]).expect("appended");
+        let end = Offset(2 * (index + 1));
+        for (search, from) in [(&mut afar, 0), (&mut near, 2 * index.saturating_sub(3))] {
+            let (from, known) = (Offset(from), log.next_with_topics(Offset(from), end, &rare));
+            assert_eq!(search.next(from, end), known, "from {from} to {end}");
+        }
+    }
+    let sealed =
+        disk.files().iter().filter(|(path, _)| path.extension() == Some("index".as_ref())).count();
+    assert!(sealed > 1, "segments were begun meanwhile");
+}
+
+#[test]
 fn topics_and_times_are_found_by_the_indexes() {
     let disk = MemoryDisk::new();
     let (log, _) = open(&disk, LogOptions { segment_bytes: 60_000, ..small() });

@@ -14,8 +14,9 @@ use aklight_common::{Offset, PartitionId, Pattern};
 
 use tokio_util::sync::CancellationToken;
 
+use super::newest;
 use super::outbox::Outbox;
-use super::{newest, reader};
+use super::reader::{self, Stride};
 use crate::partition::{Partition, Partitions};
 
 /// A FETCH, decoded.
@@ -129,12 +130,21 @@ async fn scan(
     out: &mut Outbox,
 ) -> Result<u64, ListingError> {
     let end = partition.end();
+    let pattern = &request.pattern;
+    let wanted = |topic: &str| pattern.matches(topic);
+    let literal = pattern.as_literal().map(str::as_bytes);
+    let is_wanted = |name: &[u8]| match literal {
+        Some(literal) => name == literal,
+        None => std::str::from_utf8(name).is_ok_and(wanted),
+    };
+    let mut search = partition.log.topic_search(&wanted);
+    let mut stride = Stride::new();
     let mut sent = 0;
     while *next < end && sent < max {
-        let from =
-            partition.log.next_with_topics(*next, end, &|topic| request.pattern.matches(topic));
+        let from = if reader::is_near(*next, end) { *next } else { search.next(*next, end) };
+        let bytes = stride.next(*next, from);
         *next = from;
-        let batches = match reader::read(partition, from, end)? {
+        let batches = match reader::read_up_to(partition, from, end, bytes)? {
             Ok(batches) => batches,
             // What was sent so far is whole; the next FETCH, from there on, tells of the gap.
             Err(_) if sent > 0 => break,
@@ -144,17 +154,19 @@ async fn scan(
             *next = end;
         }
         for batch in &batches {
-            for record in reader::records(batch, from) {
+            for record in reader::records_on(batch, from, is_wanted) {
                 let (offset, record) = record?;
                 if sent == max || offset >= end {
                     break;
                 }
                 *next = offset.next();
-                if request.pattern.matches(record.topic) {
-                    out.push(&message(partition.id, offset, &record));
-                    sent += 1;
-                }
+                out.push(&message(partition.id, offset, &record));
+                sent += 1;
             }
+            if sent == max {
+                break;
+            }
+            *next = batch.header.end_offset().min(end).max(*next);
         }
         out.flush_when_large().await?;
         // A listing that finds little reads much: others get their turn in between.

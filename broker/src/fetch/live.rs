@@ -138,7 +138,11 @@ impl Live {
             self.places.matches(topic, &mut |_| any = true);
             any
         };
-        let from = partition.log.next_with_topics(from, end, &wanted);
+        let from = if reader::is_near(from, end) {
+            from
+        } else {
+            partition.log.next_with_topics(from, end, &wanted)
+        };
         let batches = match reader::read(partition, from, end)? {
             Ok(batches) => batches,
             Err(gap) => {

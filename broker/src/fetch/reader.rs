@@ -11,6 +11,37 @@ use crate::partition::Partition;
 /// held for each reader of a full house.
 const READ_BYTES: usize = 256 << 10;
 
+/// The first read behind a jump: about a block of the log's index, which is what a topic that is
+/// seldom written shares with others.
+const FIRST_READ_BYTES: usize = 16 << 10;
+
+/// So few records are looked at sooner than an index is asked about them.
+const NEAR_RECORDS: u64 = 512;
+
+/// Whether what is left between two offsets is so little that no index is worth asking.
+#[must_use]
+pub const fn is_near(from: Offset, to: Offset) -> bool {
+    to.0.saturating_sub(from.0) <= NEAR_RECORDS
+}
+
+/// How much to read at once on a way through the log: little behind a jump, more and more where one
+/// read follows the other.
+pub struct Stride(usize);
+
+impl Stride {
+    /// For a way that begins somewhere.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self(FIRST_READ_BYTES)
+    }
+
+    /// Bytes of the next read, which is at `from`; the one before ended at `before`.
+    pub fn next(&mut self, before: Offset, from: Offset) -> usize {
+        self.0 = if from == before { (2 * self.0).min(READ_BYTES) } else { FIRST_READ_BYTES };
+        self.0
+    }
+}
+
 /// Where records go that were read.
 pub type Sink<'a> = &'a mut dyn FnMut(PartitionId, Offset, &Record<'_>);
 

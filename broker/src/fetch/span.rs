@@ -12,15 +12,8 @@ use aklight_common::wire::WireError;
 use aklight_log::Batch;
 use memchr::memmem::Finder;
 
-use super::reader::{self, Sink};
+use super::reader::{self, Sink, Stride};
 use crate::partition::Partition;
-
-/// The first read behind a jump: about a block of the log's index, which is what a topic that is
-/// seldom written shares with others.
-const FIRST_READ_BYTES: usize = 16 << 10;
-
-/// A read that goes on where the one before it ended: a topic that is in every block.
-const LONGEST_READ_BYTES: usize = 256 << 10;
 
 /// What a read costs beside its bytes, in bytes: looking into indexes.
 const READ_COST_BYTES: usize = 4 << 10;
@@ -94,12 +87,11 @@ pub fn walk(
     let wanted = |topic: &str| names.has(topic.as_bytes());
     let end = partition.end();
     let mut next = partition.log.offset_at_time(span.start).max(partition.start());
-    let mut bytes = FIRST_READ_BYTES;
+    let mut stride = Stride::new();
     let mut search = partition.log.topic_search(&wanted);
     while next < end {
         let from = search.next(next, end);
-        bytes = if from == next { (2 * bytes).min(LONGEST_READ_BYTES) } else { FIRST_READ_BYTES };
-        let batches = match reader::read_up_to(partition, from, end, bytes)? {
+        let batches = match reader::read_up_to(partition, from, end, stride.next(next, from))? {
             Ok(batches) => batches,
             // What is lost cannot be shown; what lies behind it can.
             Err(gap) => {
