@@ -142,7 +142,11 @@ impl BodyBuilder {
 
     /// The finished body.
     #[must_use]
-    pub fn finish(self) -> Body {
+    pub fn finish(mut self) -> Body {
+        // They may be kept for long, and are counted by their length.
+        if self.bytes.capacity() / 4 > self.bytes.len() / 3 {
+            self.bytes.shrink_to_fit();
+        }
         Body {
             records: self.records,
             first_time_us: self.first_time_us,

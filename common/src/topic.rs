@@ -179,6 +179,25 @@ mod tests {
         check(&[b'x'; 256], Err(TopicError::TooLong(256)));
     }
 
+    /// The quick way says yes only where the slow one does.
+    #[test]
+    fn a_plain_name_is_a_topic() {
+        let slow = |name: &[u8]| {
+            check_levels(name).is_ok() && !name.iter().any(|b| is_forbidden(*b)) && !has_c1(name)
+        };
+        let mut plain = 0;
+        for first in 0..=u8::MAX {
+            for second in 0..=u8::MAX {
+                for name in [&[first, second][..], &[b'a', first, second], &[first, second, b'a']] {
+                    plain += usize::from(is_plain(name));
+                    assert!(!is_plain(name) || slow(name), "{}", name.escape_ascii());
+                    assert!(!slow(name) || !name.is_ascii() || is_plain(name));
+                }
+            }
+        }
+        assert!(plain > 20_000, "{plain}");
+    }
+
     #[test]
     fn what_a_topic_must_not_hold_is_refused() {
         check(b"", Err(TopicError::EmptyLevel));

@@ -23,37 +23,57 @@ pub type TopicCounts = BTreeMap<String, u64>;
 const COUNT_BYTES: usize = 1 << 20;
 
 /// [`Log::next_with_topics`](crate::Log::next_with_topics) for one who goes through the log: which of
-/// a segment's blocks have a wanted topic is found out once a segment, and not each time.
+/// a segment's blocks have a wanted topic is found out once a segment, and not each time. That takes a
+/// look at all of its topics, and pays from when a wanted one was found to be seldom: where the next
+/// block has one, the first such topic answers.
 pub struct TopicSearch<'a> {
     shared: &'a Shared,
     wanted: &'a (dyn Fn(&str) -> bool + Sync),
+    is_seldom: bool,
     known: Option<Known>,
 }
 
-/// A segment's blocks that have a wanted topic, as far as the segment went then.
+/// A segment's blocks that have a wanted topic, as far as the segment went then. Damage that was met
+/// since counts the blocks anew.
 struct Known {
     segment: SegmentName,
+    damages: usize,
     upto: Offset,
     blocks: Vec<usize>,
 }
 
+impl Known {
+    fn of(segment: SegmentName, index: &SegmentIndex, wanted: &dyn Fn(&str) -> bool) -> Self {
+        let (damages, upto) = (index.damages().len(), index.summary().end_offset);
+        Self { segment, damages, upto, blocks: index.blocks_with(wanted) }
+    }
+
+    fn is_of(&self, segment: SegmentName, index: &SegmentIndex, to: Offset) -> bool {
+        self.segment == segment
+            && self.damages == index.damages().len()
+            && self.upto >= to.min(index.summary().end_offset)
+    }
+}
+
 impl<'a> TopicSearch<'a> {
     pub(crate) const fn new(shared: &'a Shared, wanted: &'a (dyn Fn(&str) -> bool + Sync)) -> Self {
-        Self { shared, wanted, known: None }
+        Self { shared, wanted, is_seldom: false, known: None }
     }
 
     /// A lower bound of the first offset in the range that has a wanted topic; `to` when there is
     /// none. Nothing before `to` may change meanwhile.
     pub fn next(&mut self, from: Offset, to: Offset) -> Offset {
-        let Self { shared, wanted, known } = self;
+        let Self { shared, wanted, is_seldom, known } = self;
         shared.next_by(from, to, &mut |segment, index, at| {
-            let (segment, end) = (segment.name, index.summary().end_offset);
-            let is_it = |known: &&mut Known| known.segment == segment && known.upto >= to.min(end);
-            let known = match known.as_mut().filter(is_it) {
+            if !*is_seldom {
+                let found = index.next_with_topics(at, *wanted);
+                *is_seldom = found != Some(at);
+                return found;
+            }
+            let segment = segment.name;
+            let known = match known.as_mut().filter(|known| known.is_of(segment, index, to)) {
                 Some(known) => known,
-                None => {
-                    known.insert(Known { segment, upto: end, blocks: index.blocks_with(*wanted) })
-                }
+                None => known.insert(Known::of(segment, index, *wanted)),
             };
             index.next_in(&known.blocks, at)
         })

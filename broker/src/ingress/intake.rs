@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_common::wire::{Command, ErrorCode, Line, LineCutter, WireError};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::timeout;
@@ -139,8 +139,13 @@ impl Intake {
             // Others wait for this place: a long line must come in without a long pause.
             patience = self.services.limits.stalled_max;
         }
-        self.cutter.buffer().reserve(self.room);
-        let read = timeout(patience, self.socket.read_buf(self.cutter.buffer()));
+        let buffer = self.cutter.buffer();
+        if buffer.is_empty() && buffer.capacity() > 2 * READ_BYTES_MAX {
+            // A long line was in it.
+            *buffer = BytesMut::new();
+        }
+        buffer.reserve(self.room);
+        let read = timeout(patience, self.socket.read_buf(buffer));
         let read = match ended.run_until_cancelled(read).await {
             None => return Ok(0),
             Some(Ok(read)) => read?,
@@ -169,7 +174,10 @@ impl Intake {
                 self.end_run().await?;
             }
         }
-        self.end_run().await
+        self.end_run().await?;
+        // An idle connection holds none of what it was sent.
+        self.run.read_from(&Bytes::new());
+        Ok(())
     }
 
     async fn take_line(&mut self, line: &[u8]) -> Result<(), Ended> {

@@ -66,12 +66,17 @@ pub(super) struct RunBuilder {
     text: RunText,
     slots: Vec<Slot>,
     batches: Vec<Batch>,
+    // Bytes of the last batch for each partition.
+    rooms: Vec<usize>,
     bytes: usize,
     // What the clock said when the run began: its records came in together.
     now_us: Option<u64>,
     // The highest sequence of the connection's producer that is committed: looked up once a run.
     committed: Option<u64>,
 }
+
+/// What a refused line holds of the connection's budget until it is answered, about.
+const REFUSAL_BYTES: usize = 256;
 
 /// The run's records for one partition.
 #[derive(Default)]
@@ -86,6 +91,7 @@ impl RunBuilder {
             text: RunText::default(),
             slots: Vec::new(),
             batches: std::iter::repeat_with(Batch::default).take(partitions).collect(),
+            rooms: vec![0; partitions],
             bytes: 0,
             now_us: None,
             committed: None,
@@ -108,6 +114,8 @@ impl RunBuilder {
 
     /// Adds an answer that is known already.
     pub(super) fn refuse(&mut self, error: WireError) {
+        // The shortest lines have the longest answers.
+        self.bytes += REFUSAL_BYTES;
         self.slots.push(Slot::Refused(Box::new(error)));
     }
 
@@ -157,11 +165,11 @@ impl RunBuilder {
         once: Option<Once<'_>>,
         services: &Services,
     ) -> Slot {
-        let share = self.text.0.len() / self.batches.len();
         let batch = &mut self.batches[partition.0 as usize];
         if batch.body.is_empty() {
-            // Its part of the lines, and as much again as records differ.
-            batch.body.reserve(share + share / 8);
+            // As much as last time: who sends much goes on to.
+            let room = self.rooms[partition.0 as usize].min(self.text.0.len());
+            batch.body.reserve(room + room / 8);
         }
         let nth = batch.body.records();
         batch.once += u32::from(once.is_some());
@@ -179,6 +187,7 @@ impl RunBuilder {
                 continue;
             }
             let Batch { body, once } = std::mem::take(batch);
+            self.rooms[partition.id.0 as usize] = body.len();
             let body = body.finish();
             let permit = acquire(services, body.bytes.len()).await;
             let (batch, ticket) = RoutedBatch::new(body, once, permit);

@@ -35,9 +35,8 @@ use crate::replication::{GroupId, Peers, Role};
 /// reader of one record does not read far.
 const JOINED_BYTES_MAX: usize = 256 << 10;
 
-/// A parcel of at least this size goes as it is: copying its hundred records would cost as much as an
-/// entry of its own.
-const ALONE_BYTES: usize = 16 << 10;
+/// A parcel of at least this size goes as it is: joining would only copy it.
+const ALONE_BYTES: usize = 64 << 10;
 
 /// Pause before the same leader is tried again: one that hands over, or has lost touch with the
 /// majority, refuses at once, and does so for as long as an election takes.

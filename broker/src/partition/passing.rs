@@ -258,6 +258,23 @@ mod tests {
         ]
     }
 
+    /// A client that reads the topic's line would be told something else.
+    #[test]
+    fn what_has_no_topic_does_not_come_in() {
+        let mut builder = BodyBuilder::new();
+        let (topic, key, payload) = ("a/b", &b""[..], &b"x"[..]);
+        builder.push(&Record { time_us: 1_000, topic, key, payload, once: None });
+        let body = builder.finish();
+        for (byte, comes_in) in [(b'/', true), (b'|', false), (b'#', false), (b'\n', false)] {
+            let mut bytes = body.bytes.to_vec();
+            let slash = bytes.iter().position(|b| *b == b'/').expect("the topic's");
+            bytes[slash] = byte;
+            let body = Body { bytes: bytes.into(), ..body.clone() };
+            let message = Message::Batch(Batch { body, once: 0 }).encode();
+            assert_eq!(Message::decode(message).is_ok(), comes_in, "{}", byte.escape_ascii());
+        }
+    }
+
     proptest! {
         #[test]
         fn what_is_passed_on_comes_in_whole_or_not_at_all(batch in batches(), at in any::<prop::sample::Index>(), bit in 0_u8..8) {
