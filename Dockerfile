@@ -29,9 +29,10 @@ COPY stress/Cargo.toml stress/
 COPY cli/Cargo.toml cli/
 COPY oracle/Cargo.toml oracle/
 COPY sim/Cargo.toml sim/
+COPY bench/Cargo.toml bench/
 # Empty crates in the shape of ours, so that cargo builds everything below them and nothing of
 # ours. The command is the same as the one further down: other flags would build other features.
-RUN for crate in common log broker producer consumer stress cli oracle sim; do \
+RUN for crate in common log broker producer consumer stress cli oracle sim bench; do \
       mkdir -p "$crate/src" && : > "$crate/src/lib.rs" && echo 'fn main() {}' > "$crate/src/main.rs"; \
     done \
  && rm common/src/main.rs log/src/main.rs oracle/src/main.rs \
