@@ -120,12 +120,36 @@ impl Log {
     /// When the batches do not follow on or the log takes no writes. Nothing was appended then,
     /// and `done` is not called.
     pub fn append(&self, batches: Vec<NewBatch>, done: Done) -> Result<(), LogError> {
-        self.append_in_order(batches, done)?;
+        self.append_in_order(batches, false, done)
+    }
+
+    /// The same for a caller whom nobody waits for meanwhile: a short append is synced in the
+    /// caller's thread, where syncs of this log have been quick. Without this one only writes that
+    /// need no sync are made there.
+    ///
+    /// # Errors
+    /// As [`Self::append`].
+    pub fn append_here(&self, batches: Vec<NewBatch>, done: Done) -> Result<(), LogError> {
+        self.append_in_order(batches, true, done)
+    }
+
+    fn append_in_order(
+        &self,
+        batches: Vec<NewBatch>,
+        may_sync: bool,
+        done: Done,
+    ) -> Result<(), LogError> {
+        self.plan_and_hand_over(batches, may_sync, done)?;
         self.inner.runner.attend();
         Ok(())
     }
 
-    fn append_in_order(&self, batches: Vec<NewBatch>, done: Done) -> Result<(), LogError> {
+    fn plan_and_hand_over(
+        &self,
+        batches: Vec<NewBatch>,
+        may_sync: bool,
+        done: Done,
+    ) -> Result<(), LogError> {
         let closed = self.inner.submit.lock();
         if *closed {
             return Err(LogError::Closed);
@@ -141,7 +165,10 @@ impl Log {
         };
         let bytes = writes.iter().map(|write| write.batch.header.stored_len()).sum();
         shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        self.inner.queue.send(Op::Append { writes, done }).map_err(|_| LogError::Closed)
+        match self.inner.runner.do_at_once(Op::Append { writes, may_sync, done }) {
+            Some(left) => self.inner.queue.send(left).map_err(|_| LogError::Closed),
+            None => Ok(()),
+        }
     }
 
     /// Saves the vote, at most [`VOTE_BYTES_MAX`] bytes; `done` is called when it is durable, and
@@ -171,9 +198,9 @@ impl Log {
             committed.bytes = Some(bytes);
             std::mem::replace(&mut committed.is_new, true)
         };
-        if !was_new {
+        if !was_new && let Some(wake) = self.inner.runner.do_at_once(Op::Wake) {
             // A full queue means that the writer is at work and will look by itself.
-            let _ = self.inner.queue.try_send(Op::Wake);
+            let _ = self.inner.queue.try_send(wake);
             self.inner.runner.attend();
         }
     }

@@ -6,9 +6,14 @@
 //! checkpoint, room in the queue, the log's end) turns it himself. Both run the same [`Writer`].
 //!
 //! ```text
-//! Log ── queue ──▶ Writer ◀── its thread, for ever
-//!   └── or: ─────▶ Seat { Writer } ◀── Driver::turn, or a caller that must not block
+//! Log ── queue ──▶ Seat { Writer } ◀── its thread, for ever; or Driver::turn, or a caller that must
+//!   └─ at once ───────▲                not block
 //! ```
+//!
+//! What needs no sync is written by its caller, at once, while the thread has nothing to do: to wake
+//! the thread and to be woken by it takes many times as long as the write. Operations are taken from
+//! the queue with the seat held, so a seat that is free beside an empty queue means that all before
+//! is done.
 //!
 //! Answers of a driven log are called in order, and while no lock of the log is held.
 //!
@@ -23,8 +28,9 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{JoinHandle, ThreadId};
+use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
+use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
 use crate::disk::DiskLock;
@@ -37,20 +43,19 @@ pub type Wake = Arc<dyn Fn() + Send + Sync>;
 
 /// Who runs the writer.
 pub(crate) enum Runner {
-    Thread { running: Mutex<Option<Running>>, id: ThreadId },
+    Thread { seat: Arc<Seat>, running: Mutex<Option<Running>>, id: ThreadId },
     Owner { seat: Arc<Seat>, wake: Wake, queue_ops_max: usize },
 }
 
-/// The writer thread, and the lock on the folder that ends with it.
+/// The writer thread.
 pub(crate) struct Running {
     thread: JoinHandle<()>,
     dir: PathBuf,
-    _lock: Box<dyn DiskLock>,
 }
 
-/// Where a writer without a thread sits.
+/// Where the writer sits: one at a time may run it.
 pub(crate) struct Seat {
-    /// Gone once the log is closed, or its driver.
+    /// Gone once the log is closed, or its driver; the folder is free then.
     seated: Mutex<Option<Seated>>,
     /// In the order of the operations; whoever is next without a lock calls them.
     answers: Mutex<VecDeque<Answer>>,
@@ -75,23 +80,34 @@ impl Runner {
     /// Gives the writer a thread.
     pub(crate) fn spawn(writer: Writer, lock: Box<dyn DiskLock>) -> io::Result<Self> {
         let dir = writer.shared.dir.clone();
+        let queue = writer.queue.clone();
+        let seat = Arc::new(Seat::new(writer, lock));
+        let of_thread = seat.clone();
         let thread = std::thread::Builder::new()
             // Linux shows 15 bytes of a thread's name.
             .name("log writer".to_owned())
-            .spawn(move || writer.run())?;
+            .spawn(move || of_thread.run(&queue))?;
         let id = thread.thread().id();
-        let running = Mutex::new(Some(Running { thread, dir, _lock: lock }));
-        Ok(Self::Thread { running, id })
+        let running = Mutex::new(Some(Running { thread, dir }));
+        Ok(Self::Thread { seat, running, id })
     }
 
     /// Leaves the writer to the log's owner.
     pub(crate) fn owned(mut writer: Writer, lock: Box<dyn DiskLock>, wake: Wake) -> (Self, Driver) {
         writer.hold_answers();
         let queue_ops_max = writer.shared.options.queue_ops_max.max(1);
-        let seated = Mutex::new(Some(Seated { writer, _lock: lock }));
-        let seat = Arc::new(Seat { seated, answers: Mutex::default() });
+        let seat = Arc::new(Seat::new(writer, lock));
         let driver = Driver { seat: seat.clone(), wake: wake.clone() };
         (Self::Owner { seat, wake, queue_ops_max }, driver)
+    }
+
+    /// Does an operation in the caller's thread, if that takes no wait; returns what is left to be
+    /// queued. The caller sees to it that nothing is queued meanwhile that must come behind it.
+    pub(crate) fn do_at_once(&self, op: Op) -> Option<Op> {
+        match self {
+            Self::Thread { seat, .. } => seat.do_at_once(op),
+            Self::Owner { .. } => Some(op),
+        }
     }
 
     /// Waits until an operation shows, which is when the other end of `shown` is dropped. The
@@ -155,6 +171,39 @@ impl Runner {
 }
 
 impl Seat {
+    fn new(writer: Writer, lock: Box<dyn DiskLock>) -> Self {
+        let seated = Mutex::new(Some(Seated { writer, _lock: lock }));
+        Self { seated, answers: Mutex::default() }
+    }
+
+    /// Works until the log is closed.
+    fn run(&self, queue: &Receiver<Op>) {
+        let mut something = Select::new();
+        something.recv(queue);
+        loop {
+            // Only looks: what is in the queue is taken in `turn`, with the seat held.
+            match self.sync_due() {
+                None => drop(something.ready()),
+                Some(wait) => drop(something.ready_timeout(wait)),
+            }
+            if !self.turn() {
+                return;
+            }
+        }
+    }
+
+    fn sync_due(&self) -> Option<Duration> {
+        self.seated.lock().as_ref().and_then(|seated| seated.writer.sync_due())
+    }
+
+    fn do_at_once(&self, op: Op) -> Option<Op> {
+        let Some(mut seated) = self.seated.try_lock() else { return Some(op) };
+        match &mut *seated {
+            Some(Seated { writer, .. }) => writer.do_at_once(op),
+            None => Some(op),
+        }
+    }
+
     /// One turn; `false` when the writer is gone.
     fn turn(&self) -> bool {
         let mut seated = self.seated.lock();

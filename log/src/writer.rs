@@ -28,7 +28,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, TryRecvError};
+use crossbeam_channel::{Receiver, TryRecvError};
 
 use crate::disk::write_all_at;
 use crate::format::{HEADER_BYTES, encode_header};
@@ -44,6 +44,20 @@ pub(crate) use op::{Answer, Op};
 /// Bytes of one wave: long enough to keep a disk busy between two syncs, short enough that the
 /// first caller of the wave does not wait for much more than its own write.
 const WAVE_BYTES_MAX: u64 = 8 << 20;
+
+/// Bytes that are written in the caller's thread, and those that are synced there: what is longer
+/// keeps the disk busy while the caller gets on with what follows.
+const WRITE_HERE_BYTES_MAX: u64 = 1 << 20;
+const SYNC_HERE_BYTES_MAX: u64 = 16 << 10;
+
+/// A sync in the caller's thread takes no longer than this, going by those before it; to wake the
+/// thread and to be woken by it costs a small broker some 50 to 100 µs.
+const QUICK_SYNC_US: u64 = 500;
+
+/// A write into the page cache takes some ten microseconds. What takes so long waits for a disk
+/// that cannot keep up: for a while callers get on and leave the waiting to the thread.
+const SLOW_US: u64 = 2_000;
+const SLOW_PAUSE_US: u64 = 1_000_000;
 
 /// The writer's own state.
 pub(crate) struct Writer {
@@ -64,6 +78,12 @@ pub(crate) struct Writer {
     /// Whether something is written and not yet synced.
     pub is_dirty: bool,
     pub last_sync_us: u64,
+    /// How long a sync takes, by the last ones; none has been made yet where it is none.
+    pub sync_takes_us: Option<u64>,
+    /// Until when callers do not write in their own threads.
+    pub slow_until_us: u64,
+    /// Whether something was acknowledged that the hint's file does not say.
+    pub hint_is_old: bool,
     /// Appends of this wave, and who waits for them.
     pub writes: Vec<Planned>,
     pub waiting: Vec<Done>,
@@ -72,16 +92,6 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    /// Works until the log is closed.
-    pub(crate) fn run(mut self) {
-        while let Some(first) = self.receive() {
-            if !self.wave(first) {
-                break;
-            }
-        }
-        self.end();
-    }
-
     /// Does what is queued now, up to the bytes of a wave; `false` when the log was closed.
     pub(crate) fn turn(&mut self) -> bool {
         let goes_on = match self.queue.try_recv() {
@@ -109,9 +119,7 @@ impl Writer {
         }
         self.flush();
         self.sync_when_due();
-        if self.take_committed() {
-            self.write_hint();
-        }
+        self.note();
         true
     }
 
@@ -132,26 +140,55 @@ impl Writer {
         }
     }
 
-    /// The next operation, or none when every handle is gone.
-    fn receive(&self) -> Option<Op> {
-        let Fsync::Interval(interval) = self.shared.options.fsync else {
-            return self.queue.recv().ok();
-        };
-        if !self.is_dirty {
-            return self.queue.recv().ok();
-        }
+    /// How long until written batches must be synced; none where nothing waits for a sync.
+    pub(crate) fn sync_due(&self) -> Option<Duration> {
+        let Fsync::Interval(interval) = self.shared.options.fsync else { return None };
         let since = self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
-        match self.queue.recv_timeout(interval.saturating_sub(Duration::from_micros(since))) {
-            Ok(op) => Some(op),
-            Err(RecvTimeoutError::Timeout) => Some(Op::Wake),
-            Err(RecvTimeoutError::Disconnected) => None,
+        self.is_dirty.then(|| interval.saturating_sub(Duration::from_micros(since)))
+    }
+
+    /// Does what needs no wait and comes behind all that was queued; returns what is left to be
+    /// queued: the operation itself, or a wake for whoever is to sync it in time.
+    pub(crate) fn do_at_once(&mut self, op: Op) -> Option<Op> {
+        let now = self.shared.clock.monotonic_us();
+        if !self.queue.is_empty() || now < self.slow_until_us || !self.is_quick(&op) {
+            return Some(op);
         }
+        let _on_panic = OnPanic(self.shared.clone());
+        let was_dirty = self.is_dirty;
+        // Who appends notes soon what is committed by that: one write then tells both.
+        if self.hint_is_old || matches!(op, Op::Wake) {
+            self.note();
+        }
+        self.take(op);
+        self.flush();
+        let took = self.shared.clock.monotonic_us().saturating_sub(now);
+        if took > SLOW_US {
+            self.slow_until_us = now + SLOW_PAUSE_US;
+        }
+        let begins_to_wait = self.is_dirty && !was_dirty && self.sync_due().is_some();
+        begins_to_wait.then_some(Op::Wake)
+    }
+
+    /// Whether an operation is no more than a write into the page cache, or a quick sync where the
+    /// caller allows it.
+    fn is_quick(&self, op: &Op) -> bool {
+        let Op::Append { writes, may_sync, .. } = op else { return matches!(op, Op::Wake) };
+        let bytes_max = if self.shared.options.fsync != Fsync::Always {
+            WRITE_HERE_BYTES_MAX
+        } else if *may_sync && self.sync_takes_us.is_some_and(|us| us <= QUICK_SYNC_US) {
+            SYNC_HERE_BYTES_MAX
+        } else {
+            0
+        };
+        op.bytes() <= bytes_max
+            && writes.iter().all(|write| Arc::ptr_eq(&write.segment, &self.open))
     }
 
     /// Takes an operation in; `true` when it was the last one.
     fn take(&mut self, op: Op) -> bool {
         match op {
-            Op::Append { writes, done } => {
+            Op::Append { writes, done, .. } => {
                 self.writes.extend(writes);
                 self.waiting.push(done);
             }
@@ -238,13 +275,23 @@ impl Writer {
         }
     }
 
-    /// Notes, before anyone is told, how far the log is safe.
+    /// Notes how far the log is safe: before anyone is told, or soon after where being told is no
+    /// promise of a sync.
     fn acknowledge(&mut self, last: Point) {
         self.hint.acknowledged = Some(last);
-        self.take_committed();
-        self.write_hint();
+        self.hint_is_old = true;
+        if self.shared.options.fsync == Fsync::Always {
+            self.note();
+        }
         self.shared.marks.lock().flushed = Some(last.index);
         self.shared.marks_changed.notify_all();
+    }
+
+    /// Writes the hint, if there is something new to say.
+    fn note(&mut self) {
+        if self.take_committed() || self.hint_is_old {
+            self.write_hint();
+        }
     }
 
     /// Takes the caller's committed bytes into the hint; `false` when there are no new ones.
@@ -258,6 +305,7 @@ impl Writer {
 
     /// Writes the hint. It is only a hint: a failure costs evidence, not data.
     fn write_hint(&mut self) {
+        self.hint_is_old = false;
         if let Err(error) = self.hint_slots.write(&self.hint.encode()) {
             tracing::warn!(dir = %self.shared.dir.display(), %error,
                 "cannot note how far the log is committed");
@@ -389,17 +437,18 @@ impl Writer {
         if !self.is_dirty {
             return Ok(());
         }
+        let began_us = self.shared.clock.monotonic_us();
         self.open.file().ok_or(io::ErrorKind::NotFound)?.sync()?;
         self.is_dirty = false;
         self.synced = self.open.summary().size;
         self.last_sync_us = self.shared.clock.monotonic_us();
+        let took_us = self.last_sync_us.saturating_sub(began_us);
+        self.sync_takes_us = Some(self.sync_takes_us.map_or(took_us, |us| (7 * us + took_us) / 8));
         Ok(())
     }
 
     fn sync_when_due(&mut self) {
-        let Fsync::Interval(interval) = self.shared.options.fsync else { return };
-        let since = self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
-        if self.is_dirty && Duration::from_micros(since) >= interval {
+        if self.sync_due().is_some_and(|wait| wait.is_zero()) {
             // Nobody waits for this; the failure shows in the log's health.
             let _ = self.attempt("sync", Self::sync);
         }

@@ -19,6 +19,8 @@ pub(crate) type Answer = (Done, io::Result<()>);
 pub(crate) enum Op {
     Append {
         writes: Vec<Planned>,
+        /// Whether the caller can do without its thread for a sync.
+        may_sync: bool,
         done: Done,
     },
     Vote {

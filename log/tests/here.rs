@@ -1,0 +1,288 @@
+//! What is written, and sometimes synced, in the thread of the caller who appends.
+
+mod support;
+
+use std::io::{self, IoSlice};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use aklight_common::clock::{Clock, ManualClock, SystemClock};
+use aklight_common::{Offset, RaftIndex};
+use aklight_log::disk::{DiskFile, DiskLock};
+use aklight_log::{Disk, Fsync, Log, LogOptions, MemoryDisk, NewBatch};
+use crossbeam_channel::{Receiver, Sender, unbounded};
+use support::*;
+
+const SEGMENT: &str = "00000000000000000000.log";
+
+/// Who answered which append, in the order of the answers.
+struct Answers {
+    sender: Sender<(u64, ThreadId, bool)>,
+    received: Receiver<(u64, ThreadId, bool)>,
+}
+
+impl Answers {
+    fn new() -> Self {
+        let (sender, received) = unbounded();
+        Self { sender, received }
+    }
+
+    fn done(&self, index: u64) -> aklight_log::Done {
+        let sender = self.sender.clone();
+        Box::new(move |result| {
+            let answer = (index, std::thread::current().id(), result.is_ok());
+            sender.send(answer).expect("somebody waits");
+        })
+    }
+
+    /// Whether the append of `index` was answered well, and in this very thread.
+    fn is_from_here(&self, index: u64) -> bool {
+        let (answered, thread, is_ok) = self.received.recv_timeout(PATIENCE).expect("answered");
+        assert_eq!((answered, is_ok), (index, true));
+        thread == std::thread::current().id()
+    }
+}
+
+/// A disk whose writes and syncs take so many microseconds of a clock that is set by hand.
+struct Slow {
+    disk: Arc<dyn Disk>,
+    clock: Arc<ManualClock>,
+    write_us: AtomicU64,
+    sync_us: AtomicU64,
+}
+
+struct SlowFile(Arc<dyn DiskFile>, Arc<Slow>);
+
+/// So that files can hold their disk.
+struct SlowDisk(Arc<Slow>);
+
+impl SlowDisk {
+    fn file(&self, file: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
+        Arc::new(SlowFile(file, self.0.clone()))
+    }
+}
+
+impl Disk for SlowDisk {
+    fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        self.0.disk.create_dir_all(dir)
+    }
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        self.0.disk.list(dir)
+    }
+    fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(self.0.disk.open(path)?))
+    }
+    fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
+        Ok(self.file(self.0.disk.create(path)?))
+    }
+    fn remove(&self, path: &Path) -> io::Result<()> {
+        self.0.disk.remove(path)
+    }
+    fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        self.0.disk.rename(from, to)
+    }
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        self.0.disk.sync_dir(dir)
+    }
+    fn free_bytes(&self, dir: &Path) -> io::Result<u64> {
+        self.0.disk.free_bytes(dir)
+    }
+    fn lock(&self, path: &Path) -> io::Result<Box<dyn DiskLock>> {
+        self.0.disk.lock(path)
+    }
+}
+
+impl DiskFile for SlowFile {
+    fn size(&self) -> io::Result<u64> {
+        self.0.size()
+    }
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize> {
+        self.0.read_at(buffer, at)
+    }
+    fn write_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
+        self.1.clock.advance_us(self.1.write_us.load(Ordering::SeqCst));
+        self.0.write_at(parts, at)
+    }
+    fn sync(&self) -> io::Result<()> {
+        self.1.clock.advance_us(self.1.sync_us.load(Ordering::SeqCst));
+        self.0.sync()
+    }
+    fn set_size(&self, bytes: u64) -> io::Result<()> {
+        self.0.set_size(bytes)
+    }
+    fn preallocate(&self, from: u64, bytes: u64) -> io::Result<()> {
+        self.0.preallocate(from, bytes)
+    }
+}
+
+fn on_slow_disk(fsync: Fsync) -> (Log, Arc<Slow>) {
+    let clock = ManualClock::at(1_000_000);
+    let slow = Arc::new(Slow {
+        disk: MemoryDisk::new().shared(),
+        clock: clock.clone(),
+        write_us: AtomicU64::new(0),
+        sync_us: AtomicU64::new(0),
+    });
+    let options = LogOptions { fsync, ..LogOptions::default() };
+    let disk = Arc::new(SlowDisk(slow.clone()));
+    let (log, _) = Log::open(disk, dir(), options, clock).expect("opens");
+    (log, slow)
+}
+
+fn record(index: u64) -> Vec<NewBatch> {
+    vec![records(index, 1, 1, 10)]
+}
+
+/// Appends until it is done in this thread, as it is when the log's own looks for nothing just then;
+/// returns the next index.
+fn settle(log: &Log, answers: &Answers) -> u64 {
+    let mut next = 0;
+    until("written by who appends", || {
+        log.append_here(record(next), answers.done(next)).expect("taken");
+        next += 1;
+        answers.is_from_here(next - 1)
+    });
+    next
+}
+
+fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let started = SystemClock::new();
+    while !is_so() {
+        assert!(started.monotonic_us() < PATIENCE.as_micros() as u64, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_needs_no_sync_is_written_and_answered_by_who_appends() {
+    let disk = MemoryDisk::new();
+    let options = LogOptions { fsync: Fsync::Never, ..LogOptions::default() };
+    let (log, _) = open(&disk, options);
+    let answers = Answers::new();
+    let mut next = settle(&log, &answers);
+    until("and the next one too", || {
+        disk.take_trace();
+        log.append(record(next), answers.done(next)).expect("taken");
+        let is_written = disk.take_trace().iter().any(|op| op.to_string().contains(SEGMENT));
+        next += 1;
+        answers.is_from_here(next - 1) && is_written
+    });
+    let read = log.read_offsets(Offset(0), Offset(next), 1 << 20).expect("read");
+    assert_eq!(read.len() as u64, next);
+}
+
+#[test]
+fn what_comes_while_the_thread_is_at_work_waits_behind_it_and_order_is_kept() {
+    let disk = MemoryDisk::new();
+    let options = LogOptions { fsync: Fsync::Never, ..LogOptions::default() };
+    let (log, _) = open(&disk, options);
+    let answers = Answers::new();
+    let first = settle(&log, &answers);
+    disk.hold_syncs();
+    log.save_vote(vec![1], answers.done(0));
+    disk.wait_for_held_sync();
+    for index in first..first + 3 {
+        log.append(record(index), answers.done(index)).expect("taken");
+    }
+    assert!(answers.received.is_empty(), "the vote is not saved yet, and what follows waits");
+    disk.release_syncs();
+    for number in [0, first, first + 1, first + 2] {
+        assert!(!answers.is_from_here(number), "the thread's own work");
+    }
+    // The last answer comes from the middle of the thread's turn.
+    let mut next = first + 3;
+    until("the thread is done, and writes are made here again", || {
+        log.append(record(next), answers.done(next)).expect("taken");
+        next += 1;
+        answers.is_from_here(next - 1)
+    });
+}
+
+#[test]
+fn what_was_written_here_is_synced_by_the_thread_in_its_time() {
+    let disk = MemoryDisk::new();
+    let clock = ManualClock::at(1_000_000);
+    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
+    let (log, _) = Log::open(disk.shared(), dir(), options, clock.clone()).expect("opens");
+    let answers = Answers::new();
+    for index in 0..3 {
+        disk.take_trace();
+        log.append(record(index), answers.done(index)).expect("taken");
+        let mut seen = disk.take_trace();
+        let _ = answers.is_from_here(index);
+        clock.advance_us(5_000);
+        until("synced when the interval is over", || {
+            seen.extend(disk.take_trace());
+            seen.iter().any(|op| op.to_string() == format!("sync {SEGMENT}"))
+        });
+    }
+}
+
+#[test]
+fn a_quick_sync_is_made_by_a_caller_who_may_wait_for_it() {
+    let (log, slow) = on_slow_disk(Fsync::Always);
+    let answers = Answers::new();
+    slow.sync_us.store(300, Ordering::SeqCst);
+    log.append_here(record(0), answers.done(0)).expect("taken");
+    assert!(!answers.is_from_here(0), "nobody knows yet how long a sync takes");
+    let mut next = 1;
+    until("syncs are known to be quick", || {
+        log.append_here(record(next), answers.done(next)).expect("taken");
+        next += 1;
+        answers.is_from_here(next - 1)
+    });
+    log.append(record(next), answers.done(next)).expect("taken");
+    assert!(!answers.is_from_here(next), "who does not say so is not kept waiting");
+    next += 1;
+    let long = vec![records(next, 1, 1, 100_000)];
+    log.append_here(long, answers.done(next)).expect("taken");
+    assert!(!answers.is_from_here(next), "nor for much");
+}
+
+#[test]
+fn callers_do_not_wait_for_a_disk_that_has_become_slow() {
+    for fsync in [Fsync::Always, Fsync::Never] {
+        let (log, slow) = on_slow_disk(fsync);
+        let answers = Answers::new();
+        let mut next = 0;
+        let mut append = || {
+            log.append_here(record(next), answers.done(next)).expect("taken");
+            next += 1;
+            answers.is_from_here(next - 1)
+        };
+        until("quick at first", &mut append);
+        slow.write_us.store(3_000, Ordering::SeqCst);
+        until("one of them was slow", &mut append);
+        assert!(!append(), "{fsync:?}: the next is left to the thread");
+        slow.write_us.store(0, Ordering::SeqCst);
+        assert!(!append(), "{fsync:?}: and so for a while");
+        slow.clock.advance_us(1_000_000);
+        until("then it is tried again", &mut append);
+    }
+}
+
+#[test]
+fn the_hint_says_what_was_written_here_once_it_is_committed() {
+    let disk = MemoryDisk::new();
+    let options = LogOptions { fsync: Fsync::Never, ..LogOptions::default() };
+    let (log, _) = open(&disk, options.clone());
+    let answers = Answers::new();
+    let mut next = settle(&log, &answers);
+    until("one write tells what is written and what is committed", || {
+        log.append(record(next), answers.done(next)).expect("taken");
+        let is_from_here = answers.is_from_here(next);
+        next += 1;
+        disk.take_trace();
+        log.save_committed(b"all".to_vec());
+        let trace: Vec<_> = disk.take_trace().iter().map(ToString::to_string).collect();
+        is_from_here && trace.len() == 1 && trace[0].starts_with("write committed")
+    });
+    let killed = disk.kill();
+    drop(log);
+    let (log, _) = open(&killed, options);
+    assert_eq!(log.read_committed().as_deref(), Some(&b"all"[..]));
+    assert_eq!(log.bounds().flushed, Some(RaftIndex(next - 1)));
+}
