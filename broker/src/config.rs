@@ -126,6 +126,11 @@ pub struct BrokerArgs {
     /// Seconds without progress after which a client that does not read is cut off
     #[arg(long, env = "AKLIGHT_SLOW_CLIENT_SECONDS", default_value_t = 30, value_name = "SECONDS")]
     pub slow_client_seconds: u64,
+
+    /// Microseconds that one core looks for work after each read of a client before it sleeps:
+    /// shorter waits for ACKs, on machines with a core to spare; 0 sleeps at once
+    #[arg(long, env = "AKLIGHT_SPIN_US", default_value_t = 0, value_name = "MICROSECONDS")]
+    pub spin_us: u64,
 }
 
 /// The settings, checked.
@@ -179,6 +184,8 @@ pub struct Limits {
     pub inflight_bytes_max: usize,
     /// How long a client may take no byte.
     pub stalled_max: Duration,
+    /// How long the broker stays awake after each read of a client.
+    pub spin: Duration,
 }
 
 /// All that is wrong with the settings.
@@ -213,6 +220,7 @@ impl BrokerArgs {
             "--max-inflight is at least four times --max-line",
         );
         check(self.segment_bytes >= 1 << 20, "--segment-bytes is at least 1048576 (1 MiB)");
+        check(self.spin_us <= 1_000_000, "--spin-us is at most 1000000, a second");
         check(self.slow_client_seconds > 0, "--slow-client-seconds is at least 1");
         check(self.fsync_interval_ms > 0, "--fsync-interval-ms is at least 1");
         let listen = address("--listen", &self.listen, &mut wrong);
@@ -272,6 +280,7 @@ impl BrokerArgs {
                 connections_max: self.max_connections,
                 inflight_bytes_max: self.max_inflight,
                 stalled_max: Duration::from_secs(self.slow_client_seconds),
+                spin: Duration::from_micros(self.spin_us),
             },
         }
     }

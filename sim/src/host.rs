@@ -233,6 +233,7 @@ impl Host {
                 connections_max: 64,
                 inflight_bytes_max: 4 << 20,
                 stalled_max: Duration::from_secs(30),
+                spin: Duration::ZERO,
             },
         }
     }

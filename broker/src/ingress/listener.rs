@@ -16,10 +16,11 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::timeout;
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
 use super::answers::Answers;
 use super::intake::{Intake, Reading, WORK_MAX};
+use super::spin::{Spin, Spinning};
 use crate::cluster::Fault;
 use crate::fetch::{Outbox, Writing};
 use crate::services::Services;
@@ -66,6 +67,10 @@ pub async fn serve(listener: Arc<TcpListener>, services: Arc<Services>, connecti
     let room = Arc::new(Semaphore::new(connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let connections = TaskTracker::new();
+    let lasts = services.limits.spin;
+    let spin = (!lasts.is_zero()).then(|| Spin::new(lasts));
+    let _spinning =
+        spin.as_ref().map(|spin| AbortOnDropHandle::new(tokio::spawn(spin.clone().run())));
     while let Some(accepted) = services.stopping.run_until_cancelled(listener.accept()).await {
         let (socket, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -92,9 +97,10 @@ pub async fn serve(listener: Arc<TcpListener>, services: Arc<Services>, connecti
             continue;
         };
         let services = services.clone();
+        let spin = spin.clone();
         connections.spawn(async move {
             services.stats.connections.inc();
-            if let Err(error) = converse_on(socket, services.clone()).await {
+            if let Err(error) = converse_on(socket, spin, services.clone()).await {
                 note_end(&services, peer, &error);
             }
             services.stats.connections.dec();
@@ -108,12 +114,20 @@ pub async fn serve(listener: Arc<TcpListener>, services: Arc<Services>, connecti
     }
 }
 
-async fn converse_on(socket: TcpStream, services: Arc<Services>) -> io::Result<()> {
+async fn converse_on(
+    socket: TcpStream,
+    spin: Option<Arc<Spin>>,
+    services: Arc<Services>,
+) -> io::Result<()> {
     socket.set_nodelay(true)?;
     let keepalive = TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE / 4);
     SockRef::from(&socket).set_tcp_keepalive(&keepalive)?;
     let (reading, writing) = socket.into_split();
-    converse(Box::new(reading), Box::new(writing), services).await
+    let reading: Reading = match spin {
+        Some(spin) => Box::new(Spinning { under: reading, spin }),
+        None => Box::new(reading),
+    };
+    converse(reading, Box::new(writing), services).await
 }
 
 /// Speaks with one client, over whatever carries bytes both ways, until either side ends it.

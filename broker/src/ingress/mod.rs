@@ -14,6 +14,7 @@ mod answers;
 mod intake;
 mod listener;
 mod run;
+mod spin;
 
 pub use intake::Reading;
 pub use listener::{converse, serve, turn_away};
