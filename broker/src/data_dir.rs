@@ -101,12 +101,14 @@ pub struct DataDir {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
     identity: Identity,
+    /// Whether the incarnation is on disk.
+    is_claimed: bool,
     _lock: Box<dyn DiskLock>,
 }
 
 impl DataDir {
     /// Makes the folder if it is not there, locks it, and sees that it is this broker's. A new one
-    /// gets `incarnation`.
+    /// gets `incarnation`, which is on disk with whatever is noted first.
     ///
     /// # Errors
     /// Why it cannot be used, and what to do.
@@ -151,17 +153,21 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (new, true),
             Err(error) => return Err(failed("broker.json cannot be read")(error)),
         };
-        let mut this = Self { disk, dir: dir.to_owned(), identity, _lock: lock };
-        if is_new {
-            this.keep(this.identity.clone())?;
-        }
-        Ok(this)
+        Ok(Self { disk, dir: dir.to_owned(), identity, is_claimed: !is_new, _lock: lock })
     }
 
     /// Whose folder this is.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Notes a new incarnation: it must be on disk before another broker hears of it.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn claim(&mut self) -> Result<(), DataDirError> {
+        if self.is_claimed { Ok(()) } else { self.keep(self.identity.clone()) }
     }
 
     /// Notes the cluster that this folder belongs to from now on, and who formed it, if it was
@@ -211,6 +217,7 @@ impl DataDir {
             cause,
         })?;
         self.identity = identity;
+        self.is_claimed = true;
         Ok(())
     }
 

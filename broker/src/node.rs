@@ -1,12 +1,13 @@
 //! A broker without its sockets: everything that it is, on whatever disk, clock and network it is
 //! given. The daemon ([`crate::Broker`]) gives it the real ones, a simulation its own.
 //!
-//! Start: the data folder's lock, the cluster (formed, joined or come back to), the metadata's
-//! group, a log, a group and an actor for each partition; then it can serve. Other brokers find it
+//! Start: the data folder's lock, the logs (all at once), the cluster (formed, joined or come back to),
+//! the metadata's group, a group and an actor for each partition; then it can serve. Other brokers find it
 //! behind its [`Door`] from the first moment on. End: the actors empty their mailboxes,
 //! acknowledged offsets are written, groups write their checkpoints, logs are synced.
 
 mod error;
+mod logs;
 mod named;
 
 use std::collections::BTreeSet;
@@ -38,6 +39,7 @@ use crate::stamp::Stamp;
 use crate::telemetry::Telemetry;
 
 pub use error::NodeError;
+use logs::Logs;
 use named::{expect_peers, own_address};
 
 /// How long the actors may take to end; all parts stay within what containers are given to stop.
@@ -129,15 +131,16 @@ impl Node {
         known.for_each(|(id, address)| peers.set_address(BrokerId(*id), address));
         let has_others = config.peers.len() > 1 || !peers.others().is_empty();
         data_dir.expect_unless_new(&data_dir.metadata(), has_others)?;
-        let (metadata, report) = Foundation {
+        let foundation = Foundation {
             config: &config,
             data_dir: &data_dir,
             environment: &environment,
             peers: &peers,
             door: &door,
             events: &events,
-        }
-        .open_metadata()?;
+        };
+        let Logs { metadata: (metadata, report), partitions: ahead } =
+            foundation.open_logs(has_others).await?;
         let Identity { founders, others, .. } = data_dir.identity();
         let known: BTreeSet<_> =
             founders.iter().chain(others).map(|(id, _)| BrokerId(*id)).collect();
@@ -171,12 +174,13 @@ impl Node {
             stop_actors: CancellationToken::new(),
         };
         // All at once: one that waits to be mended keeps no other from taking part.
+        let mut ahead = ahead.into_iter();
         let all = (0..partitions_count).map(PartitionId).map(|id| {
             let begin = begin_partition(id, &begin, &sessions.group().voters());
-            foundation.partition(id, begin, &shared)
+            foundation.partition(id, ahead.next(), begin, &shared)
         });
         let all = futures_util::future::try_join_all(all).await?;
-        data_dir.set_complete()?;
+        let data_dir = logs::note_complete(data_dir, !peers.others().is_empty())?;
         let groups = all.iter().map(|partition| partition.group.clone());
         let groups = groups.chain([sessions.group().clone()]).collect();
         let partitions = Arc::new(Partitions::new(all, shared.commits.subscribe()));
@@ -212,7 +216,6 @@ impl Node {
         partitions.iter().for_each(|partition| partition.group().may_lead(true));
         door.set_pulse(pulse.clone());
         tokio::spawn(pulse.clone().run(stopping.clone()));
-        let data_dir = Arc::new(Mutex::new(data_dir));
         tokio::spawn(cluster::keep(services.clone(), data_dir.clone(), own));
         tokio::spawn(retention::run(partitions, config.retention, clock, events, stopping));
         let stop_committing = CancellationToken::new();
@@ -255,47 +258,6 @@ impl Node {
 }
 
 impl Foundation<'_> {
-    fn open(&self, name: &str, dir: &Path) -> Result<(Log, OpenReport), NodeError> {
-        let opened = (self.environment.open_log)(dir, self.config.log.clone());
-        let (log, report) =
-            opened.map_err(|cause| NodeError::Log { name: name.to_owned(), cause })?;
-        self.tell(name, &report);
-        Ok((log, report))
-    }
-
-    /// Tells what opening a log found.
-    fn tell(&self, name: &str, report: &OpenReport) {
-        for damage in &report.damaged {
-            self.events.error(
-                "damage",
-                format!(
-                    "{name}: {} is damaged at byte {} for {} bytes: offsets {} to {} (the last not included) are lost here; what is left of them is in {}",
-                    damage.segment.display(),
-                    damage.position,
-                    damage.bytes,
-                    damage.from,
-                    damage.resume,
-                    damage.file.display(),
-                ),
-            );
-        }
-        if let Some(torn) = &report.torn {
-            let text = format!(
-                "{name}: {} ended in {} bytes of an unfinished write at byte {}, which were cut off; nothing of it was acknowledged",
-                torn.segment.display(),
-                torn.bytes,
-                torn.position
-            );
-            self.events.info("torn_tail", text);
-        }
-        if report.hint_lost {
-            let text = format!(
-                "{name}: the note of how far the log was acknowledged is missing or damaged: a loss at its end could not be told from an unfinished write"
-            );
-            self.events.warn("damage", text);
-        }
-    }
-
     async fn start(
         &self,
         id: GroupId,
@@ -307,10 +269,6 @@ impl Foundation<'_> {
         let group = Group::start(GroupConfig { id, log, machine, peers, begin }).await?;
         self.door.run(group.clone());
         Ok(group)
-    }
-
-    fn open_metadata(&self) -> Result<(Log, OpenReport), NodeError> {
-        self.open(&GroupId::Metadata.to_string(), &self.data_dir.metadata())
     }
 
     /// The metadata's log without damage: mended from others, or, where there are none, with the
@@ -347,7 +305,7 @@ impl Foundation<'_> {
         let mender = Mender { disk, peers: self.peers, events: self.events, committed };
         let mended = mender.mend(id, dir);
         self.unless_let_go(async { Ok(mended.await?) }).await?;
-        Ok(self.open(&id.to_string(), dir)?.0)
+        Ok(self.open(&id.to_string(), dir).await?.0)
     }
 
     /// Waits for the others' help, unless they say that this broker was removed: they help it no
@@ -433,6 +391,7 @@ impl Foundation<'_> {
     async fn partition(
         &self,
         id: PartitionId,
+        mut opened: Option<(Log, OpenReport)>,
         begin: Begin,
         shared: &Shared,
     ) -> Result<Partition, NodeError> {
@@ -440,7 +399,10 @@ impl Foundation<'_> {
         let dir = self.data_dir.partition(id);
         self.data_dir.expect_unless_new(&dir, !self.peers.others().is_empty())?;
         let (log, machine, group) = loop {
-            let (log, report) = self.open(&group_id.to_string(), &dir)?;
+            let (log, report) = match opened.take() {
+                Some(opened) => opened,
+                None => self.open(&group_id.to_string(), &dir).await?,
+            };
             let log = self.mended(group_id, &dir, log, report).await?;
             self.door.rest(group_id, log.clone(), committed_hint(&log));
             let machine = RecordMachine::new(shared.stamp.clone(), shared.commits.clone());

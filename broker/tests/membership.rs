@@ -139,6 +139,23 @@ fn a_member_that_names_only_itself_is_not_taken_for_one_alone() {
 }
 
 #[test]
+fn one_alone_notes_who_it_is_and_that_its_partitions_are_here() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let _broker = BrokerProcess::start(folder.path());
+    let identity = folder.path().join("broker.json");
+    let kept = || -> Value {
+        let kept = std::fs::read_to_string(&identity).expect("its identity");
+        serde_json::from_str(&kept).expect("JSON")
+    };
+    // From the first answer on; the rest follows.
+    let at_first = kept();
+    for name in ["incarnation", "cluster"] {
+        assert_eq!(at_first[name].as_str().map(str::len), Some(32), "{name} of {at_first}");
+    }
+    wait_for("it is noted that all partitions are here", || kept()["is_complete"] == true);
+}
+
+#[test]
 fn one_alone_that_was_stopped_before_its_partitions_began_begins_them() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(BrokerProcess::start(folder.path()));

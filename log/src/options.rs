@@ -44,8 +44,9 @@ impl Default for LogOptions {
             fsync: Fsync::Always,
             // A wave of the writer takes a few hundred at most: twice that keeps it busy.
             queue_ops_max: 1024,
-            // A second of a fast producer; live readers are within it.
-            tail_cache_bytes: 8 << 20,
+            // What a few waves of the writer hold: live readers are within it. Whoever is further behind
+            // reads what the system still has in memory.
+            tail_cache_bytes: 4 << 20,
             reserve_bytes: 1 << 20,
         }
     }

@@ -162,6 +162,23 @@ fn fill(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<usize> {
     Ok(filled)
 }
 
+/// Whether only zeros follow: space that was taken in advance, up to megabytes of it.
+pub(crate) fn is_blank(file: &dyn DiskFile, mut from: u64, end: u64) -> io::Result<bool> {
+    let mut chunk = vec![0; READ_CHUNK_BYTES];
+    while from < end {
+        let left = usize::try_from(end - from).unwrap_or(usize::MAX);
+        let filled = fill(file, &mut chunk[..left.min(READ_CHUNK_BYTES)], from)?;
+        if chunk[..filled].iter().fold(0, |all, byte| all | byte) != 0 {
+            return Ok(false);
+        }
+        if filled == 0 {
+            break;
+        }
+        from += filled as u64;
+    }
+    Ok(true)
+}
+
 /// The bytes of a segment from a broken place to its end: bounded by the segment's length.
 pub(crate) fn read_rest(file: &dyn DiskFile, position: u64, end: u64) -> io::Result<Vec<u8>> {
     let len = usize::try_from(end.saturating_sub(position)).map_err(io::Error::other)?;

@@ -34,6 +34,8 @@ pub(crate) struct Slots {
     file: Arc<dyn DiskFile>,
     sequence: u64,
     value: Vec<u8>,
+    /// Whether the value is known to be durable: this process synced it.
+    is_durable: bool,
 }
 
 /// What opening found.
@@ -63,7 +65,9 @@ impl Slots {
         let second = read_slot(&*file, SLOT_STRIDE)?;
         let newest = first.into_iter().chain(second).max_by_key(|(sequence, _)| *sequence);
         Ok(match newest {
-            Some((sequence, value)) => Opened::Value(Self { file, sequence, value }),
+            Some((sequence, value)) => {
+                Opened::Value(Self { file, sequence, value, is_durable: false })
+            }
             None => Opened::Damaged,
         })
     }
@@ -73,7 +77,7 @@ impl Slots {
     pub(crate) fn create(disk: &dyn Disk, path: &Path) -> io::Result<Self> {
         let beside = beside(path);
         let file = disk.create(&beside)?;
-        let mut slots = Self { file, sequence: 0, value: Vec::new() };
+        let mut slots = Self { file, sequence: 0, value: Vec::new(), is_durable: false };
         slots.write(&[])?;
         slots.write(&[])?;
         slots.sync()?;
@@ -93,16 +97,20 @@ impl Slots {
                 format!("{} bytes do not fit into a slot of {PAYLOAD_BYTES_MAX}", value.len()),
             ));
         }
+        self.is_durable = false;
         self.put(self.sequence + 1, value)?;
         self.sequence += 1;
         self.value = value.to_vec();
         Ok(())
     }
 
-    /// Writes the value again where it is, and makes it durable. A process that died after a
-    /// failed sync leaves bytes that can be read and are on no disk, and that no sync would save:
-    /// the system thinks that they are. Only writing them again does.
-    pub(crate) fn rewrite(&self) -> io::Result<()> {
+    /// Writes the value again where it is, and makes it durable, unless this process did so. One that
+    /// died after a failed sync leaves bytes that can be read and are on no disk, and that no sync
+    /// would save: the system thinks that they are. Only writing them again does.
+    pub(crate) fn rewrite(&mut self) -> io::Result<()> {
+        if self.is_durable {
+            return Ok(());
+        }
         self.put(self.sequence, &self.value)?;
         self.sync()
     }
@@ -119,8 +127,10 @@ impl Slots {
     }
 
     /// Makes the last value durable.
-    pub(crate) fn sync(&self) -> io::Result<()> {
-        self.file.sync()
+    pub(crate) fn sync(&mut self) -> io::Result<()> {
+        self.file.sync()?;
+        self.is_durable = true;
+        Ok(())
     }
 }
 

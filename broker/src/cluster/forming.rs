@@ -183,6 +183,10 @@ pub async fn join(
     for peer in named {
         peers.set_address(peer.id, &peer.address);
     }
+    // One that is alone notes it with its cluster, which nobody hears of before.
+    if founders.len() > 1 || !dir.identity().cluster.is_empty() {
+        dir.claim()?;
+    }
     let (tell, wishes) = mpsc::channel(1);
     let incarnation = dir.identity().incarnation.clone();
     door.set_cluster(&dir.identity().cluster);

@@ -139,13 +139,23 @@ pub(super) fn entry_of(batch: Batch) -> io::Result<Entry> {
             first_time_us: header.first_time_us,
             last_time_us: header.last_time_us,
             body: batch.body,
+            base_offset: Some(header.base_offset),
         }),
     };
     Ok(Entry { log_id: log_id(header.term.0, header.index.0), payload })
 }
 
+/// The same of a batch that another broker sent: where it stands in the log here is not known yet.
+pub(super) fn sent_entry_of(batch: Batch) -> io::Result<Entry> {
+    let mut entry = entry_of(batch)?;
+    if let Payload::Normal(proposal) = &mut entry.payload {
+        proposal.base_offset = None;
+    }
+    Ok(entry)
+}
+
 fn bodyless(kind: BatchKind, body: Bytes) -> Proposal {
-    Proposal { kind, records: 0, first_time_us: 0, last_time_us: 0, body }
+    Proposal { kind, records: 0, first_time_us: 0, last_time_us: 0, body, base_offset: None }
 }
 
 fn number(bytes: &[u8]) -> io::Result<(u64, &[u8])> {

@@ -16,6 +16,7 @@ use openraft::impls::ProgressResponder;
 use openraft::raft::ClientWriteResult;
 use openraft::{Config, Raft, SnapshotPolicy};
 use tokio::sync::watch;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::log_store::LogStore;
 use super::network::Network;
@@ -118,6 +119,15 @@ impl Group {
     /// # Errors
     /// When the stored state is damaged, or the group does not get to lead.
     pub async fn start(config: GroupConfig) -> Result<Self, GroupError> {
+        let id = config.id;
+        // A task of its own: groups read what their logs hold side by side.
+        let started = AbortOnDropHandle::new(tokio::spawn(Self::go_on(config))).await;
+        let died = |died| GroupError { id, what: "does not start", cause: io::Error::other(died) };
+        started.map_err(died)?
+    }
+
+    /// Goes on from what the log holds.
+    async fn go_on(config: GroupConfig) -> Result<Self, GroupError> {
         let GroupConfig { id, log, machine, peers, begin } = config;
         let failed = |what, cause| GroupError { id, what, cause };
         let state =
@@ -185,7 +195,7 @@ impl Group {
         if is_new || !has_checkpoint {
             // The membership is in the log's first entry: keep it apart as well, so that damage
             // there cannot leave a log that nobody may lead.
-            self.checkpoint().await?;
+            self.checkpoint_soon();
         }
         Ok(())
     }
@@ -234,6 +244,12 @@ impl Group {
     pub async fn checkpoint(&self) -> io::Result<()> {
         let state = self.state.clone();
         off_the_runtime(move || state.write_checkpoint()).await
+    }
+
+    /// The same beside all else: nobody waits for it, and the log has everything that it holds.
+    pub fn checkpoint_soon(&self) {
+        let state = self.state.clone();
+        tokio::spawn(async move { state.try_checkpoint().await });
     }
 
     /// Hands in an entry; it is behind all that was handed in before by the same caller. It is

@@ -20,6 +20,9 @@ pub struct Proposal {
     pub last_time_us: u64,
     /// The records, or a command of the metadata.
     pub body: Bytes,
+    /// Offset of the first record, in an entry that was read from a log: whoever applies it need not
+    /// look for it there once more.
+    pub base_offset: Option<Offset>,
 }
 
 impl Proposal {
@@ -32,6 +35,7 @@ impl Proposal {
             first_time_us: body.first_time_us,
             last_time_us: body.last_time_us,
             body: body.bytes,
+            base_offset: None,
         }
     }
 
@@ -44,6 +48,7 @@ impl Proposal {
             first_time_us: time_us,
             last_time_us: time_us,
             body,
+            base_offset: None,
         }
     }
 }

@@ -52,7 +52,7 @@ pub(super) fn decode_append(body: Bytes) -> io::Result<AppendEntriesRequest<Type
     let leader_commit = get_log_id(&mut body)?;
     let entries = (0..get_u32(&mut body)?)
         // Entries have no offset of their own on the way: each copy counts for itself.
-        .map(|_| codec::entry_of(get_batch(&mut body, Offset(0))?))
+        .map(|_| codec::sent_entry_of(get_batch(&mut body, Offset(0))?))
         .collect::<io::Result<Vec<Entry>>>()?;
     Ok(AppendEntriesRequest { vote, prev_log_id, entries, leader_commit })
 }
@@ -219,6 +219,7 @@ pub(super) fn decode_proposal(body: Bytes) -> io::Result<Proposal> {
         first_time_us: get_u64(&mut body)?,
         last_time_us: get_u64(&mut body)?,
         body: get_bytes(&mut body)?,
+        base_offset: None,
     })
 }
 
@@ -392,6 +393,7 @@ mod tests {
             first_time_us: 10,
             last_time_us: 12,
             body: Bytes::from_static(body),
+            base_offset: None,
         });
         Entry { log_id: log_id(4, index), payload }
     }

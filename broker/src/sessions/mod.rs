@@ -227,7 +227,8 @@ impl Sessions {
         brokers: BTreeMap<u64, BrokerInfo>,
     ) -> Result<(), SessionError> {
         self.write(&MetaCommand::Create { partitions, brokers }).await?;
-        self.keep_apart().await
+        self.group.checkpoint_soon();
+        Ok(())
     }
 
     /// What is known of the cluster.

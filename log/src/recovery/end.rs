@@ -12,7 +12,7 @@ use crate::disk::write_all_at;
 use crate::errors::OpenError;
 use crate::marks::Point;
 use crate::report::{Damage, LostEnd, TornTail};
-use crate::scan::{Next, read_rest};
+use crate::scan::{Next, SCAN_CHUNK_BYTES, read_rest};
 use crate::segment::{Inside, Segment, SegmentName};
 
 /// Where the log ends.
@@ -168,12 +168,12 @@ impl Recovery<'_> {
         mut self,
         mut found: Vec<Loaded>,
         end: End,
-        kept: Kept,
+        mut kept: Kept,
     ) -> Result<Recovered, OpenError> {
         if let Some(tail) = found.last() {
             make_durable(tail).map_err(at("sync", &tail.path))?;
         }
-        for (slots, name) in [(&kept.vote, "vote"), (&kept.purge, "purged")] {
+        for (slots, name) in [(&mut kept.vote, "vote"), (&mut kept.purge, "purged")] {
             slots.rewrite().map_err(at("sync", &self.dir.join(name)))?;
         }
         let before = found.last().map(|loaded| loaded.name);
@@ -234,8 +234,13 @@ impl Recovery<'_> {
 /// Writes again what is not known to have been durable, and syncs it. See [`Slots::rewrite`] for
 /// why a sync alone would not do.
 fn make_durable(tail: &Loaded) -> io::Result<()> {
-    let stretch = read_rest(&*tail.file, tail.vouched, tail.summary.size)?;
-    write_all_at(&*tail.file, &mut [IoSlice::new(&stretch)], tail.vouched)?;
+    let mut position = tail.vouched;
+    while position < tail.summary.size {
+        let end = tail.summary.size.min(position + SCAN_CHUNK_BYTES as u64);
+        let stretch = read_rest(&*tail.file, position, end)?;
+        write_all_at(&*tail.file, &mut [IoSlice::new(&stretch)], position)?;
+        position = end;
+    }
     tail.file.sync()
 }
 

@@ -10,7 +10,9 @@ use crate::disk::DiskFile;
 use crate::errors::OpenError;
 use crate::index::{SegmentIndex, Summary};
 use crate::report::Damage;
-use crate::scan::{Cursor, Next, SCAN_CHUNK_BYTES, Step, is_vouched_for, next_good, read_rest};
+use crate::scan::{
+    Cursor, Next, SCAN_CHUNK_BYTES, Step, is_blank, is_vouched_for, next_good, read_rest,
+};
 use crate::segment::SegmentName;
 use crate::sidecar;
 
@@ -119,6 +121,9 @@ impl Recovery<'_> {
                 Step::Broken => {}
             }
             let position = cursor.position();
+            if is_blank(&*file, position, size)? {
+                break;
+            }
             let rest = read_rest(&*file, position, size)?;
             let content = rest.iter().rposition(|byte| *byte != 0).map_or(0, |at| at + 1);
             let next = cursor.next().unwrap_or(start);
