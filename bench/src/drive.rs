@@ -81,6 +81,11 @@ impl Sender {
         self.wire.unsent() >= WRITE_BYTES
     }
 
+    /// Bytes that the socket did not take yet.
+    pub fn unsent(&self) -> usize {
+        self.wire.unsent()
+    }
+
     /// Sends what the socket takes. Gives back whether it took any.
     ///
     /// # Errors
@@ -129,6 +134,37 @@ impl Sender {
         })
     }
 
+    /// Records that are acknowledged.
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged
+    }
+
+    /// Records that were sent, or are to be sent.
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
+    /// The peer's side of it.
+    pub fn publisher(&self) -> &dyn Publisher {
+        self.publisher.as_ref()
+    }
+
+    /// Owes the peer so many more records, for `pump` to send.
+    pub fn owe(&mut self, records: u64) {
+        self.due = self.sent + records;
+    }
+
+    /// Sends what is owed and reads what has come, without waiting, with at most `window` records
+    /// on the way. Gives back whether anything moved.
+    ///
+    /// # Errors
+    /// When the peer refuses a record, or is gone.
+    pub fn pump(&mut self, window: u64) -> anyhow::Result<bool> {
+        self.fill(window);
+        let flushed = self.wire.flush()?;
+        Ok(self.receive()? || flushed)
+    }
+
     // Appends a write's worth of records, as far as the window has room.
     fn fill(&mut self, window: u64) {
         let room = window - self.on_the_way();
@@ -162,19 +198,17 @@ pub fn pipelined(
     let count = senders.len() as u64;
     ensure!(count > 0 && window > 0, "take at least one connection and a window of 1");
     for (at, sender) in (0..).zip(senders.iter_mut()) {
-        sender.due = sender.sent + records / count + u64::from(at < records % count);
+        sender.owe(records / count + u64::from(at < records % count));
     }
     let (begin_ns, cpu_before, mut late) = (now_ns(), own_cpu_seconds(), false);
     loop {
         if !late && seconds_since(begin_ns) > seconds_max {
             late = true;
-            senders.iter_mut().for_each(|sender| sender.due = sender.sent);
+            senders.iter_mut().for_each(|sender| sender.owe(0));
         }
         let (mut progress, mut done) = (false, true);
         for sender in senders.iter_mut() {
-            sender.fill(window);
-            progress |= sender.wire.flush()?;
-            progress |= sender.receive()?;
+            progress |= sender.pump(window)?;
             done &= sender.acknowledged == sender.due;
         }
         if done {

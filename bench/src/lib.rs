@@ -5,10 +5,12 @@
 //! for each system, `drive` the one load generator, `server` the processes that are measured,
 //! `work` the rows of the table, `report` what is written in the end.
 
+pub mod agents;
 pub mod clock;
 pub mod disk;
 pub mod drive;
 pub mod load;
+pub mod order;
 pub mod peers;
 pub mod plan;
 pub mod programs;
@@ -17,6 +19,7 @@ pub mod report;
 pub mod rows;
 pub mod server;
 pub mod stats;
+pub mod tail;
 pub mod usage;
 pub mod wire;
 pub mod work;

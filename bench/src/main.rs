@@ -4,16 +4,18 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use aklight_bench::agents::{self, Agent};
 use aklight_bench::disk;
 use aklight_bench::drive::{Sender, pipelined};
 use aklight_bench::load::Load;
 use aklight_bench::peers::aklight::{Acks, AklightPublisher};
-use aklight_bench::peers::{self, Share, Way};
-use aklight_bench::plan::{Sizes, run_row};
+use aklight_bench::peers::{self, Safety, Share, Way};
+use aklight_bench::plan::{Sizes, Systems, run_row};
 use aklight_bench::programs;
 use aklight_bench::report;
 use aklight_bench::rows::{ROWS, Row};
-use anyhow::bail;
+use aklight_bench::tail::{self, Plan};
+use anyhow::{bail, ensure};
 use clap::{Args, Parser, Subcommand};
 
 /// AKLight beside its peers on this machine, in numbers
@@ -28,10 +30,12 @@ struct Cli {
 enum Command {
     /// Send records to a broker that runs already, for a profiler to watch
     Load(LoadArgs),
-    /// All of it in five minutes
+    /// All of it in ten minutes
     Quick(RunArgs),
     /// All of it with large sizes, and what scaling costs: overnight
     Full(RunArgs),
+    /// Half of AKLight's highest rate for minutes, while retention deletes and a subscriber stops
+    Tail(TailArgs),
 }
 
 #[derive(Args)]
@@ -47,6 +51,34 @@ struct RunArgs {
     /// Rounds of each row
     #[arg(long)]
     rounds: Option<u32>,
+
+    /// Where the report goes
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+
+    /// The aklight command to measure [default: this workspace's release build]
+    #[arg(long, env = "AKLIGHT_BIN", value_name = "PATH")]
+    aklight: Option<PathBuf>,
+}
+
+#[derive(Args)]
+struct TailArgs {
+    /// How long
+    #[arg(long, default_value_t = 10.0)]
+    minutes: f64,
+
+    /// Records a second [default: half of the highest rate, which is measured first]
+    #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
+    rate: Option<u64>,
+
+    /// Acknowledge from the page cache, instead of syncing first
+    #[arg(long)]
+    cached: bool,
+
+    /// What each partition keeps, in MiB; with less than comes while a subscriber stops, it misses
+    /// records and the run fails [default: half as much again as that]
+    #[arg(long)]
+    retention_mib: Option<u64>,
 
     /// Where the report goes
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
@@ -97,7 +129,33 @@ fn main() -> anyhow::Result<()> {
         Command::Load(args) => load(&args),
         Command::Quick(args) => run(&Sizes::QUICK, &args),
         Command::Full(args) => run(&Sizes::FULL, &args),
+        Command::Tail(args) => run_tail(&args),
     }
+}
+
+fn run_tail(args: &TailArgs) -> anyhow::Result<()> {
+    let program = args.aklight.clone().map_or_else(programs::aklight, Ok)?;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "minutes of a run; what is not a number, or less than nothing, becomes 0"
+    )]
+    let seconds = (args.minutes * 60.0) as u64;
+    ensure!(seconds >= 10, "take at least ten seconds: --minutes 0.2");
+    let plan = Plan {
+        seconds,
+        rate: args.rate,
+        safety: if args.cached { Safety::Cached } else { Safety::Synced },
+        retention_bytes: args.retention_mib.map(|mib| mib << 20),
+        topics: Sizes::QUICK.topics,
+        payload_bytes: Sizes::QUICK.payload_bytes,
+        window: Sizes::QUICK.window,
+    };
+    let sync = disk::measure()?;
+    let tail = tail::run(&program, plan)?;
+    report::write_tail(&args.out, &tail, sync)?;
+    eprintln!("{}", args.out.join("tail.md").display());
+    Ok(())
 }
 
 fn load(args: &LoadArgs) -> anyhow::Result<()> {
@@ -123,17 +181,15 @@ fn load(args: &LoadArgs) -> anyhow::Result<()> {
 }
 
 fn run(sizes: &Sizes, args: &RunArgs) -> anyhow::Result<()> {
-    let program = match &args.aklight {
-        Some(program) => program.clone(),
-        None => programs::aklight()?,
-    };
+    let program = args.aklight.clone().map_or_else(programs::aklight, Ok)?;
     let all = peers::all(&program);
+    let agents = agents::all(&program);
     let begins = |name: &str| args.systems.iter().any(|begin| name.starts_with(begin.as_str()));
-    let ways: Vec<&dyn Way> = all
-        .iter()
-        .map(AsRef::as_ref)
-        .filter(|way| args.systems.is_empty() || begins(way.name()))
-        .collect();
+    let is_asked = |name: &str| args.systems.is_empty() || begins(name);
+    let ways: Vec<&dyn Way> =
+        all.iter().map(AsRef::as_ref).filter(|way| is_asked(way.name())).collect();
+    let agents: Vec<&Agent> = agents.iter().filter(|agent| is_asked(agent.name())).collect();
+    let systems = Systems { ways, agents };
     let known = |key: &String| ROWS.iter().any(|row| row.key == key);
     if let Some(unknown) = args.only.iter().find(|key| !known(key)) {
         let keys: Vec<_> = ROWS.iter().map(|row| row.key).collect();
@@ -147,12 +203,12 @@ fn run(sizes: &Sizes, args: &RunArgs) -> anyhow::Result<()> {
     };
     for row in ROWS.iter().filter(is_asked) {
         eprintln!("{}", row.title);
-        run_row(row, &ways, sizes, args.rounds.unwrap_or(sizes.rounds), &mut |outcome| {
+        run_row(row, &systems, sizes, args.rounds.unwrap_or(sizes.rounds), &mut |outcome| {
             eprintln!("  {outcome}");
             outcomes.push(outcome);
         })?;
         // After every row: a night that is cut short leaves what was measured until then.
-        report::write(&args.out, &ways, sizes, sync, &outcomes)?;
+        report::write(&args.out, &systems, sizes, sync, &outcomes)?;
     }
     eprintln!("{}", args.out.join("report.md").display());
     Ok(())

@@ -63,6 +63,39 @@ pub trait Publisher {
     fn is_acknowledged(&self) -> bool {
         true
     }
+
+    /// Remembers from now on where each record is kept, where acknowledgements tell.
+    fn keep_places(&mut self) {}
+
+    /// Where its records are kept, in the order in which they were sent and acknowledged.
+    fn places(&self) -> &[Place] {
+        &[]
+    }
+}
+
+/// Where a record is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// In which partition.
+    pub partition: u64,
+    /// Its number there.
+    pub offset: u64,
+}
+
+/// A record as a feed brings it.
+#[derive(Debug, Clone, Copy)]
+pub struct Found<'a> {
+    /// What was sent.
+    pub payload: &'a [u8],
+    /// What the peer says before that, for [`Way::place`] to read where anyone asks.
+    pub head: &'a [u8],
+}
+
+impl<'a> Found<'a> {
+    /// One of a peer that does not say where it is kept.
+    pub fn bare(payload: &'a [u8]) -> Self {
+        Self { payload, head: &[] }
+    }
 }
 
 /// The reading side of a connection: what is asked for is pushed, or asked for piece by piece.
@@ -73,7 +106,12 @@ pub trait Feed {
     /// Whether the peer has taken that, and will miss no record from now on.
     fn is_ready(&self) -> bool;
 
-    /// Reads records and hands each payload to `sink`, and appends what is to be asked next.
+    /// Whether all that was stored has come, where the peer tells.
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    /// Reads records and hands each to `sink`, and appends what is to be asked next.
     /// Gives back how many bytes are done with.
     ///
     /// # Errors
@@ -82,7 +120,7 @@ pub trait Feed {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut dyn FnMut(Found<'_>),
     ) -> anyhow::Result<usize>;
 }
 
@@ -177,13 +215,18 @@ pub trait Way: Sync {
     /// A connection that sends.
     fn publisher(&self, load: &Arc<Load>, share: Share) -> Box<dyn Publisher>;
 
+    /// The place and the topic that stand in a record's head; `None` where the peer tells neither.
+    fn place<'a>(&self, _head: &'a [u8]) -> Option<(Place, &'a [u8])> {
+        None
+    }
+
     /// A connection that reads; `None` where the peer cannot.
     fn feed(&self, load: &Arc<Load>, wanted: Wanted) -> Option<Box<dyn Feed>>;
 }
 
 /// Every way of every peer, AKLight first; whether its program is there is for it to say.
 pub fn all(aklight: &Path) -> Vec<Box<dyn Way>> {
-    let own = |kind| aklight::Aklight { kind, program: aklight.to_owned() };
+    let own = |kind| aklight::Aklight { kind, ..aklight::Aklight::new(aklight) };
     vec![
         Box::new(own(aklight::Kind::Own)),
         Box::new(own(aklight::Kind::Cumulative)),

@@ -16,11 +16,18 @@ pub fn on_path(name: &str) -> Option<PathBuf> {
 
 /// What a program says of its version, in one line.
 pub fn version(program: &Path) -> Option<String> {
-    // Mosquitto tells it among its help, and calls that a failure.
-    let flag = if program.ends_with("mosquitto") { "-h" } else { "--version" };
+    // Two tell it among their help: Mosquitto first, and calls that a failure; collectd near the end.
+    let tells_in_help = program.ends_with("mosquitto") || program.ends_with("collectd");
+    let flag = if tells_in_help { "-h" } else { "--version" };
     let output = Command::new(program).arg(flag).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
-    Some(text.lines().next()?.trim().to_owned())
+    let mut lines = text.lines();
+    let line = if program.ends_with("collectd") {
+        lines.find(|line| line.starts_with("collectd "))
+    } else {
+        lines.next()
+    };
+    Some(line?.trim().to_owned())
 }
 
 /// The `aklight` of this workspace, as users have it: optimized, built now if it is not there.

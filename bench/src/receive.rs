@@ -7,7 +7,7 @@ use anyhow::Context;
 use nix::poll::PollFd;
 
 use crate::load::number_of;
-use crate::peers::Feed;
+use crate::peers::{Feed, Found};
 use crate::wire::Wire;
 
 /// A connection that reads.
@@ -32,7 +32,7 @@ impl Receiver {
         let mut receiver = Self { wire, feed, records: 0, sum: 0 };
         while !receiver.feed.is_ready() {
             receiver.wire.wait()?;
-            receiver.receive(&mut |_| {})?;
+            receiver.receive(&mut |_, _| {})?;
         }
         Ok(receiver)
     }
@@ -42,22 +42,22 @@ impl Receiver {
         self.wire.poll_fd()
     }
 
-    /// Reads what has come, hands each record's number to `sink`, and sends what is to be asked
-    /// or acknowledged. Gives back whether anything came.
+    /// Reads what has come, hands each record with its number to `sink`, and sends what is to be
+    /// asked or acknowledged. Gives back whether anything came.
     ///
     /// # Errors
     /// When the peer refuses something, or a record is none of ours.
-    pub fn receive(&mut self, sink: &mut dyn FnMut(u64)) -> anyhow::Result<bool> {
+    pub fn receive(&mut self, sink: &mut dyn FnMut(u64, Found<'_>)) -> anyhow::Result<bool> {
         let Self { wire, feed, records, sum } = self;
         let mut strange = None;
         let came = wire.receive(|bytes, out| {
-            feed.take(bytes, out, &mut |payload| match number_of(payload) {
+            feed.take(bytes, out, &mut |record| match number_of(record.payload) {
                 Some(number) => {
                     *records += 1;
                     *sum = sum.wrapping_add(number);
-                    sink(number);
+                    sink(number, record);
                 }
-                None => strange = Some(payload.escape_ascii().to_string()),
+                None => strange = Some(record.payload.escape_ascii().to_string()),
             })
         })?;
         let none = strange.map_or(Ok(()), Err);
@@ -66,13 +66,26 @@ impl Receiver {
         Ok(came)
     }
 
+    /// Reads until all that is stored has come, where the peer tells when that is.
+    ///
+    /// # Errors
+    /// When the peer refuses something or falls silent.
+    pub fn until_over(&mut self, sink: &mut dyn FnMut(u64, Found<'_>)) -> anyhow::Result<()> {
+        while !self.feed.is_over() {
+            if !self.receive(sink)? {
+                self.wire.wait().with_context(|| format!("{} records came", self.records))?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads until `records` have come.
     ///
     /// # Errors
     /// When the peer refuses something or falls silent.
     pub fn until(&mut self, records: u64) -> anyhow::Result<()> {
         while self.records < records {
-            if !self.receive(&mut |_| {})? {
+            if !self.receive(&mut |_, _| {})? {
                 self.wire.wait().with_context(|| format!("{} records came", self.records))?;
             }
         }

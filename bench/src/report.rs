@@ -7,17 +7,18 @@ mod number;
 mod results;
 mod svg;
 mod table;
+mod tail;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use serde::Serialize;
 
 use crate::disk::Sync;
-use crate::peers::Way;
-use crate::plan::{Outcome, Sizes};
+use crate::plan::{Outcome, Sizes, Systems};
 use crate::rows::ROWS;
+use crate::tail::Tail;
 use machine::Machine;
 use results::Results;
 
@@ -34,7 +35,7 @@ struct Raw<'a> {
 #[derive(Serialize)]
 struct System {
     name: &'static str,
-    is_stored: bool,
+    about: &'static str,
     // Empty where its server is not on this machine.
     version: Option<String>,
 }
@@ -45,24 +46,32 @@ struct System {
 /// When the folder cannot be written to.
 pub fn write(
     dir: &Path,
-    ways: &[&dyn Way],
+    measured: &Systems<'_>,
     sizes: &Sizes,
     sync: Sync,
     outcomes: &[Outcome],
 ) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let machine = Machine::here(sync);
-    let systems = ways.iter().map(|way| System {
+    let version = |program: Option<PathBuf>| program.and_then(|p| crate::programs::version(&p));
+    let ways = measured.ways.iter().map(|way| System {
         name: way.name(),
-        is_stored: way.is_stored(),
-        version: way.program().and_then(|program| crate::programs::version(&program)),
+        about: if way.is_stored() { "stores" } else { "stores nothing" },
+        version: version(way.program()),
     });
-    let systems: Vec<_> = systems.collect();
+    let agents = measured.agents.iter().map(|agent| System {
+        name: agent.name(),
+        about: "measures the machine",
+        version: version(agent.program()),
+    });
+    let systems: Vec<_> = ways.chain(agents).collect();
     let results = Results::new(outcomes);
     let mut charts = Vec::new();
     for row in ROWS.iter().filter(|row| results.has(row.key)) {
         let is_line = row.key.starts_with("scale-");
-        let drawn = if is_line { line::draw(row, &results) } else { chart::draw(row, &results) };
+        let drawn =
+            if is_line { Some(line::draw(row, &results)) } else { chart::draw(row, &results) };
+        let Some(drawn) = drawn else { continue };
         let name = format!("{}.svg", row.key);
         save(&dir.join(&name), drawn.as_bytes())?;
         charts.push((row.title, name));
@@ -71,6 +80,17 @@ pub fn write(
     save(&dir.join("report.md"), text.as_bytes())?;
     let raw = Raw { machine: &machine, sizes, systems, outcomes };
     save(&dir.join("results.json"), &serde_json::to_vec_pretty(&raw)?)
+}
+
+/// Writes what came of the tail beside it, as `tail.md` and `tail.svg`.
+///
+/// # Errors
+/// When the folder cannot be written to.
+pub fn write_tail(dir: &Path, tail: &Tail, sync: Sync) -> anyhow::Result<()> {
+    fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
+    save(&dir.join("tail.svg"), tail::draw(tail).as_bytes())?;
+    let text = tail::write(tail, &Machine::here(sync), "tail.svg");
+    save(&dir.join("tail.md"), text.as_bytes())
 }
 
 fn save(path: &Path, bytes: &[u8]) -> anyhow::Result<()> {

@@ -5,8 +5,10 @@
 //! is, measured there in the same session.
 
 use crate::peers::Safety;
+use crate::work::agent::Post;
 use crate::work::{
-    Measure, Stage, failover, fanout, footprint, ingest, live, readback, scaling, single,
+    Measure, Stage, agent, failover, fanout, footprint, ingest, kill, live, readback, scaling,
+    single, slow,
 };
 
 /// A row.
@@ -29,8 +31,14 @@ pub struct Row {
     pub goals: &'static [Goal],
 }
 
-/// One round of a row.
-pub type Work = fn(&mut Stage<'_>) -> anyhow::Result<Vec<Measure>>;
+/// One round of a row, and who does it.
+#[derive(Clone, Copy)]
+pub enum Work {
+    /// Servers, with a load.
+    Servers(fn(&mut Stage<'_>) -> anyhow::Result<Vec<Measure>>),
+    /// Agents, left to themselves.
+    Agents(fn(&mut Post<'_>) -> anyhow::Result<Vec<Measure>>),
+}
 
 /// What a system of ours is to reach.
 pub struct Goal {
@@ -62,9 +70,10 @@ const fn row(
     title: &'static str,
     safety: Safety,
     systems: &'static [&'static str],
-    work: Work,
+    work: fn(&mut Stage<'_>) -> anyhow::Result<Vec<Measure>>,
     goals: &'static [Goal],
 ) -> Row {
+    let work = Work::Servers(work);
     Row { key, title, safety, is_prompt: false, is_full_only: false, systems, work, goals }
 }
 
@@ -88,6 +97,9 @@ const JETSTREAM: &str = "nats jetstream";
 const CORE: &str = "nats core";
 const QOS_0: &str = "mosquitto qos 0";
 const QOS_1: &str = "mosquitto qos 1";
+const PRODUCER: &str = "aklight producer";
+const COLLECTD: &str = "collectd";
+const NODE_EXPORTER: &str = "node exporter";
 
 /// Everyone who has something to push.
 const LIVE: &[&str] = &[OWN, STREAM, PUBSUB, JETSTREAM, CORE, QOS_0, QOS_1];
@@ -187,6 +199,14 @@ pub const ROWS: &[Row] = &[
     row("fanout-100", "1 to 100 subscribers", Safety::Cached, LIVE, fanout::hundred, &[])
         .full_only(),
     row(
+        "slow-reader",
+        "9 of 10 subscribers, one stops reading",
+        Safety::Cached,
+        &[OWN, STREAM, PUBSUB, JETSTREAM, CORE],
+        slow::one_stops,
+        &[],
+    ),
+    row(
         "footprint",
         "memory, disk, start",
         Safety::Cached,
@@ -199,6 +219,22 @@ pub const ROWS: &[Row] = &[
             goal(OWN, "disk a record", Target::Figure(132.0)),
             goal(OWN, "back after kill", Target::Figure(30.0)),
         ],
+    ),
+    row(
+        "kill-synced",
+        "kill -9 in the middle of ingest, fsync before ACK",
+        Safety::Synced,
+        &[OWN, CUMULATIVE, STREAMS],
+        kill::midway,
+        &[goal(OWN, "lost", Target::Figure(0.0)), goal(CUMULATIVE, "lost", Target::Figure(0.0))],
+    ),
+    row(
+        "kill-cached",
+        "kill -9 in the middle of ingest, page cache",
+        Safety::Cached,
+        &[OWN, CUMULATIVE, STREAMS],
+        kill::midway,
+        &[goal(OWN, "lost", Target::Figure(0.0)), goal(CUMULATIVE, "lost", Target::Figure(0.0))],
     ),
     // NATS 2.9 cannot sync before it acknowledges; ours does.
     row(
@@ -225,6 +261,19 @@ pub const ROWS: &[Row] = &[
         failover::silence,
         &[goal(ONE_PARTITION, "silence", Target::Times(0.2, JETSTREAM))],
     ),
+    Row {
+        key: "agent",
+        title: "measuring the host each second",
+        safety: Safety::Synced,
+        is_prompt: false,
+        is_full_only: false,
+        systems: &[PRODUCER, COLLECTD, NODE_EXPORTER],
+        work: Work::Agents(agent::cost),
+        goals: &[
+            goal(PRODUCER, "CPU", Target::Times(0.3, COLLECTD)),
+            goal(PRODUCER, "memory, PSS", Target::Figure(12.0)),
+        ],
+    },
     row("scale-sizes", "bytes of a record", Safety::Cached, &[CUMULATIVE], scaling::sizes, &[])
         .full_only(),
     row(

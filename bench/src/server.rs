@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -118,11 +118,17 @@ impl<'a> Fleet<'a> {
         (0..self.members.len()).map(|number| disk_bytes(&self.data_dir(number))).sum()
     }
 
+    /// The process of a server that runs.
+    pub fn pid(&self, number: usize) -> Option<u32> {
+        self.children[number].as_ref().map(Child::id)
+    }
+
     fn pids(&self) -> Vec<u32> {
         self.children.iter().flatten().map(Child::id).collect()
     }
 
-    fn data_dir(&self, number: usize) -> PathBuf {
+    /// Where a server keeps its records.
+    pub fn data_dir(&self, number: usize) -> PathBuf {
         self.dir.path().join(format!("server-{number}"))
     }
 
@@ -145,13 +151,9 @@ impl<'a> Fleet<'a> {
         };
         let mut command = self.way.command(&self.program, &setup)?;
         let log = File::create(self.log_path(number))?;
-        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).current_dir(&dir);
-        // SAFETY: prctl is a system call and touches no memory that the parent could hold locked.
-        unsafe {
-            command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
-        }
+        command.current_dir(&dir);
         let child =
-            command.spawn().with_context(|| format!("starting {}", self.program.display()))?;
+            spawn(command, log).with_context(|| format!("starting {}", self.program.display()))?;
         self.children[number] = Some(child);
         Ok(())
     }
@@ -185,6 +187,19 @@ impl Drop for Fleet<'_> {
             let _ = child.wait();
         }
     }
+}
+
+/// Starts a process that says what it has to say to `log`, and that the kernel ends with the bench.
+///
+/// # Errors
+/// When it does not start.
+pub fn spawn(mut command: Command, log: File) -> std::io::Result<Child> {
+    command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    // SAFETY: prctl is a system call and touches no memory that the parent could hold locked.
+    unsafe {
+        command.pre_exec(|| set_pdeathsig(Signal::SIGKILL).map_err(Into::into));
+    }
+    command.spawn()
 }
 
 /// Ports that the system has to spare. They are free again when this returns; whoever else takes

@@ -88,6 +88,34 @@ impl Memory {
     }
 }
 
+/// Bytes of memory that the processes hold together, a page that several share counted once
+/// among them: the honest sum for processes that were forked from one.
+pub fn proportional_bytes(pids: &[u32]) -> u64 {
+    let of = |pid: &u32| {
+        let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+        kilobytes(&text, "Pss:")
+    };
+    pids.iter().map(of).sum()
+}
+
+/// A process and all that it and its children started.
+pub fn tree(root: u32) -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().filter_map(Result::ok);
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let parents: Vec<(u32, u32)> = pids.filter_map(|pid| Some((pid, parent(pid)?))).collect();
+    let (mut found, mut at) = (vec![root], 0);
+    while let Some(of) = found.get(at).copied() {
+        found.extend(parents.iter().filter(|(_, parent)| *parent == of).map(|(pid, _)| *pid));
+        at += 1;
+    }
+    found
+}
+
+fn parent(pid: u32) -> Option<u32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+}
+
 fn kilobytes(status: &str, name: &str) -> u64 {
     let line = status.lines().find_map(|line| line.strip_prefix(name));
     line.and_then(first_number).unwrap_or(0) * 1_024
@@ -112,6 +140,18 @@ pub fn disk_bytes(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_tree_has_its_children() {
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().expect("a child");
+        let found = tree(std::process::id());
+        child.kill().and_then(|()| child.wait()).expect("it ends");
+        assert_eq!(found[0], std::process::id());
+        assert!(found.contains(&child.id()));
+        let own = [std::process::id()];
+        // Others' tests run in this process meanwhile.
+        assert!((1..2 * Memory::of(&own).now).contains(&proportional_bytes(&own)));
+    }
 
     #[test]
     fn this_process_uses_something() {

@@ -20,6 +20,9 @@ const PAGE: usize = 4_096;
 /// What is collected for one write.
 pub const WRITE_BYTES: usize = 64 << 10;
 
+/// Bytes that were sent and still stand before those that were not: at most so many, and a write.
+const SENT_BYTES_MAX: usize = 4 << 20;
+
 /// What one read takes at most.
 const READ_BYTES: usize = 256 << 10;
 
@@ -96,7 +99,10 @@ impl Wire {
                     self.sent += bytes;
                     any = true;
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(any),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    self.forget_sent();
+                    return Ok(any);
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error).context("the peer takes nothing more"),
             }
@@ -117,7 +123,10 @@ impl Wire {
         parse: impl FnOnce(&[u8], &mut Vec<u8>) -> anyhow::Result<usize>,
     ) -> anyhow::Result<bool> {
         let came = match self.socket.read(&mut self.input[self.read_at..][..READ_BYTES]) {
-            Ok(0) => bail!("the peer closed the connection"),
+            Ok(0) => {
+                let gone = io::Error::from(ErrorKind::UnexpectedEof);
+                return Err(gone).context("the peer closed the connection");
+            }
             Ok(came) => came,
             Err(error)
                 if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) =>
@@ -173,6 +182,15 @@ impl Wire {
         Ok(())
     }
 
+    // A peer that never takes all would make `out` grow with what it took.
+    fn forget_sent(&mut self) {
+        if self.sent > SENT_BYTES_MAX {
+            let pad = self.out.as_ptr().align_offset(PAGE);
+            self.out.drain(pad..self.sent);
+            self.sent = pad;
+        }
+    }
+
     // The next write begins at a page, with what `out` holds from there on.
     fn restart_out(&mut self) {
         self.out.clear();
@@ -180,6 +198,11 @@ impl Wire {
         self.out.resize(pad, 0);
         self.sent = pad;
     }
+}
+
+/// Whether an error is that of a connection that broke, and not of what came over it.
+pub fn is_broken(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<io::Error>().is_some()
 }
 
 /// Waits until one of them can go on.

@@ -1,13 +1,17 @@
 //! The rows of the table: what each system is asked to do, and what is measured of it.
 
+pub mod agent;
+pub mod crowd;
 pub mod failover;
 pub mod fanout;
 pub mod footprint;
 pub mod ingest;
+pub mod kill;
 pub mod live;
 pub mod readback;
 pub mod scaling;
 pub mod single;
+pub mod slow;
 
 use std::sync::Arc;
 
@@ -34,6 +38,14 @@ pub enum Unit {
     Megabytes,
     /// Bytes.
     Bytes,
+    /// Percent of one processor.
+    Percent,
+    /// Records that are missed.
+    Lost,
+    /// Records, of which neither more nor fewer are better.
+    Records,
+    /// How often something bad happened.
+    Times,
 }
 
 impl Unit {
@@ -45,12 +57,25 @@ impl Unit {
             Self::Millis => "ms",
             Self::Megabytes => "MB",
             Self::Bytes => "B",
+            Self::Percent => "%",
+            Self::Lost | Self::Records => "records",
+            Self::Times => "times",
         }
     }
 
     /// Whether a figure is as good as it was to be.
     pub fn is_reached(self, figure: f64, wanted: f64) -> bool {
         if self.more_is_better() { figure >= wanted } else { figure <= wanted }
+    }
+
+    /// Whether a figure says how good a system is, when it is held against another's.
+    pub fn is_comparable(self) -> bool {
+        self.is_drawn() && !matches!(self, Self::Megabytes | Self::Bytes)
+    }
+
+    /// Whether a figure is a picture's business: counts are to be exact.
+    pub fn is_drawn(self) -> bool {
+        !matches!(self, Self::Lost | Self::Records | Self::Times)
     }
 
     /// Whether the larger of two figures is the better one.

@@ -15,7 +15,7 @@ use memchr::{memchr, memmem};
 
 pub use publisher::AklightPublisher;
 
-use super::{Feed, Publisher, Safety, Setup, Share, Wanted, Way};
+use super::{Feed, Place, Publisher, Safety, Setup, Share, Wanted, Way};
 use crate::load::Load;
 use crate::wire::Wire;
 
@@ -52,6 +52,24 @@ pub struct Aklight {
     pub kind: Kind,
     /// The `aklight` command.
     pub program: PathBuf,
+    /// What its brokers are told besides.
+    pub flags: Vec<String>,
+}
+
+impl Aklight {
+    /// One broker that answers each record, started by that program.
+    pub fn new(program: &Path) -> Self {
+        Self { kind: Kind::Own, program: program.to_owned(), flags: Vec::new() }
+    }
+}
+
+/// Keeps from one of ours what users tell their own.
+pub fn without_own_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.as_encoded_bytes().starts_with(b"AKLIGHT_") {
+            command.env_remove(name);
+        }
+    }
 }
 
 impl Way for Aklight {
@@ -73,12 +91,7 @@ impl Way for Aklight {
 
     fn command(&self, program: &Path, setup: &Setup<'_>) -> anyhow::Result<Command> {
         let mut command = Command::new(program);
-        // What the user's own brokers are told is not for this one.
-        for (name, _) in std::env::vars_os() {
-            if name.as_encoded_bytes().starts_with(b"AKLIGHT_") {
-                command.env_remove(name);
-            }
-        }
+        without_own_settings(&mut command);
         command.arg("broker").arg("--data-dir").arg(setup.dir);
         command.arg("--listen").arg(setup.listen.to_string());
         command.args(["--listen-http", "127.0.0.1:0", "--log-level", "warn", "--fsync"]);
@@ -86,6 +99,7 @@ impl Way for Aklight {
             Safety::Synced => "always",
             Safety::Cached => "interval",
         });
+        command.args(&self.flags);
         if self.kind == Kind::OnePartition {
             command.args(["--partitions", "1"]);
         }
@@ -144,6 +158,10 @@ impl Way for Aklight {
     fn publisher(&self, load: &Arc<Load>, share: Share) -> Box<dyn Publisher> {
         let acks = if self.kind == Kind::Cumulative { Acks::Cumulative } else { Acks::Own };
         Box::new(AklightPublisher::new(load, share, acks))
+    }
+
+    fn place<'a>(&self, head: &'a [u8]) -> Option<(Place, &'a [u8])> {
+        feed::place(head)
     }
 
     fn feed(&self, load: &Arc<Load>, wanted: Wanted) -> Option<Box<dyn Feed>> {

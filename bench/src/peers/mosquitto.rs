@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 
-use super::{Feed, Publisher, Setup, Share, Taken, Wanted, Way};
+use super::{Feed, Found, Publisher, Setup, Share, Taken, Wanted, Way};
 use crate::load::Load;
 use crate::programs::on_path;
 use crate::wire::Wire;
@@ -222,7 +222,7 @@ impl Feed for MqttFeed {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut dyn FnMut(Found<'_>),
     ) -> anyhow::Result<usize> {
         let mut consumed = 0;
         while let Some(packet) = packet(&bytes[consumed..])? {
@@ -232,7 +232,7 @@ impl Feed for MqttFeed {
                     let behind = 2 + usize::from(u16::from_be_bytes([topic[0], topic[1]]));
                     let asks = packet.head & QOS_1 != 0;
                     let payload = packet.body.get(behind + 2 * usize::from(asks)..);
-                    sink(payload.context("a PUBLISH that ends too soon")?);
+                    sink(Found::bare(payload.context("a PUBLISH that ends too soon")?));
                     if asks {
                         out.extend_from_slice(&[PUBACK, 2]);
                         out.extend_from_slice(&packet.body[behind..behind + 2]);

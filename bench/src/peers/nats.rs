@@ -16,7 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, bail, ensure};
 use memchr::{memchr, memmem};
 
-use super::{Feed, Publisher, Setup, Share, Taken, Wanted, Way};
+use super::{Feed, Found, Publisher, Setup, Share, Taken, Wanted, Way};
 use crate::load::Load;
 use crate::programs::on_path;
 use crate::wire::Wire;
@@ -37,6 +37,15 @@ const ASKS_MAX: usize = 300;
 
 /// How long it may take to answer, in milliseconds, before it is asked again.
 const PATIENCE_MS: u16 = 500;
+
+/// How long a stream may take to be made, its leader's election included.
+const CREATE_MS: u16 = 20_000;
+
+/// How the name of a stream's leader begins, in what it tells of itself.
+const LEADER: &[u8] = b"\"leader\":\"bench-";
+
+/// How often in turns a new stream must name its leader and take a record before it is measured.
+const STEADY: usize = 20;
 
 /// What NATS is asked to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,38 +96,37 @@ impl Way for Nats {
         if *self == Self::Core {
             return Ok(());
         }
+        // Who leads JetStream answers this; a new cluster has nobody for a while, and says nothing.
+        self.until(server, "$JS.API.STREAM.NAMES", |answer| !is_refused(answer))
+            .context("JetStream finds no leader")?;
         let config = format!(
             "{{\"name\":\"{STREAM}\",\"subjects\":[\"metrics.>\"],\"retention\":\"limits\",\
              \"storage\":\"file\",\"num_replicas\":{replicas},\"max_consumers\":-1,\"max_msgs\":-1,\
              \"max_bytes\":-1,\"max_age\":0,\"discard\":\"old\"}}"
         );
-        let subject = format!("$JS.API.STREAM.CREATE.{STREAM}");
-        for _ in 0..ASKS_MAX {
-            let mut wire = Wire::connect(server)?;
-            wire.patience_ms = PATIENCE_MS;
-            self.greet(&mut wire)?;
-            // A new cluster has no leader for a while, and neither has a new stream of it: they
-            // say so or say nothing. Made twice the same, a stream is made once.
-            let made = request(&mut wire, &subject, &config);
-            let is_made = made.is_ok_and(|answer| memmem::find(&answer, b"\"error\"").is_none());
-            let mut has_leader = || {
-                let answer = request(&mut wire, "metrics.ready", "");
-                answer.is_ok_and(|answer| answer.starts_with(STORED))
-            };
-            if is_made && (replicas == 1 || has_leader()) {
-                return Ok(());
-            }
-            sleep(ASK_AGAIN);
+        // Asked once and waited for: one that is asked for again while it is being made can be given
+        // to other servers, and then loses the leader that it had.
+        let mut wire = self.connect(server, CREATE_MS)?;
+        let made = request(&mut wire, &format!("$JS.API.STREAM.CREATE.{STREAM}"), &config)?;
+        ensure!(!is_refused(&made), "it makes no stream: {}", made.escape_ascii());
+        if replicas == 1 {
+            return Ok(());
         }
-        bail!("it makes no stream")
+        for _ in 0..STEADY {
+            self.until(server, &format!("$JS.API.STREAM.INFO.{STREAM}"), |answer| {
+                memmem::find(answer, LEADER).is_some()
+            })
+            .context("its stream finds no leader")?;
+            self.until(server, "metrics.ready", |answer| answer.starts_with(STORED))
+                .context("its stream takes nothing")?;
+        }
+        Ok(())
     }
 
     fn leader(&self, server: SocketAddr) -> anyhow::Result<Option<usize>> {
-        let mut wire = Wire::connect(server)?;
-        self.greet(&mut wire)?;
+        let mut wire = self.connect(server, PATIENCE_MS)?;
         let answer = request(&mut wire, &format!("$JS.API.STREAM.INFO.{STREAM}"), "")?;
-        let name = b"\"leader\":\"bench-";
-        let at = memmem::find(&answer, name).map(|at| at + name.len());
+        let at = memmem::find(&answer, LEADER).map(|at| at + LEADER.len());
         Ok(at.and_then(|at| answer.get(at)).map(|digit| usize::from(digit.wrapping_sub(b'0'))))
     }
 
@@ -136,6 +144,40 @@ impl Way for Nats {
         (is_live || self.is_stored())
             .then(|| Box::new(NatsFeed { way: *self, filter, is_live, ready: false }) as _)
     }
+}
+
+impl Nats {
+    fn connect(self, server: SocketAddr, patience_ms: u16) -> anyhow::Result<Wire> {
+        let mut wire = Wire::connect(server)?;
+        wire.patience_ms = patience_ms;
+        self.greet(&mut wire)?;
+        Ok(wire)
+    }
+
+    /// Asks again and again until the answer is right. Each asks on a connection of its own: an
+    /// answer that comes late is then nobody else's.
+    fn until(
+        self,
+        server: SocketAddr,
+        subject: &str,
+        is_right: impl Fn(&[u8]) -> bool,
+    ) -> anyhow::Result<()> {
+        let mut last = Ok(Vec::new());
+        for _ in 0..ASKS_MAX {
+            let mut wire = self.connect(server, PATIENCE_MS)?;
+            last = request(&mut wire, subject, "");
+            if last.as_ref().is_ok_and(|answer| is_right(answer)) {
+                return Ok(());
+            }
+            sleep(ASK_AGAIN);
+        }
+        let last = last?;
+        bail!("{subject} is answered '{}'", last.escape_ascii())
+    }
+}
+
+fn is_refused(answer: &[u8]) -> bool {
+    memmem::find(answer, b"\"error\"").is_some()
 }
 
 /// A topic as a subject.
@@ -347,15 +389,14 @@ impl Feed for NatsFeed {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut dyn FnMut(Found<'_>),
     ) -> anyhow::Result<usize> {
         let mut consumed = 0;
         while let Some((said, length)) = said(&bytes[consumed..])? {
             match said {
-                Said::Message { subscription: b"1", body } => sink(body),
+                Said::Message { subscription: b"1", body } => sink(Found::bare(body)),
                 Said::Message { body, .. } => {
-                    let refused = memmem::find(body, b"\"error\"").is_some();
-                    ensure!(!refused, "no consumer: {}", body.escape_ascii());
+                    ensure!(!is_refused(body), "no consumer: {}", body.escape_ascii());
                     self.ready = true;
                 }
                 Said::Ping => out.extend_from_slice(b"PONG\r\n"),

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use anyhow::{bail, ensure};
 
 use super::resp::{Token, bulk, command, token};
-use super::{Feed, Publisher, Safety, Setup, Share, Taken, Wanted, Way};
+use super::{Feed, Found, Publisher, Safety, Setup, Share, Taken, Wanted, Way};
 use crate::load::Load;
 use crate::programs::on_path;
 use crate::wire::Wire;
@@ -181,7 +181,7 @@ impl Entries {
         (self.left, self.at) = (count, 0);
     }
 
-    fn take(&mut self, found: Token<'_>, sink: &mut dyn FnMut(&[u8])) -> anyhow::Result<()> {
+    fn take(&mut self, found: Token<'_>, sink: &mut dyn FnMut(Found<'_>)) -> anyhow::Result<()> {
         match (self.at, found) {
             (0 | 2, Token::Array(_)) => {}
             (1, Token::Bulk(id)) => {
@@ -189,7 +189,7 @@ impl Entries {
                 self.last_id.extend_from_slice(id);
             }
             (at, Token::Bulk(value)) if at + 1 == self.tokens => {
-                sink(value);
+                sink(Found::bare(value));
                 self.left -= 1;
                 self.at = 0;
                 return Ok(());
@@ -241,11 +241,15 @@ impl Feed for Ranges {
         true
     }
 
+    fn is_over(&self) -> bool {
+        self.begun.is_empty()
+    }
+
     fn take(
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut dyn FnMut(Found<'_>),
     ) -> anyhow::Result<usize> {
         let mut consumed = 0;
         while let Some((found, length)) = token(&bytes[consumed..])? {
@@ -299,7 +303,7 @@ impl Feed for Blocking {
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut dyn FnMut(Found<'_>),
     ) -> anyhow::Result<usize> {
         let mut consumed = 0;
         while let Some((found, length)) = token(&bytes[consumed..])? {
@@ -343,7 +347,7 @@ impl Feed for Pushed {
         &mut self,
         bytes: &[u8],
         _out: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut dyn FnMut(Found<'_>),
     ) -> anyhow::Result<usize> {
         let mut consumed = 0;
         while let Some((found, length)) = token(&bytes[consumed..])? {
@@ -355,7 +359,7 @@ impl Feed for Pushed {
                     0
                 }
                 (4, Token::Bulk(payload)) => {
-                    sink(payload);
+                    sink(Found::bare(payload));
                     0
                 }
                 (at @ 0..=3, Token::Array(_) | Token::Bulk(_)) => at + 1,

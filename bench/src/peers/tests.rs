@@ -1,5 +1,6 @@
 //! Each parser, shown an answer at once, and byte by byte: it must find the same.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::aklight::{Aklight, Kind};
@@ -14,7 +15,7 @@ fn load() -> Arc<Load> {
 }
 
 fn aklight(kind: Kind) -> Aklight {
-    Aklight { kind, program: "aklight".into() }
+    Aklight { kind, ..Aklight::new(Path::new("aklight")) }
 }
 
 /// Shows bytes as a connection would, `step` more at a time; what is not consumed stays.
@@ -38,8 +39,8 @@ fn read(way: &dyn Way, wanted: Wanted, bytes: &[u8], step: usize) -> (Vec<u64>, 
     feed.begin(&mut Vec::new());
     let (mut found, mut out) = (Vec::new(), Vec::new());
     let shown = show(bytes, step, |bytes| {
-        feed.take(bytes, &mut out, &mut |payload| {
-            found.push(number_of(payload).expect("a payload of ours"));
+        feed.take(bytes, &mut out, &mut |record| {
+            found.push(number_of(record.payload).expect("a payload of ours"));
         })
     });
     shown.expect("understood");

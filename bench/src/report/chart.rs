@@ -20,15 +20,19 @@ const GAP: f64 = 14.0;
 /// Figures of a row that are drawn, at most; the others are in the table.
 const FIGURES_MAX: usize = 6;
 
-/// The chart of a row.
-pub fn draw(row: &Row, results: &Results<'_>) -> String {
+/// The chart of a row; `None` when it has nothing to draw.
+pub fn draw(row: &Row, results: &Results<'_>) -> Option<String> {
     let mut groups = Vec::new();
-    for (measure, unit) in results.measures(row.key).into_iter().take(FIGURES_MAX) {
+    let measures = results.measures(row.key).into_iter().filter(|(_, unit)| unit.is_drawn());
+    for (measure, unit) in measures.take(FIGURES_MAX) {
         let bars = row
             .systems
             .iter()
             .filter_map(|system| Some((*system, results.spread(row.key, system, measure)?)));
         groups.push((measure, unit, bars.collect::<Vec<_>>()));
+    }
+    if groups.is_empty() {
+        return None;
     }
     let height: f64 = groups.iter().map(|group| HEAD + STEP * len(group.2.len()) + GAP).sum();
     let mut picture = Picture::new(WIDTH, height);
@@ -41,7 +45,7 @@ pub fn draw(row: &Row, results: &Results<'_>) -> String {
         group(&mut picture, top, &bars, unit);
         top += STEP * len(bars.len()) + GAP;
     }
-    picture.finish()
+    Some(picture.finish())
 }
 
 fn group(picture: &mut Picture, top: f64, bars: &[(&str, Spread)], unit: Unit) {

@@ -3,6 +3,7 @@
 /// A figure.
 pub fn shown(value: f64) -> String {
     let digits = match value.abs() {
+        0.0 => 0,
         size if size >= 99.95 => 0,
         size if size >= 9.995 => 1,
         _ => 2,
@@ -26,6 +27,7 @@ mod tests {
     #[test]
     fn three_digits_count() {
         let cases = [
+            (0.0, "0"),
             (0.1234, "0.12"),
             (12.345, "12.3"),
             (99.96, "100"),

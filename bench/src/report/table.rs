@@ -7,11 +7,14 @@ use super::machine::Machine;
 use super::number::shown;
 use super::results::Results;
 use crate::plan::Sizes;
-use crate::rows::{Goal, ROWS, Row, Target};
+use crate::rows::{Goal, ROWS, Row, Target, Work};
 use crate::work::{CLIENT_CPU, PEAK_MEMORY, SERVER_CPU, Unit};
 
 /// A column for each peer; a system belongs to the one that its name begins with.
 const PEERS: [&str; 4] = ["aklight", "redis", "nats", "mosquitto"];
+
+/// The same where agents are measured.
+const AGENTS: [&str; 3] = ["aklight", "collectd", "node exporter"];
 
 /// The whole report.
 pub fn write(
@@ -24,7 +27,13 @@ pub fn write(
     let mut out = String::from("# AKLight beside its peers\n\n");
     // Writing to a String cannot fail, here and below.
     let _ = head(&mut out, machine, systems, sizes);
-    let _ = rows(&mut out, results);
+    let (agents, servers): (Vec<_>, Vec<_>) = ROWS
+        .iter()
+        .filter(|row| results.has(row.key))
+        .partition(|row| matches!(row.work, Work::Agents(_)));
+    for (rows, peers) in [(servers, &PEERS[..]), (agents, &AGENTS)] {
+        let _ = table(&mut out, &rows, peers, results);
+    }
     for (title, file) in charts {
         let _ = write!(out, "\n![{title}]({file})\n");
     }
@@ -64,24 +73,30 @@ fn head(
         sizes.window
     )?;
     for system in systems {
-        let stored = if system.is_stored { "stores" } else { "stores nothing" };
         match &system.version {
-            Some(version) => writeln!(out, "- {}: {version}; {stored}", system.name)?,
-            None => writeln!(out, "- {}: its server is not on this machine", system.name)?,
+            Some(version) => writeln!(out, "- {}: {version}; {}", system.name, system.about)?,
+            None => writeln!(out, "- {}: its program is not on this machine", system.name)?,
         }
     }
-    out.push('\n');
     Ok(())
 }
 
-fn rows(out: &mut String, results: &Results<'_>) -> std::fmt::Result {
-    writeln!(out, "| work | figure | {} | ratio | goal |", PEERS.join(" | "))?;
-    writeln!(out, "|---|---|{}---|---|", "---|".repeat(PEERS.len()))?;
-    for row in ROWS.iter().filter(|row| results.has(row.key)) {
+fn table(
+    out: &mut String,
+    rows: &[&Row],
+    peers: &[&str],
+    results: &Results<'_>,
+) -> std::fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n| work | figure | {} | ratio | goal |", peers.join(" | "))?;
+    writeln!(out, "|---|---|{}---|---|", "---|".repeat(peers.len()))?;
+    for row in rows {
         for (at, (measure, unit)) in results.measures(row.key).into_iter().enumerate() {
             let title = if at == 0 { row.title } else { "" };
             write!(out, "| {title} | {measure}, {} |", unit.sign())?;
-            for peer in PEERS {
+            for peer in peers {
                 let systems = row.systems.iter().filter(|system| system.starts_with(peer));
                 let cells = systems.filter_map(|s| cell(results, row, peer, s, measure, at == 0));
                 write!(out, " {} |", cells.collect::<Vec<_>>().join("<br>"))?;
@@ -89,8 +104,7 @@ fn rows(out: &mut String, results: &Results<'_>) -> std::fmt::Result {
             let goals = row.goals.iter().filter(|goal| goal.measure == measure);
             let verdicts: Vec<_> = goals.map(|goal| verdict(results, row, goal, unit)).collect();
             let (mut ratios, goals): (Vec<_>, Vec<_>) = verdicts.into_iter().unzip();
-            let is_comparable = !matches!(unit, Unit::Megabytes | Unit::Bytes);
-            if ratios.is_empty() && is_comparable {
+            if ratios.is_empty() && unit.is_comparable() {
                 ratios.extend(to_the_best(results, row, measure));
             }
             writeln!(out, " {} | {} |", ratios.join("<br>"), goals.join("<br>"))?;

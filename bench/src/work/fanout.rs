@@ -1,17 +1,12 @@
 //! One producer, many subscribers that each want all: deliveries a second.
-//!
-//! Some of these systems drop what a subscriber is slow to take. So that none has to, the producer
-//! is never more than a window ahead of the slowest subscriber.
 
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
+use super::crowd::Crowd;
 use super::{Measure, Stage, Unit, costs, float, measure};
 use crate::clock::{now_ns, seconds_since};
 use crate::drive::Sent;
-use crate::peers::Wanted;
-use crate::receive::Receiver;
 use crate::usage::own_cpu_seconds;
-use crate::wire::wait;
 
 /// To ten subscribers.
 ///
@@ -32,44 +27,20 @@ pub fn hundred(stage: &mut Stage<'_>) -> anyhow::Result<Vec<Measure>> {
 fn to(stage: &Stage<'_>, subscribers: usize) -> anyhow::Result<Vec<Measure>> {
     let sizes = stage.sizes;
     let fleet = stage.start(1)?;
-    let mut receivers = Vec::with_capacity(subscribers);
-    for _ in 0..subscribers {
-        let feed = stage.way.feed(&stage.load, Wanted::Live).context("it pushes nothing")?;
-        receivers.push(Receiver::connect(fleet.address(0), feed)?);
-    }
-    let mut sender = stage.sender(&fleet)?;
+    let mut crowd = Crowd::gather(stage, &fleet, subscribers)?;
     let (cpu, own_cpu, begin_ns) = (fleet.cpu(), own_cpu_seconds(), now_ns());
-    let (mut sent, mut filling) = (0, true);
     loop {
-        let slowest = receivers.iter().map(|receiver| receiver.records).min().unwrap_or(0);
-        let is_over = seconds_since(begin_ns) > sizes.seconds_max || sent >= sizes.ingest_records;
-        if is_over && slowest == sent {
+        let is_over =
+            seconds_since(begin_ns) > sizes.seconds_max || crowd.sent >= sizes.ingest_records;
+        if is_over && crowd.had_by(subscribers) == crowd.sent {
             break;
         }
-        let room = sizes.window - (sent - slowest);
-        filling |= room >= sizes.window / 4;
-        if filling && !is_over {
-            let before = sent;
-            while sent < before + room && !sender.has_a_write() {
-                sender.publish();
-                sent += 1;
-            }
-            filling = sent < before + room;
-        }
-        let mut progress = sender.flush()?;
-        progress |= sender.receive()?;
-        for receiver in &mut receivers {
-            progress |= receiver.receive(&mut |_| {})?;
-        }
-        if !progress {
-            let fds = receivers.iter().map(Receiver::poll_fd).chain([sender.poll_fd()]);
-            let mut fds: Vec<_> = fds.collect();
-            wait(&mut fds).with_context(|| format!("{slowest} of {sent} records came"))?;
-        }
+        crowd.step(subscribers, !is_over, &mut |_| {})?;
     }
-    let seconds = seconds_since(begin_ns);
+    let (seconds, sent) = (seconds_since(begin_ns), crowd.sent);
     let sum = sent * sent.saturating_sub(1) / 2;
-    ensure!(receivers.iter().all(|r| r.sum == sum && r.records == sent), "not each came once");
+    let is_whole = crowd.receivers.iter().all(|r| r.sum == sum && r.records == sent);
+    ensure!(is_whole, "not each came once");
     let deliveries = sent * subscribers as u64;
     let client_cpu_seconds = own_cpu_seconds() - own_cpu;
     let done = Sent { records: deliveries, seconds, client_cpu_seconds };

@@ -52,7 +52,7 @@ pub fn one(stage: &mut Stage<'_>) -> anyhow::Result<Vec<Measure>> {
         sender.flush()?;
         sender.receive()?;
         let mut came_ns = None;
-        let came = receiver.receive(&mut |n| {
+        let came = receiver.receive(&mut |n, _| {
             let at = *came_ns.get_or_insert_with(now_ns);
             if n >= counted_from {
                 late.saturating_record(at.saturating_sub(due_ns(n)));

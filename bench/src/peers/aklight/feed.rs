@@ -6,19 +6,31 @@ use anyhow::{Context, bail};
 use memchr::{memchr, memrchr};
 
 use super::{number, shown};
-use crate::peers::Feed;
+use crate::peers::{Feed, Found, Place};
 
 /// Records that a FETCH asks for: the figure of the peer to beat, which polls 10,000.
 const FETCH_RECORDS: u64 = 10_000;
 
-/// The payload of a `MESSAGE` line. The broker escapes every `|` in it, so the last one of the
-/// line stands before it.
+/// How a record's line begins.
+const MESSAGE: &[u8] = b"MESSAGE|";
+
+/// The record of a `MESSAGE` line. The broker escapes every `|` in its payload, so the last one of
+/// the line stands before it.
 #[inline]
-fn payload(line: &[u8]) -> Option<&[u8]> {
-    if !line.starts_with(b"MESSAGE|") {
+fn record(line: &[u8]) -> Option<Found<'_>> {
+    if !line.starts_with(MESSAGE) {
         return None;
     }
-    memrchr(b'|', line).map(|at| &line[at + 1..])
+    memrchr(b'|', line).map(|at| Found { payload: &line[at + 1..], head: &line[..at] })
+}
+
+/// What stands before it: `MESSAGE|topic|offset|partition|key`.
+pub fn place(head: &[u8]) -> Option<(Place, &[u8])> {
+    let rest = head.strip_prefix(MESSAGE)?;
+    let (topic, rest) = rest.split_at(memchr(b'|', rest)?);
+    let (offset, rest) = number(&rest[1..]).ok()?;
+    let (partition, _key) = number(rest).ok()?;
+    Some((Place { partition, offset }, topic))
 }
 
 /// What comes from now on, whatever its topic.
@@ -41,13 +53,13 @@ impl Feed for Subscription {
         &mut self,
         bytes: &[u8],
         _out: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut dyn FnMut(Found<'_>),
     ) -> anyhow::Result<usize> {
         let mut consumed = 0;
         while let Some(length) = memchr(b'\n', &bytes[consumed..]) {
             let line = &bytes[consumed..consumed + length];
-            match payload(line) {
-                Some(payload) => sink(payload),
+            match record(line) {
+                Some(record) => sink(record),
                 None if line.starts_with(b"OK") => self.answers += 1,
                 None => bail!("the broker says '{}'", shown(line)),
             }
@@ -63,23 +75,27 @@ pub struct Fetching {
     pattern: Vec<u8>,
     // From where each partition was asked last.
     asked: BTreeMap<u64, u64>,
+    // How many FETCHes are not answered.
+    open: usize,
 }
 
 impl Fetching {
     /// All that matches.
     pub fn new(pattern: Vec<u8>) -> Self {
-        Self { pattern, asked: BTreeMap::new() }
+        Self { pattern, asked: BTreeMap::new(), open: 0 }
     }
 
-    fn ask(&self, from: u64, partition: &str, out: &mut Vec<u8>) {
+    fn ask(&mut self, from: u64, partition: &str, out: &mut Vec<u8>) {
         out.extend_from_slice(b"FETCH|");
         out.extend_from_slice(&self.pattern);
         out.extend_from_slice(format!("|{from}|{partition}|{FETCH_RECORDS}|0\n").as_bytes());
+        self.open += 1;
     }
 
     // `END|count|p:next,p:next`
     fn answered(&mut self, end: &[u8], out: &mut Vec<u8>) -> anyhow::Result<()> {
         let (_count, mut rest) = number(end).context("an END without a count")?;
+        self.open = self.open.saturating_sub(1);
         while !rest.is_empty() {
             let (partition, next, behind) = position(rest).context("not a position")?;
             // A partition that did not move has no more.
@@ -111,17 +127,21 @@ impl Feed for Fetching {
         true
     }
 
+    fn is_over(&self) -> bool {
+        self.open == 0
+    }
+
     fn take(
         &mut self,
         bytes: &[u8],
         out: &mut Vec<u8>,
-        sink: &mut dyn FnMut(&[u8]),
+        sink: &mut dyn FnMut(Found<'_>),
     ) -> anyhow::Result<usize> {
         let mut consumed = 0;
         while let Some(length) = memchr(b'\n', &bytes[consumed..]) {
             let line = &bytes[consumed..consumed + length];
-            if let Some(payload) = payload(line) {
-                sink(payload);
+            if let Some(record) = record(line) {
+                sink(record);
             } else if let Some(end) = line.strip_prefix(b"END|") {
                 self.answered(end, out)?;
             } else {

@@ -11,7 +11,7 @@ use memchr::memchr;
 
 use super::{Acks, number, shown};
 use crate::load::Load;
-use crate::peers::{Publisher, Share, Taken};
+use crate::peers::{Place, Publisher, Share, Taken};
 
 /// A connection that sends `PRODUCE` lines.
 pub struct AklightPublisher {
@@ -26,6 +26,8 @@ pub struct AklightPublisher {
     registered: bool,
     // The next offset of each partition, once one was seen.
     next: Vec<Option<u64>>,
+    // Where each record is, once somebody wants to know.
+    places: Option<Vec<Place>>,
 }
 
 impl AklightPublisher {
@@ -40,7 +42,8 @@ impl AklightPublisher {
         }
         let registered = acks == Acks::Own;
         let load = Arc::clone(load);
-        Self { load, share, acks, heads, ends, sent: 0, answered: 0, registered, next: Vec::new() }
+        let (next, places) = (Vec::new(), None);
+        Self { load, share, acks, heads, ends, sent: 0, answered: 0, registered, next, places }
     }
 
     fn topic_of(&self, turn: u64) -> usize {
@@ -58,6 +61,9 @@ impl AklightPublisher {
         let (offset, numbers) = number(numbers).context("an ACK without an offset")?;
         let (partition, rest) = number(numbers).context("an ACK without a partition")?;
         ensure!(rest.is_empty(), "an ACK with more than three fields");
+        if let Some(places) = &mut self.places {
+            places.push(Place { partition, offset });
+        }
         let partition = usize::try_from(partition)?;
         if self.next.len() <= partition {
             ensure!(partition < 1 << 16, "partition {partition} is none");
@@ -124,5 +130,13 @@ impl Publisher for AklightPublisher {
             taken.consumed += length + 1;
         }
         Ok(taken)
+    }
+
+    fn keep_places(&mut self) {
+        self.places = Some(Vec::new());
+    }
+
+    fn places(&self) -> &[Place] {
+        self.places.as_deref().unwrap_or_default()
     }
 }
