@@ -16,6 +16,8 @@
 //! the system's clocks stopped ([`standstill`]); chance by seed, down to the C library's
 //! ([`entropy`]); nothing drawn from addresses.
 //!
+//! The same makes a broker's instructions countable: [`paths`] are loads for a tool that counts them.
+//!
 //! Left out: what lies around [`aklight_broker::Node`], which is sockets, gRPC, HTTP and signals.
 //! Tests with real processes see to those.
 
@@ -32,6 +34,7 @@ pub mod gates;
 pub mod host;
 pub mod nemesis;
 pub mod network;
+pub mod paths;
 pub mod plants;
 pub mod runner;
 pub mod standstill;

@@ -1,10 +1,12 @@
-//! `aklight-sim`: runs seeds, and tells what each of them breaks.
+//! `aklight-sim`: runs seeds, and tells what each of them breaks. Or goes a hot path, for a tool that
+//! counts instructions.
 
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use aklight_common::clock::SystemClock;
+use aklight_sim::paths::{self, Path};
 use aklight_sim::plants::Plant;
 use aklight_sim::runner::{self, Batch};
 use aklight_sim::{entropy, standstill, watchdog, world};
@@ -54,14 +56,34 @@ struct Args {
     /// Seeds at once
     #[arg(long, default_value_t = 2)]
     jobs: usize,
+
+    /// Go a hot path instead, for a tool that counts instructions (.ci/instructions)
+    #[arg(long, value_name = "PATH")]
+    path: Option<Path>,
+
+    /// With --path: how many times over
+    #[arg(long, default_value_t = 1)]
+    rounds: u64,
 }
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
-    match args.seed {
-        Some(seed) => run_one(seed, &args),
-        None => run_many(&args),
+    match (args.path, args.seed) {
+        (Some(path), _) => go(path, args.rounds),
+        (None, Some(seed)) => run_one(seed, &args),
+        (None, None) => run_many(&args),
     }
+}
+
+/// Goes a path; the last line says how many records went it.
+fn go(path: Path, rounds: u64) -> anyhow::Result<ExitCode> {
+    entropy::seed(1);
+    standstill::stop();
+    // A new thread has drawn nothing yet, whatever the command line's parser did.
+    let walk = std::thread::spawn(move || paths::run(path, rounds));
+    let Ok(records) = walk.join() else { return Ok(ExitCode::from(2)) };
+    println!("records {}", records?);
+    Ok(ExitCode::SUCCESS)
 }
 
 fn run_one(seed: u64, args: &Args) -> anyhow::Result<ExitCode> {

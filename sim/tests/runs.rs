@@ -1,5 +1,5 @@
-//! What holds of whole runs: one seed has one trace, alone and beside others, and a planted bug is
-//! found. In a debug build a seed takes a while: these tests run few.
+//! What holds of whole runs: one seed has one trace, alone and beside others, a planted bug is
+//! found, and every hot path can be gone. In a debug build a seed takes a while: these tests run few.
 
 use std::collections::BTreeMap;
 use std::process::{Command, Output};
@@ -37,4 +37,18 @@ fn a_planted_bug_is_found() {
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{text}");
     assert!(text.contains("--plant swapped-messages --trace"), "{text}");
+}
+
+#[test]
+fn every_path_is_gone_by_all_its_records() {
+    let paths = ["parse", "route", "append", "index", "filter", "deliver", "push", "ingest"];
+    for path in paths {
+        let records = ["1", "2"].map(|rounds| {
+            let output = sim(&["--path", path, "--rounds", rounds]);
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            let records = text.trim().strip_prefix("records ").and_then(|n| n.parse::<u64>().ok());
+            records.unwrap_or_else(|| panic!("{path}: {text} {output:?}"))
+        });
+        assert!(records[0] > 0 && records[1] == 2 * records[0], "{path}: {records:?}");
+    }
 }

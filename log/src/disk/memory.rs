@@ -419,7 +419,8 @@ impl DiskFile for MemoryFile {
     }
 
     fn write_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
-        let mut bytes: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let mut bytes = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| bytes.extend_from_slice(part));
         if let Some(max) = self.shared.inner.lock().write_bytes_max {
             bytes.truncate(max);
         }

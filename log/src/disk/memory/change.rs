@@ -78,6 +78,9 @@ impl NameChange {
 }
 
 pub(super) fn put(bytes: &mut Vec<u8>, at: usize, written: &[u8]) {
+    if at == bytes.len() {
+        return bytes.extend_from_slice(written);
+    }
     if bytes.len() < at + written.len() {
         bytes.resize(at + written.len(), 0);
     }
