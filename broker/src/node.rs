@@ -204,6 +204,7 @@ impl Node {
             long_lines: Arc::new(Semaphore::new(
                 (LONG_LINES_BYTES / config.limits.line_bytes_max).max(2),
             )),
+            lines: Arc::default(),
             limits: config.limits,
             broker: config.broker,
             address: addresses.client,

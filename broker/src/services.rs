@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cluster::{Faults, Pulse};
 use crate::config::Limits;
 use crate::events::Events;
+use crate::fetch::SharedLines;
 use crate::partition::Partitions;
 use crate::replication::Peers;
 use crate::sessions::Sessions;
@@ -35,6 +36,8 @@ pub struct Services {
     /// Places for lines that are longer than a read of the socket and still coming in: together
     /// they may take [`LONG_LINES_BYTES`].
     pub long_lines: Arc<Semaphore>,
+    /// What many subscribers are sent.
+    pub lines: Arc<SharedLines>,
     /// What clients may use.
     pub limits: Limits,
     /// This broker.

@@ -12,6 +12,7 @@ pub mod clock;
 pub mod ids;
 pub mod limits;
 pub mod logging;
+pub mod matcher;
 pub mod partitioner;
 pub mod pattern;
 pub mod record;

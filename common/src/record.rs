@@ -18,12 +18,16 @@
 //! in: decoding cannot be brought down by any bytes and gives text for text, but does not ask again
 //! whether a name is a topic.
 
+mod stored;
+
 use std::hash::BuildHasher;
 
 use bytes::Bytes;
 use foldhash::fast::FixedState;
 
 use crate::topic::check_topic;
+
+pub use stored::{Stored, StoredRecords};
 
 const SPELLS_TOPIC: u8 = 1;
 const HAS_SEQUENCE: u8 = 2;
@@ -180,19 +184,15 @@ impl Body {
 /// Reads the records of a body, in order; ends after the first error.
 #[derive(Debug, Clone)]
 pub struct Records<'a> {
-    bytes: &'a [u8],
-    at: usize,
-    first_time_us: u64,
     /// None: it was not wanted.
-    topics: Vec<Option<&'a str>>,
-    producers: Vec<&'a str>,
+    stored: StoredRecords<'a, Option<&'a str>>,
 }
 
 impl<'a> Records<'a> {
     /// Reads `bytes`, the body of a batch whose first record has time `first_time_us`.
     #[must_use]
     pub fn new(bytes: &'a [u8], first_time_us: u64) -> Self {
-        Self { bytes, at: 0, first_time_us, topics: Vec::new(), producers: Vec::new() }
+        Self { stored: StoredRecords::new(bytes, first_time_us) }
     }
 
     /// The next record, or nothing in its place where its topic is not wanted: then the name is
@@ -201,83 +201,13 @@ impl<'a> Records<'a> {
         &mut self,
         wanted: impl Fn(&[u8]) -> bool,
     ) -> Option<Result<Option<Record<'a>>, BodyError>> {
-        if self.at >= self.bytes.len() {
-            return None;
-        }
-        let read = self.read(wanted);
-        let at = self.at;
-        if read.is_none() {
-            self.at = self.bytes.len();
-        }
-        Some(read.ok_or(BodyError { at }))
-    }
-
-    fn read(&mut self, wanted: impl Fn(&[u8]) -> bool) -> Option<Option<Record<'a>>> {
-        let flags = self.byte()?;
-        if flags & !(SPELLS_TOPIC | HAS_SEQUENCE | SPELLS_PRODUCER) != 0 {
-            return None;
-        }
-        let time_us = self.first_time_us.checked_add(self.varint()?)?;
-        let topic = if flags & SPELLS_TOPIC == 0 {
-            let ordinal = usize::try_from(self.varint()?).ok()?;
-            *self.topics.get(ordinal)?
-        } else {
-            let len = usize::from(self.byte()?);
-            let name = self.take(len)?;
-            let name = if wanted(name) { Some(std::str::from_utf8(name).ok()?) } else { None };
-            remember(&mut self.topics, name);
-            name
-        };
-        let once = if flags & HAS_SEQUENCE == 0 {
-            None
-        } else {
-            let producer = if flags & SPELLS_PRODUCER == 0 {
-                let ordinal = usize::try_from(self.varint()?).ok()?;
-                *self.producers.get(ordinal)?
-            } else {
-                let len = usize::from(self.byte()?);
-                let id = std::str::from_utf8(self.take(len)?).ok()?;
-                remember(&mut self.producers, id);
-                id
-            };
-            Some(Once { producer, sequence: self.varint()? })
-        };
-        let key = self.sized()?;
-        let payload = self.sized()?;
-        Some(topic.map(|topic| Record { time_us, topic, key, payload, once }))
-    }
-
-    fn byte(&mut self) -> Option<u8> {
-        let byte = *self.bytes.get(self.at)?;
-        self.at += 1;
-        Some(byte)
-    }
-
-    fn take(&mut self, len: usize) -> Option<&'a [u8]> {
-        let taken = self.bytes.get(self.at..self.at.checked_add(len)?)?;
-        self.at += len;
-        Some(taken)
-    }
-
-    fn sized(&mut self) -> Option<&'a [u8]> {
-        let len = usize::try_from(self.varint()?).ok()?;
-        self.take(len)
-    }
-
-    fn varint(&mut self) -> Option<u64> {
-        let mut value = 0_u64;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            let bits = u64::from(byte & 0x7f);
-            if shift == 63 && bits > 1 {
-                return None;
-            }
-            value |= bits << shift;
-            if byte & 0x80 == 0 {
-                return Some(value);
-            }
-        }
-        None
+        let text = |name| std::str::from_utf8(name).ok();
+        let read = self
+            .stored
+            .next(|name| if wanted(name) { text(name).map(Some) } else { Some(None) })?;
+        Some(read.map(|Stored { time_us, topic, key, payload, once }| {
+            topic.map(|topic| Record { time_us, topic, key, payload, once })
+        }))
     }
 }
 
@@ -355,12 +285,6 @@ impl Names {
 fn probe(name: &[u8]) -> impl Iterator<Item = usize> {
     let first = FixedState::default().hash_one(name) as usize;
     (0..TABLE_PLACES).map(move |step| first.wrapping_add(step) % TABLE_PLACES)
-}
-
-fn remember<T>(names: &mut Vec<T>, name: T) {
-    if names.len() < NAMES_MAX {
-        names.push(name);
-    }
 }
 
 /// Writes an unsigned LEB128 varint.

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use aklight_common::Pattern;
+use aklight_common::matcher::Matcher;
 use aklight_common::tree::{PatternTree, TopicTree};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -29,6 +30,17 @@ fn pattern() -> impl Strategy<Value = Pattern> {
 }
 
 proptest! {
+    #[test]
+    fn a_matcher_answers_what_its_pattern_answers(pattern in pattern(), topics in vec(topic(), 1..20)) {
+        let matcher = Matcher::new(&pattern);
+        // Each pattern meets a topic that it matches, too.
+        let own = pattern.as_str().replace('+', "a").replace('#', "b");
+        for topic in topics.iter().chain([&own]) {
+            let expect = pattern.matches(topic);
+            prop_assert_eq!(matcher.matches(topic.as_bytes()), expect, "{} over {}", pattern, topic);
+        }
+    }
+
     #[test]
     fn the_topic_tree_finds_what_the_plain_matcher_finds(
         topics in vec(topic(), 0..60),

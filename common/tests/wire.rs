@@ -2,9 +2,11 @@
 //! what decodes has one canonical line, and no bytes from outside bring a decoder down.
 
 use aklight_common::limits::{CLIENT_ID_BYTES_MAX, TOPIC_BYTES_MAX};
-use aklight_common::record::{BodyBuilder, Once, Record, Records};
+use aklight_common::record::{BodyBuilder, Once, Record, Records, Stored, StoredRecords};
 use aklight_common::wire::escape::{escape_into, unescape};
-use aklight_common::wire::{Command, ErrorCode, Line, LineCutter, ProducerMode, Reply, WireError};
+use aklight_common::wire::{
+    Command, ErrorCode, Line, LineCutter, MessageLines, ProducerMode, Reply, WireError,
+};
 use aklight_common::{BrokerId, Offset, PartitionId};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -205,6 +207,25 @@ proptest! {
     }
 
     #[test]
+    fn the_lines_of_a_partition_are_those_of_its_replies(
+        partition in any::<u32>().prop_map(PartitionId),
+        first in number(),
+        records in vec((0..12_u64, topic(), field(), vec(field(), 0..6)), 1..12),
+    ) {
+        let mut messages = MessageLines::of(partition);
+        let mut offset = Offset(first);
+        for (step, topic, key, payload) in &records {
+            offset = Offset(offset.0.saturating_add(*step));
+            let (key, payload) = (&key[..], &payload.concat()[..]);
+            let line = encoded(|out| messages.put(out, topic.as_bytes(), offset, key, payload));
+            let (key, payload) = (key.into(), payload.into());
+            let reply = Reply::Message { topic, offset, partition, key, payload };
+            prop_assert_eq!(&line, &encoded(|out| reply.encode(out)));
+            prop_assert_eq!(Reply::decode(&line[..line.len() - 1]), Ok(reply));
+        }
+    }
+
+    #[test]
     fn what_decodes_has_one_canonical_line(line in strange_line()) {
         if let Ok(command) = Command::decode(&line) {
             let canonical = encoded(|out| command.encode(out));
@@ -223,7 +244,8 @@ proptest! {
     }
 
     #[test]
-    fn a_field_survives_its_escapes(raw in field()) {
+    fn a_field_survives_its_escapes(raw in vec(field(), 0..6)) {
+        let raw = raw.concat();
         let escaped = encoded(|out| escape_into(&raw, out));
         prop_assert!(!escaped.iter().any(|b| b"|\n\r".contains(b)));
         let unescaped = unescape(&escaped).expect("what was escaped");
@@ -286,7 +308,15 @@ proptest! {
         let body = builder.finish();
         prop_assert_eq!(body.records as usize, records.len());
         let got: Result<Vec<_>, _> = body.records().collect();
-        prop_assert_eq!(got, Ok(expect));
+        prop_assert_eq!(got.as_ref(), Ok(&expect));
+        let mut stored = StoredRecords::new(&body.bytes, body.first_time_us);
+        for record in expect {
+            let Record { time_us, topic, key, payload, once } = record;
+            let topic = topic.as_bytes();
+            let expect = Stored { time_us, topic, key, payload, once };
+            prop_assert_eq!(stored.next(Some), Some(Ok(expect)));
+        }
+        prop_assert_eq!(stored.next(Some), None);
     }
 
     #[test]

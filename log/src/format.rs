@@ -30,7 +30,7 @@
 //! The body of a batch of records is described in `aklight_common::record`; every other body is
 //! opaque here. What is left out: compression, and any repair of a damaged batch.
 
-use aklight_common::record::Records;
+use aklight_common::record::{Records, StoredRecords};
 use aklight_common::{Offset, RaftIndex, Term};
 use bytes::Bytes;
 
@@ -144,8 +144,17 @@ impl Batch {
     /// The records, in order; none unless the kind is [`BatchKind::Records`].
     #[must_use]
     pub fn records(&self) -> Records<'_> {
-        let body: &[u8] = if self.header.kind == BatchKind::Records { &self.body } else { &[] };
-        Records::new(body, self.header.first_time_us)
+        Records::new(self.stored(), self.header.first_time_us)
+    }
+
+    /// The same as they stand there, for readers who make something else of topics than text.
+    #[must_use]
+    pub fn stored_records<T: Copy>(&self) -> StoredRecords<'_, T> {
+        StoredRecords::new(self.stored(), self.header.first_time_us)
+    }
+
+    fn stored(&self) -> &[u8] {
+        if self.header.kind == BatchKind::Records { &self.body } else { &[] }
     }
 }
 

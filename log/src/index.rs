@@ -28,7 +28,7 @@ use bytes::Bytes;
 use crate::format::{Batch, BatchKind};
 use crate::report::Damage;
 use crate::varint::Varints;
-use topics::Topics;
+use topics::{Postings, Topics};
 
 /// Least bytes of a block: a walk through one costs one read of the disk, and the block's entry
 /// a thousandth of the segment.
@@ -230,6 +230,15 @@ impl SegmentIndex {
         blocks
     }
 
+    /// The same for one topic.
+    pub(crate) fn blocks_with_topic(&self, topic: &str) -> Vec<usize> {
+        let found = [UNKNOWN_TOPIC, topic].into_iter().filter_map(|topic| self.topics.get(topic));
+        let mut blocks: Vec<_> = found.flat_map(Postings::blocks).collect();
+        blocks.sort_unstable();
+        blocks.dedup();
+        blocks
+    }
+
     /// The same as [`Self::next_with_topics`].
     pub(crate) fn next_in(&self, blocks: &[usize], from: Offset) -> Option<Offset> {
         let first = self.ordinal_of(from);
@@ -401,11 +410,14 @@ mod tests {
         assert_eq!(index.next_with_topics(Offset(139), &rare), None);
         assert_eq!(index.next_with_topics(Offset(104), &|t| t == "usual/b"), Some(Offset(104)));
         assert_eq!(index.next_with_topics(Offset(100), &|_| false), None);
+        let stored = SegmentIndex::decode(&index.encode().into()).expect("whole");
         for from in (99..141).map(Offset) {
             for wanted in ["rare/a", "usual/b", "none"] {
-                let wanted = |topic: &str| topic == wanted;
-                let found = index.next_in(&index.blocks_with(&wanted), from);
-                assert_eq!(found, index.next_with_topics(from, &wanted), "{from}");
+                let expect = index.next_with_topics(from, &|topic| topic == wanted);
+                let blocks = index.blocks_with(&|topic| topic == wanted);
+                assert_eq!(index.next_in(&blocks, from), expect, "{from}");
+                assert_eq!(index.blocks_with_topic(wanted), blocks, "{from}");
+                assert_eq!(stored.blocks_with_topic(wanted), blocks, "{from}");
             }
         }
         let mut counts: Vec<_> = index.topic_counts().collect();
@@ -421,6 +433,7 @@ mod tests {
         opaque.header.body_len = 2;
         index.add(index.summary().size, &opaque);
         assert!(index.next_with_topics(Offset(140), &|_| false).is_some());
+        assert_eq!(index.blocks_with_topic("none").len(), 1);
     }
 
     #[test]

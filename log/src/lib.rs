@@ -27,6 +27,7 @@
 //! from a copy ([`mend()`]). What it leaves out: Raft itself, and what a record means.
 
 mod assemble;
+mod buffer;
 mod checkpoint;
 mod damage;
 pub mod disk;

@@ -71,6 +71,14 @@ struct Answer {
 }
 
 impl Answer {
+    /// Whether the next batch would not fit in, as far as is known before it is read: its body's length
+    /// where that much was read of it. What would be read in vain costs as much as what is answered.
+    fn is_full_for(&self, body_len: Option<usize>) -> bool {
+        let (bytes, bytes_max) = (self.bytes, self.limit.bytes_max);
+        !self.batches.is_empty()
+            && body_len.map_or(bytes > bytes_max / 2, |len| bytes + len > bytes_max)
+    }
+
     /// Takes a batch in; `false` when the answer is complete without it.
     fn take(&mut self, batch: &Batch) -> bool {
         let header = &batch.header;
@@ -328,6 +336,9 @@ impl Walk<'_> {
         let chunk = answer.limit.bytes_max.clamp(READ_CHUNK_BYTES_MIN, READ_CHUNK_BYTES);
         let mut cursor = Cursor::new(&**file, position, summary.size, Some(next), chunk);
         loop {
+            if answer.is_full_for(cursor.body_len_ahead()) {
+                return Ok(Walked::Enough);
+            }
             let (is_end, next) = match cursor.step()? {
                 Step::Batch(_, batch) => {
                     let is_before = match seek {

@@ -15,11 +15,12 @@ use std::io;
 use aklight_common::{Offset, RaftIndex};
 use bytes::Bytes;
 
+use crate::buffer::{BUFFER_BYTES, Buffer};
 use crate::disk::DiskFile;
 use crate::format::{Batch, HEADER_BYTES, MAGIC, RawHeader};
 
-/// What a reader of batches reads at once: a few blocks; larger batches are read whole.
-pub(crate) const READ_CHUNK_BYTES: usize = 128 << 10;
+/// What a reader of batches reads at once: some blocks; larger batches are read whole.
+pub(crate) const READ_CHUNK_BYTES: usize = BUFFER_BYTES;
 
 /// What recovery reads at once: long enough that the disk, not the calls, sets the pace.
 pub(crate) const SCAN_CHUNK_BYTES: usize = 1 << 20;
@@ -126,25 +127,43 @@ impl<'a> Cursor<'a> {
         Ok(Step::Batch(position, batch))
     }
 
+    /// How long the body of the batch here says it is, where that was read already: nothing is checked
+    /// yet.
+    pub(crate) fn body_len_ahead(&self) -> Option<usize> {
+        let raw = RawHeader::read(self.ahead().first_chunk()?)?;
+        Some(raw.header.body_len as usize)
+    }
+
     /// The next `len` bytes; `None` where the segment has fewer.
     fn window(&mut self, len: usize) -> io::Result<Option<Bytes>> {
         if self.position + len as u64 > self.end {
             return Ok(None);
         }
-        let buffer_end = self.buffer_at + self.buffer.len() as u64;
-        if self.position < self.buffer_at || self.position + len as u64 > buffer_end {
-            let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
-            let mut bytes = vec![0; len.max(self.chunk_bytes).min(left)];
-            let filled = fill(self.file, &mut bytes, self.position)?;
-            bytes.truncate(filled);
-            self.buffer = bytes.into();
-            self.buffer_at = self.position;
-            if filled < len {
-                return Ok(None);
-            }
+        if self.ahead().len() < len {
+            self.read(len)?;
         }
-        let from = usize::try_from(self.position - self.buffer_at).map_err(io::Error::other)?;
-        Ok(Some(self.buffer.slice(from..from + len)))
+        let ahead = self.ahead();
+        Ok((ahead.len() >= len).then(|| self.buffer.slice_ref(&ahead[..len])))
+    }
+
+    /// What was read already, from here on.
+    fn ahead(&self) -> &[u8] {
+        let from = self.position.checked_sub(self.buffer_at);
+        let from = from.and_then(|from| usize::try_from(from).ok());
+        from.and_then(|from| self.buffer.get(from..)).unwrap_or_default()
+    }
+
+    /// Reads at least `len` bytes, or as many as there are.
+    fn read(&mut self, len: usize) -> io::Result<()> {
+        let left = usize::try_from(self.end - self.position).unwrap_or(usize::MAX);
+        let mut buffer = Buffer::new(self.position, len.max(self.chunk_bytes).min(left));
+        let bytes = buffer.as_mut();
+        // The beginning of a batch may be here already.
+        let kept = self.ahead().len();
+        bytes[..kept].copy_from_slice(self.ahead());
+        let filled = kept + fill(self.file, &mut bytes[kept..], self.position + kept as u64)?;
+        (self.buffer, self.buffer_at) = (buffer.share(filled), self.position);
+        Ok(())
     }
 }
 

@@ -25,10 +25,11 @@ const COUNT_BYTES: usize = 1 << 20;
 /// [`Log::next_with_topics`](crate::Log::next_with_topics) for one who goes through the log: which of
 /// a segment's blocks have a wanted topic is found out once a segment, and not each time. That takes a
 /// look at all of its topics, and pays from when a wanted one was found to be seldom: where the next
-/// block has one, the first such topic answers.
+/// block has one, the first such topic answers. A single topic is looked up at once.
 pub struct TopicSearch<'a> {
     shared: &'a Shared,
     wanted: &'a (dyn Fn(&str) -> bool + Sync),
+    only: Option<&'a str>,
     is_seldom: bool,
     known: Option<Known>,
 }
@@ -43,9 +44,9 @@ struct Known {
 }
 
 impl Known {
-    fn of(segment: SegmentName, index: &SegmentIndex, wanted: &dyn Fn(&str) -> bool) -> Self {
+    fn of(segment: SegmentName, index: &SegmentIndex, blocks: Vec<usize>) -> Self {
         let (damages, upto) = (index.damages().len(), index.summary().end_offset);
-        Self { segment, damages, upto, blocks: index.blocks_with(wanted) }
+        Self { segment, damages, upto, blocks }
     }
 
     fn is_of(&self, segment: SegmentName, index: &SegmentIndex, to: Offset) -> bool {
@@ -57,15 +58,21 @@ impl Known {
 
 impl<'a> TopicSearch<'a> {
     pub(crate) const fn new(shared: &'a Shared, wanted: &'a (dyn Fn(&str) -> bool + Sync)) -> Self {
-        Self { shared, wanted, is_seldom: false, known: None }
+        Self { shared, wanted, only: None, is_seldom: false, known: None }
+    }
+
+    /// The same where this is the one topic that is wanted: it is looked up, and no other looked at.
+    #[must_use]
+    pub fn only(self, topic: &'a str) -> Self {
+        Self { only: Some(topic), ..self }
     }
 
     /// A lower bound of the first offset in the range that has a wanted topic; `to` when there is
     /// none. Nothing before `to` may change meanwhile.
     pub fn next(&mut self, from: Offset, to: Offset) -> Offset {
-        let Self { shared, wanted, is_seldom, known } = self;
+        let Self { shared, wanted, only, is_seldom, known } = self;
         shared.next_by(from, to, &mut |segment, index, at| {
-            if !*is_seldom {
+            if only.is_none() && !*is_seldom {
                 let found = index.next_with_topics(at, *wanted);
                 *is_seldom = found != Some(at);
                 return found;
@@ -73,7 +80,14 @@ impl<'a> TopicSearch<'a> {
             let segment = segment.name;
             let known = match known.as_mut().filter(|known| known.is_of(segment, index, to)) {
                 Some(known) => known,
-                None => known.insert(Known::of(segment, index, *wanted)),
+                None => known.insert(Known::of(
+                    segment,
+                    index,
+                    match only {
+                        Some(topic) => index.blocks_with_topic(topic),
+                        None => index.blocks_with(*wanted),
+                    },
+                )),
             };
             index.next_in(&known.blocks, at)
         })

@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use aklight_common::limits::{FETCH_RECORDS_MAX, FETCH_WAIT_MS_MAX};
 use aklight_common::record::Record;
-use aklight_common::wire::{ErrorCode, Reply, WireError};
+use aklight_common::wire::{ErrorCode, MessageLines, Reply, WireError};
 use aklight_common::{Offset, PartitionId, Pattern};
 
 use tokio_util::sync::CancellationToken;
 
+use super::lines::{Wanted, WantedRecords, Written};
 use super::newest;
 use super::outbox::Outbox;
 use super::reader::{self, Stride};
 use crate::partition::{Partition, Partitions};
 
 /// A FETCH, decoded.
-#[derive(Debug, Clone)]
 pub struct FetchRequest {
     /// Which topics.
-    pub pattern: Pattern,
+    pub wanted: Wanted,
     /// The first offset wanted.
     pub offset: Offset,
     /// One partition, or all.
@@ -130,41 +130,37 @@ async fn scan(
     out: &mut Outbox,
 ) -> Result<u64, ListingError> {
     let end = partition.end();
-    let pattern = &request.pattern;
-    let wanted = |topic: &str| pattern.matches(topic);
-    let literal = pattern.as_literal().map(str::as_bytes);
-    let is_wanted = |name: &[u8]| match literal {
-        Some(literal) => name == literal,
-        None => std::str::from_utf8(name).is_ok_and(wanted),
-    };
+    let mut lines = MessageLines::of(partition.id);
+    let wanted = |topic: &str| request.wanted.has(topic.as_bytes());
     let mut search = partition.log.topic_search(&wanted);
+    if let Some(topic) = request.wanted.only() {
+        search = search.only(topic);
+    }
     let mut stride = Stride::new();
-    let mut sent = 0;
-    while *next < end && sent < max {
+    let mut room = max;
+    while *next < end && room > 0 {
         let from = if reader::is_near(*next, end) { *next } else { search.next(*next, end) };
         let bytes = stride.next(*next, from);
         *next = from;
         let batches = match reader::read_up_to(partition, from, end, bytes)? {
             Ok(batches) => batches,
             // What was sent so far is whole; the next FETCH, from there on, tells of the gap.
-            Err(_) if sent > 0 => break,
+            Err(_) if room < max => break,
             Err(gap) => return Err(gap.to_wire().into()),
         };
         if batches.is_empty() {
             *next = end;
         }
         for batch in &batches {
-            for record in reader::records_on(batch, from, is_wanted) {
-                let (offset, record) = record?;
-                if sent == max || offset >= end {
-                    break;
+            if request.wanted.may_be_in(batch) {
+                let mut records = WantedRecords::of(batch, &request.wanted);
+                while let Written::Some = out.put(&mut records, &mut lines, from, &mut room)? {
+                    *next = records.reached().max(from);
+                    if room == 0 {
+                        return Ok(max);
+                    }
+                    out.flush_when_large().await?;
                 }
-                *next = offset.next();
-                out.push(&message(partition.id, offset, &record));
-                sent += 1;
-            }
-            if sent == max {
-                break;
             }
             *next = batch.header.end_offset().min(end).max(*next);
         }
@@ -172,7 +168,7 @@ async fn scan(
         // A listing that finds little reads much: others get their turn in between.
         tokio::task::yield_now().await;
     }
-    Ok(sent)
+    Ok(max - room)
 }
 
 /// A stored record as a line.

@@ -7,12 +7,16 @@
 //! no memory.
 
 pub mod barrier;
+mod lines;
 pub mod listing;
 pub mod live;
 pub mod newest;
 pub mod outbox;
 mod reader;
+mod shared;
 pub mod span;
 
+pub use lines::Wanted;
 pub use outbox::{Outbox, Writing};
 pub use reader::{Gap, Sink};
+pub use shared::{SharedLines, Subscriber};

@@ -5,6 +5,7 @@ use aklight_common::wire::{ErrorCode, WireError};
 use aklight_common::{Offset, PartitionId};
 use aklight_log::{Batch, ReadError};
 
+use super::lines::no_record;
 use crate::partition::Partition;
 
 /// Bytes of the log read at once: enough that the system call costs little, little enough to be
@@ -37,7 +38,7 @@ impl Stride {
 
     /// Bytes of the next read, which is at `from`; the one before ended at `before`.
     pub fn next(&mut self, before: Offset, from: Offset) -> usize {
-        self.0 = if from == before { (2 * self.0).min(READ_BYTES) } else { FIRST_READ_BYTES };
+        self.0 = if from == before { (4 * self.0).min(READ_BYTES) } else { FIRST_READ_BYTES };
         self.0
     }
 }
@@ -147,9 +148,7 @@ pub fn records_on(
     read.zip(base..).skip_while(move |(_, offset)| *offset < from.0).filter_map(
         |(record, offset)| {
             let record = record.transpose()?.map(|record| (Offset(offset), record));
-            Some(record.map_err(|error| {
-                ErrorCode::Internal.with(&format!("a stored batch does not decode: {error}"))
-            }))
+            Some(record.map_err(|error| no_record(&error)))
         },
     )
 }

@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aklight_common::record::Record;
 use aklight_common::wire::{Command, ErrorCode, ProducerMode, Reply, WireError};
 use aklight_common::{BrokerId, Offset, PartitionId, Pattern};
 use bytes::Bytes;
@@ -16,7 +15,7 @@ use super::intake::{Queued, Work};
 use super::run::{ProducedRun, RunText, Slot, too_old};
 use crate::fetch::listing::{self, FetchRequest, ListingError, no_partition};
 use crate::fetch::live::{Live, SUBSCRIPTIONS_MAX};
-use crate::fetch::{Outbox, barrier};
+use crate::fetch::{Outbox, Subscriber, Wanted, barrier};
 use crate::partition::{Outcome, PRODUCE_WAIT, Placed, ProduceError};
 use crate::services::Services;
 use crate::sessions::SessionError;
@@ -42,6 +41,8 @@ pub(super) struct Answers {
     mode: ProducerMode,
     consumer: Option<Consumer>,
     live: Live,
+    // While something is subscribed to.
+    subscriber: Option<Subscriber>,
     // The last command was a SUBSCRIBE.
     subscribing: bool,
     // The last acknowledgement handed in, whoever consumed then: a PING waits for it.
@@ -75,6 +76,7 @@ impl Answers {
             mode: ProducerMode::Each,
             consumer: None,
             live: Live::default(),
+            subscriber: None,
             subscribing: false,
             acknowledged: 0,
             ended,
@@ -134,11 +136,8 @@ impl Answers {
 
     /// Pushes one round of records; says whether more are due at once.
     fn push(&mut self) -> bool {
-        let out = &mut self.out;
-        let mut send = |partition, offset, record: &Record<'_>| {
-            out.push(&listing::message(partition, offset, record));
-        };
-        match self.live.push(&self.services.partitions, &mut send) {
+        let Services { partitions, lines, .. } = &*self.services;
+        match self.live.push_lines(partitions, lines, &mut self.out) {
             Ok(pushed) => {
                 self.services.stats.records_pushed.inc_by(pushed.records);
                 for gap in pushed.gaps {
@@ -262,12 +261,13 @@ impl Answers {
             }
             Command::Unsubscribe { pattern } => {
                 self.live.unsubscribe(&checked(pattern)?);
+                self.subscriber.take_if(|_| self.live.is_empty());
                 self.out.push(&Reply::Ok);
             }
             Command::Ack { offset, partition, .. } => self.ack(partition, offset).await?,
             Command::Fetch { pattern, offset, partition, max, wait_ms } => {
-                let pattern = checked(pattern)?;
-                let request = FetchRequest { pattern, offset, partition, max, wait_ms };
+                let wanted = Wanted::new(&checked(pattern)?);
+                let request = FetchRequest { wanted, offset, partition, max, wait_ms };
                 self.see_own().await;
                 listing::fetch(partitions, &request, &self.ended, &mut self.out).await?;
             }
@@ -340,6 +340,7 @@ impl Answers {
             start = positions;
         }
         self.live.subscribe(pattern.clone(), start);
+        self.subscriber.get_or_insert_with(|| self.services.lines.join());
         self.out.push(&Reply::Ok);
         Ok(())
     }

@@ -11,9 +11,11 @@ mod error;
 pub mod escape;
 mod field;
 pub mod line;
+mod message;
 pub mod reply;
 
 pub use command::{Command, ProducerMode};
 pub use error::{ErrorCode, WireError};
 pub use line::{Line, LineCutter, Lines};
+pub use message::MessageLines;
 pub use reply::Reply;

@@ -71,6 +71,16 @@ impl Topics {
         }
     }
 
+    /// One topic.
+    pub(super) fn get(&self, topic: &str) -> Option<Postings<'_>> {
+        match self {
+            Self::Table(table) => table.0.get(topic).map(Growing::postings),
+            Self::Stored(stored) => {
+                stored.iter().find(|(name, _)| *name == topic).map(|(_, postings)| postings)
+            }
+        }
+    }
+
     /// Each topic, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Postings<'_>)> {
         let (table, stored) = match self {
@@ -113,6 +123,13 @@ impl Topics {
     }
 }
 
+impl Growing {
+    fn postings(&self) -> Postings<'_> {
+        let Self { records, last_block, steps } = self;
+        Postings { records: *records, last_block: *last_block, steps }
+    }
+}
+
 impl Table {
     fn count(&mut self, topic: &str, block: usize, records: u64) {
         let postings = match self.0.get_mut(topic) {
@@ -127,10 +144,7 @@ impl Table {
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, Postings<'_>)> {
-        self.0.iter().map(|(topic, postings)| {
-            let Growing { records, last_block, steps } = postings;
-            (&**topic, Postings { records: *records, last_block: *last_block, steps })
-        })
+        self.0.iter().map(|(topic, growing)| (&**topic, growing.postings()))
     }
 }
 
