@@ -1,6 +1,6 @@
 //! Where the servers' programs are on this machine.
 
-use std::env::{split_paths, var_os};
+use std::env::{current_exe, split_paths, var_os};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -21,6 +21,14 @@ pub fn version(program: &Path) -> Option<String> {
     let output = Command::new(program).arg(flag).output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout);
     Some(text.lines().next()?.trim().to_owned())
+}
+
+/// This program.
+///
+/// # Errors
+/// When the system does not say where it is.
+pub fn own() -> anyhow::Result<PathBuf> {
+    current_exe().context("looking for this program")
 }
 
 /// The `aklight` of this workspace, as users have it: optimized, built now if it is not there.

@@ -7,7 +7,7 @@ use anyhow::{Context, ensure};
 
 use super::{Measure, Stage, Unit, costs, float, measure};
 use crate::clock::{now_ns, seconds_since};
-use crate::drive::Sent;
+use crate::drive::{Sender, Sent};
 use crate::peers::Wanted;
 use crate::receive::Receiver;
 use crate::usage::own_cpu_seconds;
@@ -39,15 +39,39 @@ fn to(stage: &Stage<'_>, subscribers: usize) -> anyhow::Result<Vec<Measure>> {
     }
     let mut sender = stage.sender(&fleet)?;
     let (cpu, own_cpu, begin_ns) = (fleet.cpu(), own_cpu_seconds(), now_ns());
+    let (records, seconds_max) = (sizes.ingest_records, sizes.seconds_max);
+    let sent = through(&mut sender, &mut receivers, records, sizes.window, seconds_max)?;
+    let seconds = seconds_since(begin_ns);
+    let deliveries = sent * subscribers as u64;
+    let client_cpu_seconds = own_cpu_seconds() - own_cpu;
+    let done = Sent { records: deliveries, seconds, client_cpu_seconds };
+    let mut measures = vec![measure("deliveries", float(deliveries) / seconds, Unit::PerSecond)];
+    measures.extend(costs(&fleet, &cpu, &done));
+    Ok(measures)
+}
+
+/// Sends records to subscribers, with at most `window` of them on the way to the slowest; fewer than
+/// `records` when `seconds_max` is over before. Gives back how many; each has come to everyone once.
+///
+/// # Errors
+/// When the system fails or loses a record.
+pub fn through(
+    sender: &mut Sender,
+    receivers: &mut [Receiver],
+    records: u64,
+    window: u64,
+    seconds_max: f64,
+) -> anyhow::Result<u64> {
+    let begin_ns = now_ns();
     let (mut sent, mut filling) = (0, true);
     loop {
         let slowest = receivers.iter().map(|receiver| receiver.records).min().unwrap_or(0);
-        let is_over = seconds_since(begin_ns) > sizes.seconds_max || sent >= sizes.ingest_records;
+        let is_over = seconds_since(begin_ns) > seconds_max || sent >= records;
         if is_over && slowest == sent {
             break;
         }
-        let room = sizes.window - (sent - slowest);
-        filling |= room >= sizes.window / 4;
+        let room = window - (sent - slowest);
+        filling |= room >= window / 4;
         if filling && !is_over {
             let before = sent;
             while sent < before + room && !sender.has_a_write() {
@@ -58,7 +82,7 @@ fn to(stage: &Stage<'_>, subscribers: usize) -> anyhow::Result<Vec<Measure>> {
         }
         let mut progress = sender.flush()?;
         progress |= sender.receive()?;
-        for receiver in &mut receivers {
+        for receiver in receivers.iter_mut() {
             progress |= receiver.receive(&mut |_| {})?;
         }
         if !progress {
@@ -67,13 +91,7 @@ fn to(stage: &Stage<'_>, subscribers: usize) -> anyhow::Result<Vec<Measure>> {
             wait(&mut fds).with_context(|| format!("{slowest} of {sent} records came"))?;
         }
     }
-    let seconds = seconds_since(begin_ns);
     let sum = sent * sent.saturating_sub(1) / 2;
     ensure!(receivers.iter().all(|r| r.sum == sum && r.records == sent), "not each came once");
-    let deliveries = sent * subscribers as u64;
-    let client_cpu_seconds = own_cpu_seconds() - own_cpu;
-    let done = Sent { records: deliveries, seconds, client_cpu_seconds };
-    let mut measures = vec![measure("deliveries", float(deliveries) / seconds, Unit::PerSecond)];
-    measures.extend(costs(&fleet, &cpu, &done));
-    Ok(measures)
+    Ok(sent)
 }
