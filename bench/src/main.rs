@@ -1,21 +1,25 @@
 //! `aklight-bench`: measures AKLight beside its peers, or loads a broker that runs already.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use aklight_bench::agents::{self, Agent};
+use aklight_bench::counts::{self, Cost};
 use aklight_bench::disk;
 use aklight_bench::drive::{Sender, pipelined};
 use aklight_bench::load::Load;
-use aklight_bench::peers::aklight::{Acks, AklightPublisher};
-use aklight_bench::peers::{self, Safety, Share, Way};
+use aklight_bench::peers::aklight::{Acks, AklightPublisher, Fetching, Subscription};
+use aklight_bench::peers::{self, Feed, Safety, Share, Way};
 use aklight_bench::plan::{Sizes, Systems, run_row};
 use aklight_bench::programs;
+use aklight_bench::receive::Receiver;
 use aklight_bench::report;
 use aklight_bench::rows::{ROWS, Row};
 use aklight_bench::tail::{self, Plan};
-use anyhow::{bail, ensure};
+use aklight_bench::work::crowd::Crowd;
+use aklight_bench::work::float;
+use anyhow::{Context, bail, ensure};
 use clap::{Args, Parser, Subcommand};
 
 /// AKLight beside its peers on this machine, in numbers
@@ -30,6 +34,8 @@ struct Cli {
 enum Command {
     /// Send records to a broker that runs already, for a profiler to watch
     Load(LoadArgs),
+    /// Instructions and allocations a record, of the broker and of its client, by valgrind
+    Instructions(CountArgs),
     /// All of it in ten minutes
     Quick(RunArgs),
     /// All of it with large sizes, and what scaling costs: overnight
@@ -51,6 +57,10 @@ struct RunArgs {
     /// Rounds of each row
     #[arg(long)]
     rounds: Option<u32>,
+
+    /// Instructions and allocations a record as well, some minutes more
+    #[arg(long)]
+    instructions: bool,
 
     /// Where the report goes
     #[arg(long, value_name = "DIR", default_value = "target/bench")]
@@ -122,11 +132,39 @@ struct LoadArgs {
     /// Connections that share the records
     #[arg(long, default_value_t = 1)]
     connections: u64,
+
+    /// A subscriber beside the one connection, which is sent each record
+    #[arg(long, conflicts_with = "connections")]
+    follow: bool,
+
+    /// Then read all of it, so many times; the broker must have been empty
+    #[arg(long, default_value_t = 0, value_name = "TIMES")]
+    read: u64,
 }
+
+#[derive(Args)]
+struct CountArgs {
+    /// Records of each piece of work
+    #[arg(long, default_value_t = COUNTED_RECORDS)]
+    records: u64,
+
+    /// Where what valgrind finds is kept
+    #[arg(long, value_name = "DIR", default_value = "target/bench/counts")]
+    out: PathBuf,
+
+    /// The aklight command to measure [default: this workspace's release build]
+    #[arg(long, env = "AKLIGHT_BIN", value_name = "PATH")]
+    aklight: Option<PathBuf>,
+}
+
+/// Records that are counted: a second or two under valgrind, and enough for a thousandth of an
+/// allocation to be seen.
+const COUNTED_RECORDS: u64 = 100_000;
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Load(args) => load(&args),
+        Command::Instructions(args) => instructions(&args),
         Command::Quick(args) => run(&Sizes::QUICK, &args),
         Command::Full(args) => run(&Sizes::FULL, &args),
         Command::Tail(args) => run_tail(&args),
@@ -167,17 +205,38 @@ fn load(args: &LoadArgs) -> anyhow::Result<()> {
         Sender::connect(args.broker, Box::new(publisher))
     });
     let mut senders = senders.collect::<anyhow::Result<Vec<_>>>()?;
-    let sent = pipelined(&mut senders, args.records, args.window, f64::INFINITY)?;
-    #[expect(clippy::cast_precision_loss, reason = "fewer than 2^53 records")]
-    let records = sent.records as f64;
-    println!(
-        "{:.0} records/s ({} in {:.3} s), client {:.3} µs of CPU a record",
-        records / sent.seconds,
-        sent.records,
-        sent.seconds,
-        sent.client_cpu_seconds * 1e6 / records,
-    );
+    let reader = |feed: Box<dyn Feed>| Receiver::connect(args.broker, feed);
+    if args.follow {
+        let follower = reader(Box::<Subscription>::default())?;
+        let sender = senders.pop().context("there is one connection")?;
+        Crowd::of(sender, vec![follower], args.window)?.run(args.records, f64::INFINITY)?;
+        println!("each of {} records came to the subscriber", args.records);
+    } else {
+        let sent = pipelined(&mut senders, args.records, args.window, f64::INFINITY)?;
+        let records = float(sent.records);
+        println!(
+            "{:.0} records/s ({} in {:.3} s), client {:.3} µs of CPU a record",
+            records / sent.seconds,
+            sent.records,
+            sent.seconds,
+            sent.client_cpu_seconds * 1e6 / records,
+        );
+    }
+    for _ in 0..args.read {
+        reader(Box::new(Fetching::new(b"metrics/#".to_vec())))?.until(args.records)?;
+    }
     Ok(())
+}
+
+fn instructions(args: &CountArgs) -> anyhow::Result<()> {
+    let costs = counted(args.aklight.as_deref(), args.records, &args.out)?;
+    print!("{}", report::costs::table(&costs));
+    Ok(())
+}
+
+fn counted(aklight: Option<&Path>, records: u64, out: &Path) -> anyhow::Result<Vec<Cost>> {
+    let aklight = aklight.map_or_else(programs::aklight, |program| Ok(program.to_owned()))?;
+    counts::measure(&aklight, records, out, &mut |cost| eprintln!("{cost}"))
 }
 
 fn run(sizes: &Sizes, args: &RunArgs) -> anyhow::Result<()> {
@@ -208,7 +267,12 @@ fn run(sizes: &Sizes, args: &RunArgs) -> anyhow::Result<()> {
             outcomes.push(outcome);
         })?;
         // After every row: a night that is cut short leaves what was measured until then.
-        report::write(&args.out, &systems, sizes, sync, &outcomes)?;
+        report::write(&args.out, &systems, sizes, sync, &outcomes, &[])?;
+    }
+    if args.instructions {
+        let dir = args.out.join("counts");
+        let costs = counted(Some(&program), COUNTED_RECORDS, &dir)?;
+        report::write(&args.out, &systems, sizes, sync, &outcomes, &costs)?;
     }
     eprintln!("{}", args.out.join("report.md").display());
     Ok(())

@@ -1,6 +1,6 @@
 //! Where the servers' programs are on this machine.
 
-use std::env::{split_paths, var_os};
+use std::env::{current_exe, split_paths, var_os};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,6 +28,14 @@ pub fn version(program: &Path) -> Option<String> {
         lines.next()
     };
     Some(line?.trim().to_owned())
+}
+
+/// This program.
+///
+/// # Errors
+/// When the system does not say where it is.
+pub fn own() -> anyhow::Result<PathBuf> {
+    current_exe().context("looking for this program")
 }
 
 /// The `aklight` of this workspace, as users have it: optimized, built now if it is not there.

@@ -1,6 +1,7 @@
 //! What is written in the end: `report.md`, `results.json`, and a chart for each row.
 
 mod chart;
+pub mod costs;
 mod line;
 mod machine;
 mod number;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use serde::Serialize;
 
+use crate::counts::Cost;
 use crate::disk::Sync;
 use crate::plan::{Outcome, Sizes, Systems};
 use crate::rows::ROWS;
@@ -29,6 +31,7 @@ struct Raw<'a> {
     sizes: &'a Sizes,
     systems: Vec<System>,
     outcomes: &'a [Outcome],
+    costs: &'a [Cost],
 }
 
 /// A system, and what was measured of it.
@@ -50,6 +53,7 @@ pub fn write(
     sizes: &Sizes,
     sync: Sync,
     outcomes: &[Outcome],
+    costs: &[Cost],
 ) -> anyhow::Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("making {}", dir.display()))?;
     let machine = Machine::here(sync);
@@ -76,9 +80,13 @@ pub fn write(
         save(&dir.join(&name), drawn.as_bytes())?;
         charts.push((row.title, name));
     }
-    let text = table::write(&machine, &systems, sizes, &results, &charts);
+    let mut text = table::write(&machine, &systems, sizes, &results, &charts);
+    if !costs.is_empty() {
+        text += "\n## Instructions and allocations of AKLight\n\n";
+        text += &costs::table(costs);
+    }
     save(&dir.join("report.md"), text.as_bytes())?;
-    let raw = Raw { machine: &machine, sizes, systems, outcomes };
+    let raw = Raw { machine: &machine, sizes, systems, outcomes, costs };
     save(&dir.join("results.json"), &serde_json::to_vec_pretty(&raw)?)
 }
 

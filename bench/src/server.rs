@@ -8,11 +8,11 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -28,6 +28,9 @@ const ASK_EVERY: Duration = Duration::from_micros(200);
 
 /// Longest start: a server that reads its whole log before it answers takes a while.
 const START_SECONDS_MAX: f64 = 60.0;
+
+/// Longest end: ours gives its clients five seconds, and under valgrind all takes longer.
+const END_SECONDS_MAX: f64 = 60.0;
 
 /// One server, or the servers of one cluster.
 pub struct Fleet<'a> {
@@ -96,6 +99,24 @@ impl<'a> Fleet<'a> {
         child.kill()?;
         child.wait()?;
         Ok(())
+    }
+
+    /// Tells a server to end, and waits until it has.
+    ///
+    /// # Errors
+    /// When it was not running, or does not end.
+    pub fn end(&mut self, number: usize) -> anyhow::Result<ExitStatus> {
+        let child = self.children[number].as_mut().context("it is dead already")?;
+        kill(Pid::from_raw(i32::try_from(child.id())?), Signal::SIGTERM)?;
+        let begin_ns = now_ns();
+        loop {
+            if let Some(status) = child.try_wait()? {
+                self.children[number] = None;
+                return Ok(status);
+            }
+            ensure!(seconds_since(begin_ns) < END_SECONDS_MAX, "{} does not end", self.way.name());
+            sleep(ASK_EVERY);
+        }
     }
 
     /// Where a server listens for clients.

@@ -111,11 +111,11 @@ fn is_plain(name: &[u8]) -> bool {
     let (words, rest) = name.as_chunks();
     let mut last = [b'a'; 8];
     last[..rest.len()].copy_from_slice(rest);
-    let (mut wrong, mut slashes, mut before) = (0, 0, TOP_BIT);
+    let (mut wrong, mut slashes, mut before) = (0, 0, 0x80);
     for word in words.iter().chain([&last]) {
         let word = u64::from_le_bytes(*word);
         let slash = bytes_that_are(b'/', word);
-        wrong |= not_plain(word) | slash & (slash << 8 | before);
+        wrong |= not_plain(word) | (slash & ((slash << 8) | before));
         slashes += slash.count_ones() as usize;
         before = slash >> 56;
     }
@@ -124,19 +124,23 @@ fn is_plain(name: &[u8]) -> bool {
 
 // Eight bytes in a word. A byte is marked by its top bit, which none of ASCII has: so a sum of two that
 // are below 0x80 marks those that reach 0x80, and carries nothing into the next one.
-const EACH: u64 = 0x0101_0101_0101_0101;
-const TOP_BIT: u64 = 0x80;
+const TOP_BITS: u64 = eight(0x80);
+const OTHER_BITS: u64 = eight(0x7f);
+
+const fn eight(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
 
 /// Marks the bytes of ASCII that are this one; of others it may mark any.
 const fn bytes_that_are(byte: u8, word: u64) -> u64 {
-    let differs = (word ^ byte as u64 * EACH) & 0x7f * EACH;
-    !(differs + 0x7f * EACH) & TOP_BIT * EACH
+    let differs = (word ^ eight(byte)) & OTHER_BITS;
+    !(differs + OTHER_BITS) & TOP_BITS
 }
 
 /// Marks something if a byte is not ASCII, or is one that no topic holds.
 const fn not_plain(word: u64) -> u64 {
-    let controls = !((word & 0x7f * EACH) + 0x60 * EACH) & TOP_BIT * EACH;
-    (word & TOP_BIT * EACH)
+    let controls = !((word & OTHER_BITS) + eight(0x80 - 0x20)) & TOP_BITS;
+    (word & TOP_BITS)
         | controls
         | bytes_that_are(0x7f, word)
         | bytes_that_are(b'+', word)

@@ -13,6 +13,7 @@ use std::time::Duration;
 use anyhow::{bail, ensure};
 use memchr::{memchr, memmem};
 
+pub use feed::{Fetching, Subscription};
 pub use publisher::AklightPublisher;
 
 use super::{Feed, Place, Publisher, Safety, Setup, Share, Wanted, Way};

@@ -4,10 +4,10 @@
 //! is never more than a window ahead of the slowest one that reads; who is told to stop reading is
 //! not waited for.
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 
 use super::Stage;
-use crate::clock::now_ns;
+use crate::clock::{now_ns, seconds_since};
 use crate::drive::Sender;
 use crate::peers::Wanted;
 use crate::receive::Receiver;
@@ -43,9 +43,35 @@ impl Crowd {
             let feed = stage.way.feed(&stage.load, Wanted::Live).context("it pushes nothing")?;
             receivers.push(Receiver::connect(fleet.address(0), feed)?);
         }
-        let (sender, window) = (stage.sender(fleet)?, stage.sizes.window);
+        Self::of(stage.sender(fleet)?, receivers, stage.sizes.window)
+    }
+
+    /// Those that are connected, with at most `window` records on the way.
+    ///
+    /// # Errors
+    /// When the window does not fit into memory.
+    pub fn of(sender: Sender, receivers: Vec<Receiver>, window: u64) -> anyhow::Result<Self> {
         let sent_ns = vec![0; usize::try_from(window)?];
         Ok(Self { sender, receivers, window, sent: 0, filling: true, sent_ns })
+    }
+
+    /// Sends so many records, fewer when the time is up before, until each has come to everyone once.
+    ///
+    /// # Errors
+    /// When the system fails or loses a record.
+    pub fn run(&mut self, records: u64, seconds_max: f64) -> anyhow::Result<()> {
+        let (begin_ns, readers) = (now_ns(), self.receivers.len());
+        loop {
+            let is_over = seconds_since(begin_ns) > seconds_max || self.sent >= records;
+            if is_over && self.had_by(readers) == self.sent {
+                break;
+            }
+            self.step(readers, !is_over, &mut |_| {})?;
+        }
+        let (sent, sum) = (self.sent, self.sent * self.sent.saturating_sub(1) / 2);
+        let is_whole = self.receivers.iter().all(|r| r.sum == sum && r.records == sent);
+        ensure!(is_whole, "not each came once");
+        Ok(())
     }
 
     /// Records that all of the first `readers` subscribers have.

@@ -99,6 +99,7 @@ fn config(tail_cache_bytes: usize) -> BrokerConfig {
             connections_max: 64,
             inflight_bytes_max: 256 << 20,
             stalled_max: Duration::from_secs(30),
+            spin: Duration::ZERO,
         },
     }
 }

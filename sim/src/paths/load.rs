@@ -49,7 +49,7 @@ pub fn topic(n: u64) -> String {
 /// The key of a record: every other one has none, and goes in turns.
 #[must_use]
 pub fn key(n: u64) -> String {
-    if n % 2 == 0 { String::new() } else { format!("web{}", n % TOPICS / 4) }
+    if n.is_multiple_of(2) { String::new() } else { format!("web{}", n % TOPICS / 4) }
 }
 
 /// The payload of a record.
