@@ -231,6 +231,7 @@ pub fn all(aklight: &Path) -> Vec<Box<dyn Way>> {
         Box::new(own(aklight::Kind::Own)),
         Box::new(own(aklight::Kind::Cumulative)),
         Box::new(own(aklight::Kind::OnePartition)),
+        Box::new(own(aklight::Kind::Spinning)),
         Box::new(redis::Redis::Streams),
         Box::new(redis::Redis::Stream),
         Box::new(redis::Redis::PubSub),

@@ -115,7 +115,7 @@ impl Broker {
                     Log::open(RealDisk::shared(), dir, options, clock.clone())
                 }
             }),
-            clock,
+            clock: clock.clone(),
             transport,
         };
         let connections_max = config.limits.connections_max;
@@ -133,7 +133,7 @@ impl Broker {
         // It is filled once, here.
         let _ = services.set(node.services().clone());
         let serving =
-            tokio::spawn(ingress::serve(listener, node.services().clone(), connections_max));
+            tokio::spawn(ingress::serve(listener, node.services().clone(), connections_max, clock));
         events.info(
             "start",
             format!(

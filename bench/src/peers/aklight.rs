@@ -44,7 +44,13 @@ pub enum Kind {
     Cumulative,
     /// The same as the first with a single partition, so that a cluster has a single leader.
     OnePartition,
+    /// The same as the first, and stay awake between records.
+    Spinning,
 }
+
+/// How long it stays awake after a record, in microseconds: longer than a client takes to send the next
+/// one when it has its answer.
+const SPIN_US: &str = "300";
 
 /// AKLight with one broker or several.
 #[derive(Debug, Clone)]
@@ -79,6 +85,7 @@ impl Way for Aklight {
             Kind::Own => "aklight",
             Kind::Cumulative => "aklight cumulative",
             Kind::OnePartition => "aklight one partition",
+            Kind::Spinning => "aklight spinning",
         }
     }
 
@@ -103,6 +110,9 @@ impl Way for Aklight {
         command.args(&self.flags);
         if self.kind == Kind::OnePartition {
             command.args(["--partitions", "1"]);
+        }
+        if self.kind == Kind::Spinning {
+            command.args(["--spin-us", SPIN_US]);
         }
         if let Some(own) = setup.members.get(setup.number) {
             let peers = (1..).zip(setup.members).map(|(id, m)| format!("{id}@{}", m.peers));

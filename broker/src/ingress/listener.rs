@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use aklight_common::clock::SharedClock;
 use aklight_common::wire::{ErrorCode, Reply, WireError};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt};
@@ -63,12 +64,17 @@ pub async fn turn_away(listener: Arc<TcpListener>) -> Infallible {
 }
 
 /// Lets clients in until the broker shuts down; then waits until their answers are written.
-pub async fn serve(listener: Arc<TcpListener>, services: Arc<Services>, connections_max: usize) {
+pub async fn serve(
+    listener: Arc<TcpListener>,
+    services: Arc<Services>,
+    connections_max: usize,
+    clock: SharedClock,
+) {
     let room = Arc::new(Semaphore::new(connections_max));
     let refusals = Arc::new(Semaphore::new(REFUSALS_MAX));
     let connections = TaskTracker::new();
     let lasts = services.limits.spin;
-    let spin = (!lasts.is_zero()).then(|| Spin::new(lasts));
+    let spin = (!lasts.is_zero()).then(|| Spin::new(lasts, clock));
     let _spinning =
         spin.as_ref().map(|spin| AbortOnDropHandle::new(tokio::spawn(spin.clone().run())));
     while let Some(accepted) = services.stopping.run_until_cancelled(listener.accept()).await {

@@ -12,38 +12,35 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use aklight_common::clock::SharedClock;
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
 /// Keeps a runtime awake for a while after each read.
 pub(super) struct Spin {
-    lasts: Duration,
-    began: Instant,
-    /// Microseconds from `began`.
+    lasts_us: u64,
+    clock: SharedClock,
+    /// By the clock that only rises.
     until_us: AtomicU64,
     is_awake: AtomicBool,
     wake: Notify,
 }
 
 impl Spin {
-    pub(super) fn new(lasts: Duration) -> Arc<Self> {
+    pub(super) fn new(lasts: Duration, clock: SharedClock) -> Arc<Self> {
         Arc::new(Self {
-            lasts,
-            began: Instant::now(),
+            lasts_us: u64::try_from(lasts.as_micros()).unwrap_or(u64::MAX),
+            clock,
             until_us: AtomicU64::new(0),
             is_awake: AtomicBool::new(false),
             wake: Notify::new(),
         })
     }
 
-    fn us_after(&self, more: Duration) -> u64 {
-        u64::try_from((self.began.elapsed() + more).as_micros()).unwrap_or(u64::MAX)
-    }
-
     /// Begins, or goes on.
     fn prolong(&self) {
-        self.until_us.store(self.us_after(self.lasts), Ordering::Relaxed);
+        let until_us = self.clock.monotonic_us().saturating_add(self.lasts_us);
+        self.until_us.store(until_us, Ordering::Relaxed);
         if !self.is_awake.swap(true, Ordering::AcqRel) {
             self.wake.notify_one();
         }
@@ -53,7 +50,7 @@ impl Spin {
     pub(super) async fn run(self: Arc<Self>) {
         loop {
             self.wake.notified().await;
-            while self.us_after(Duration::ZERO) < self.until_us.load(Ordering::Relaxed) {
+            while self.clock.monotonic_us() < self.until_us.load(Ordering::Relaxed) {
                 // Between two turns of a task that yields, its thread looks at all sockets.
                 tokio::task::yield_now().await;
             }
@@ -85,24 +82,32 @@ impl<R: AsyncRead + Unpin> AsyncRead for Spinning<R> {
 
 #[cfg(test)]
 mod tests {
+    use aklight_common::clock::ManualClock;
+
     use super::*;
 
     #[tokio::test]
     async fn it_ends_some_time_after_the_last_read_and_begins_again_with_the_next() {
-        let spin = Spin::new(Duration::from_millis(3));
+        let clock = ManualClock::at(1_000);
+        let spin = Spin::new(Duration::from_micros(30), clock.clone());
         let spinning = tokio::spawn(spin.clone().run());
+        let is_awake = || spin.is_awake.load(Ordering::Acquire);
         for _ in 0..2 {
-            let began = Instant::now();
             for _ in 0..3 {
                 spin.prolong();
-                tokio::time::sleep(Duration::from_millis(1)).await;
-                assert!(spin.is_awake.load(Ordering::Acquire) || began.elapsed() > spin.lasts);
+                clock.advance_us(29);
+                for _ in 0..10 {
+                    tokio::task::yield_now().await;
+                }
+                assert!(is_awake(), "a microsecond is left");
             }
-            while spin.is_awake.load(Ordering::Acquire) {
-                assert!(began.elapsed() < Duration::from_secs(60), "it ends");
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-            assert!(began.elapsed() > spin.lasts, "the last read prolonged it");
+            clock.advance_us(1);
+            let patience = tokio::time::timeout(Duration::from_secs(60), async {
+                while is_awake() {
+                    tokio::task::yield_now().await;
+                }
+            });
+            patience.await.expect("it ends");
         }
         spinning.abort();
     }
@@ -110,7 +115,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_read_is_what_comes_and_prolongs_it() {
         use tokio::io::AsyncReadExt;
-        let spin = Spin::new(Duration::from_secs(1));
+        let spin = Spin::new(Duration::from_secs(1), ManualClock::at(1_000));
         let mut reading = Spinning { under: &b"PING\n"[..], spin: spin.clone() };
         let mut read = String::new();
         reading.read_to_string(&mut read).await.expect("read");
