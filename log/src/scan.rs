@@ -94,8 +94,10 @@ impl<'a> Cursor<'a> {
         self.vouched
     }
 
-    /// Goes on somewhere else: behind damage.
+    /// Goes on somewhere else: behind damage, or where somebody else has found a good batch meanwhile.
+    /// So it is read anew: what was read here before may be what was damaged, or not yet written.
     pub(crate) fn jump(&mut self, position: u64, next: Next) {
+        self.buffer = Bytes::new();
         self.position = position;
         self.next = Some(next);
     }
@@ -270,4 +272,39 @@ fn good_at(rest: &[u8], at: usize, broken_at: usize, next: Next) -> Option<Found
         after: Next { index: header.index.next(), offset: header.end_offset() },
         unsynced: raw.unsynced,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+    use std::path::Path;
+
+    use aklight_common::Term;
+
+    use super::*;
+    use crate::disk::MemoryDisk;
+    use crate::format::{BatchHeader, BatchKind, encode_header};
+
+    /// Whoever looks at a log that is written meanwhile finds a batch where there was none.
+    #[test]
+    fn behind_a_jump_nothing_is_known_of_what_was_read_before() {
+        let header = BatchHeader {
+            index: RaftIndex(0),
+            term: Term(1),
+            kind: BatchKind::Blank,
+            base_offset: Offset(0),
+            records: 0,
+            first_time_us: 0,
+            last_time_us: 0,
+            body_len: 0,
+        };
+        let batch = encode_header(&header, 0, &Bytes::new());
+        let file = MemoryDisk::new().shared().create(Path::new("/d/a")).expect("created");
+        file.preallocate(0, 4096).expect("made longer");
+        let mut cursor = Cursor::new(&*file, 0, 4096, None, 4096);
+        assert!(matches!(cursor.step(), Ok(Step::Broken)), "there are zeros");
+        file.write_at(&[IoSlice::new(&batch)], 0).expect("written");
+        cursor.jump(0, Next { index: RaftIndex(0), offset: Offset(0) });
+        assert!(matches!(cursor.step(), Ok(Step::Batch(0, _))), "there is a batch now");
+    }
 }

@@ -5,7 +5,7 @@ mod support;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{
@@ -305,16 +305,26 @@ fn what_changes_between_two_reads_is_no_problem_but_damage_stays_one() {
     }
 }
 
+/// Appends that a log sees while it is looked through once, with the truncations and purges among them.
+const CHANGES_A_LOOK: u64 = 30;
+
 #[test]
 fn a_log_that_is_written_truncated_and_purged_meanwhile_shows_no_problem() {
     let folder = tempfile::tempdir().expect("a folder");
     let (log, _) = open_real(folder.path(), LogOptions { segment_bytes: 4000, ..small() });
     append(&log, (0..20).map(|n| records(n, 1, 2, 50)).collect()).expect("appended");
     let stop = Arc::new(AtomicBool::new(false));
-    let (writing, stopped) = (log.clone(), stop.clone());
+    let looked = Arc::new(AtomicU64::new(0));
+    let (writing, stopped, followed) = (log.clone(), stop.clone(), looked.clone());
     let writer = std::thread::spawn(move || {
         let mut term = 1;
         for round in 0_u64.. {
+            // On a quick disk a look would be overtaken by hundreds of changes, and never come to an end.
+            while round > CHANGES_A_LOOK * (followed.load(Ordering::Relaxed) + 1)
+                && !stopped.load(Ordering::Relaxed)
+            {
+                std::thread::yield_now();
+            }
             if stopped.load(Ordering::Relaxed) {
                 break;
             }
@@ -333,6 +343,7 @@ fn a_log_that_is_written_truncated_and_purged_meanwhile_shows_no_problem() {
     for round in 0..300 {
         let found = verify(&RealDisk, folder.path()).expect("there is a log");
         assert_eq!(found.problems, [], "round {round}");
+        looked.fetch_add(1, Ordering::Relaxed);
     }
     stop.store(true, Ordering::Relaxed);
     writer.join().expect("no panic");
