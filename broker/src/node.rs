@@ -139,8 +139,9 @@ impl Node {
             door: &door,
             events: &events,
         };
-        let Logs { metadata: (metadata, report), partitions: ahead } =
-            foundation.open_logs(has_others).await?;
+        let logs = foundation.open_logs(has_others).await?;
+        let kept = logs.partitions_kept();
+        let Logs { metadata: (metadata, report), partitions: ahead } = logs;
         let Identity { founders, others, .. } = data_dir.identity();
         let known: BTreeSet<_> =
             founders.iter().chain(others).map(|(id, _)| BrokerId(*id)).collect();
@@ -165,7 +166,7 @@ impl Node {
             client: addresses.client.clone(),
             http: addresses.http,
         };
-        let partitions_count = foundation.partitions_count(&sessions, &own);
+        let partitions_count = foundation.partitions_count(&sessions, &own, kept);
         let partitions_count = foundation.unless_let_go(partitions_count).await?;
         let shared = Shared {
             commits: Arc::new(watch::channel(0).0),
@@ -346,6 +347,7 @@ impl Foundation<'_> {
         &self,
         sessions: &Sessions,
         own: &BrokerInfo,
+        kept: u32,
     ) -> Result<u32, NodeError> {
         let mut waited = 0;
         let stored = loop {
@@ -353,7 +355,7 @@ impl Foundation<'_> {
                 break stored;
             }
             if sessions.group().role().leader(self.config.broker) == Some(self.config.broker) {
-                self.create(sessions, own).await?;
+                self.create(sessions, own, kept).await?;
                 continue;
             }
             waited += 1;
@@ -368,8 +370,13 @@ impl Foundation<'_> {
         }
     }
 
-    async fn create(&self, sessions: &Sessions, own: &BrokerInfo) -> Result<(), NodeError> {
-        let partitions = match (self.data_dir.partitions_found(), self.config.partitions) {
+    async fn create(
+        &self,
+        sessions: &Sessions,
+        own: &BrokerInfo,
+        kept: u32,
+    ) -> Result<(), NodeError> {
+        let partitions = match (kept, self.config.partitions) {
             (0, wanted) => wanted.unwrap_or(PARTITIONS_DEFAULT),
             (stored, Some(given)) if stored != given => {
                 return Err(NodeError::OtherPartitions { stored, given });

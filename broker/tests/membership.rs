@@ -156,6 +156,20 @@ fn one_alone_notes_who_it_is_and_that_its_partitions_are_here() {
 }
 
 #[test]
+fn a_first_start_that_was_cut_off_does_not_say_how_many_partitions_there_are() {
+    for (flags, expect) in [(&[][..], 2), (&["--partitions", "4"][..], 4)] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let begun = folder.path().join("partition_0.log");
+        std::fs::create_dir(&begun).expect("made");
+        std::fs::write(begun.join("vote.new"), b"").expect("written");
+        let broker = BrokerProcess::start_with(folder.path(), flags);
+        let said = broker.connect().listing("CLUSTER");
+        let partitions = said.iter().filter(|line| line.starts_with("PARTITION|")).count();
+        assert_eq!(partitions, expect, "{flags:?}: {said:?}");
+    }
+}
+
+#[test]
 fn one_alone_that_was_stopped_before_its_partitions_began_begins_them() {
     let folder = tempfile::tempdir().expect("a folder");
     drop(BrokerProcess::start(folder.path()));

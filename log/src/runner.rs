@@ -178,6 +178,7 @@ impl Seat {
 
     /// Works until the log is closed.
     fn run(&self, queue: &Receiver<Op>) {
+        let _on_panic = Vacate(self);
         let mut something = Select::new();
         something.recv(queue);
         loop {
@@ -232,6 +233,19 @@ impl Seat {
             let next = self.answers.lock().pop_front();
             let Some((done, result)) = next else { return };
             done(result);
+        }
+    }
+}
+
+/// A writer whose thread died is gone with everything that waits for it: nobody shall wait for ever,
+/// or find the folder locked.
+struct Vacate<'a>(&'a Seat);
+
+impl Drop for Vacate<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let gone = self.0.seated.lock().take();
+            drop(gone);
         }
     }
 }

@@ -37,7 +37,7 @@ use crate::options::Fsync;
 use crate::segment::{Inside, Segment};
 use crate::sidecar;
 use crate::slots::Slots;
-use crate::state::{Planned, Shared};
+use crate::state::{Health, Planned, Shared};
 pub use op::Done;
 pub(crate) use op::{Answer, Op};
 
@@ -53,6 +53,10 @@ const SYNC_HERE_BYTES_MAX: u64 = 16 << 10;
 /// A sync in the caller's thread takes no longer than this, going by those before it; to wake the
 /// thread and to be woken by it costs a small broker some 50 to 100 µs.
 const QUICK_SYNC_US: u64 = 500;
+
+/// An append that comes so soon behind a sync has waited for it, and others may wait behind it: they
+/// share the next one, which the thread makes.
+const BACK_TO_BACK_US: u64 = 30;
 
 /// A write into the page cache takes some ten microseconds. What takes so long waits for a disk
 /// that cannot keep up: for a while callers get on and leave the waiting to the thread.
@@ -143,8 +147,12 @@ impl Writer {
     /// How long until written batches must be synced; none where nothing waits for a sync.
     pub(crate) fn sync_due(&self) -> Option<Duration> {
         let Fsync::Interval(interval) = self.shared.options.fsync else { return None };
+        // After a failure nothing is synced any more.
+        if !self.is_dirty || self.shared.health() != Health::Writable {
+            return None;
+        }
         let since = self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
-        self.is_dirty.then(|| interval.saturating_sub(Duration::from_micros(since)))
+        Some(interval.saturating_sub(Duration::from_micros(since)))
     }
 
     /// Does what needs no wait and comes behind all that was queued; returns what is left to be
@@ -176,13 +184,18 @@ impl Writer {
         let Op::Append { writes, may_sync, .. } = op else { return matches!(op, Op::Wake) };
         let bytes_max = if self.shared.options.fsync != Fsync::Always {
             WRITE_HERE_BYTES_MAX
-        } else if *may_sync && self.sync_takes_us.is_some_and(|us| us <= QUICK_SYNC_US) {
+        } else if *may_sync && self.is_sync_quick() {
             SYNC_HERE_BYTES_MAX
         } else {
             0
         };
         op.bytes() <= bytes_max
             && writes.iter().all(|write| Arc::ptr_eq(&write.segment, &self.open))
+    }
+
+    fn is_sync_quick(&self) -> bool {
+        let since_us = self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
+        since_us >= BACK_TO_BACK_US && self.sync_takes_us.is_some_and(|us| us <= QUICK_SYNC_US)
     }
 
     /// Takes an operation in; `true` when it was the last one.

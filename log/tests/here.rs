@@ -12,7 +12,7 @@ use std::time::Duration;
 use aklight_common::clock::{Clock, ManualClock, SystemClock};
 use aklight_common::{Offset, RaftIndex};
 use aklight_log::disk::{DiskFile, DiskLock};
-use aklight_log::{Disk, Fsync, Log, LogOptions, MemoryDisk, NewBatch};
+use aklight_log::{Disk, Fsync, Health, Log, LogOptions, MemoryDisk, NewBatch};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use support::*;
 
@@ -221,6 +221,9 @@ fn what_was_written_here_is_synced_by_the_thread_in_its_time() {
     }
 }
 
+/// Long enough behind a sync that nobody has waited for it.
+const PAUSE_US: u64 = 100;
+
 #[test]
 fn a_quick_sync_is_made_by_a_caller_who_may_wait_for_it() {
     let (log, slow) = on_slow_disk(Fsync::Always);
@@ -230,13 +233,19 @@ fn a_quick_sync_is_made_by_a_caller_who_may_wait_for_it() {
     assert!(!answers.is_from_here(0), "nobody knows yet how long a sync takes");
     let mut next = 1;
     until("syncs are known to be quick", || {
+        slow.clock.advance_us(PAUSE_US);
         log.append_here(record(next), answers.done(next)).expect("taken");
         next += 1;
         answers.is_from_here(next - 1)
     });
+    log.append_here(record(next), answers.done(next)).expect("taken");
+    assert!(!answers.is_from_here(next), "right behind a sync others may wait to share the next");
+    next += 1;
+    slow.clock.advance_us(PAUSE_US);
     log.append(record(next), answers.done(next)).expect("taken");
     assert!(!answers.is_from_here(next), "who does not say so is not kept waiting");
     next += 1;
+    slow.clock.advance_us(PAUSE_US);
     let long = vec![records(next, 1, 1, 100_000)];
     log.append_here(long, answers.done(next)).expect("taken");
     assert!(!answers.is_from_here(next), "nor for much");
@@ -249,6 +258,7 @@ fn callers_do_not_wait_for_a_disk_that_has_become_slow() {
         let answers = Answers::new();
         let mut next = 0;
         let mut append = || {
+            slow.clock.advance_us(PAUSE_US);
             log.append_here(record(next), answers.done(next)).expect("taken");
             next += 1;
             answers.is_from_here(next - 1)
@@ -285,4 +295,39 @@ fn the_hint_says_what_was_written_here_once_it_is_committed() {
     let (log, _) = open(&killed, options);
     assert_eq!(log.read_committed().as_deref(), Some(&b"all"[..]));
     assert_eq!(log.bounds().flushed, Some(RaftIndex(next - 1)));
+}
+
+/// Counts how often it is asked.
+struct Asked(Arc<ManualClock>, AtomicU64);
+
+impl Clock for Asked {
+    fn wall_us(&self) -> u64 {
+        self.0.wall_us()
+    }
+    fn monotonic_us(&self) -> u64 {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        self.0.monotonic_us()
+    }
+}
+
+#[test]
+fn after_a_failed_sync_the_thread_rests() {
+    let disk = MemoryDisk::new();
+    let manual = ManualClock::at(1_000_000);
+    let clock = Arc::new(Asked(manual.clone(), AtomicU64::new(0)));
+    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
+    let (log, _) = Log::open(disk.shared(), dir(), options, clock.clone()).expect("opens");
+    let answers = Answers::new();
+    disk.fail_always(&["sync"], SEGMENT, io::ErrorKind::Other);
+    log.append(record(0), answers.done(0)).expect("taken");
+    assert!(answers.received.recv_timeout(PATIENCE).expect("answered").2, "it is written");
+    manual.advance_us(5_000);
+    until("the sync has failed", || log.health() != Health::Writable);
+    until("nobody looks at the clock any more", || {
+        let (real, before) = (SystemClock::new(), clock.1.load(Ordering::SeqCst));
+        while real.monotonic_us() < 20_000 {
+            std::thread::yield_now();
+        }
+        clock.1.load(Ordering::SeqCst) == before
+    });
 }

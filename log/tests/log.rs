@@ -505,6 +505,22 @@ fn an_answer_may_drop_the_last_handle() {
 }
 
 #[test]
+fn nobody_waits_for_a_writer_that_panicked_and_the_folder_is_free() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, small());
+    log.append(vec![blank(0, 1)], Box::new(|_| panic!("planted"))).expect("taken");
+    let (sender, answer) = crossbeam_channel::bounded(1);
+    log.save_vote(vec![1], Box::new(move |result| sender.send(result).expect("somebody waits")));
+    match answer.recv_timeout(PATIENCE) {
+        Ok(result) => assert!(result.is_err(), "nobody saves it"),
+        Err(error) => assert!(error.is_disconnected(), "nobody will answer, and that shows"),
+    }
+    log.close();
+    let (log, _) = open(&disk, small());
+    assert_eq!(read_good(&log).len(), 1);
+}
+
+#[test]
 fn readers_see_a_dense_log_while_it_is_written() {
     let folder = tempfile::tempdir().expect("a folder");
     let (log, _) = open_real(folder.path(), LogOptions { tail_cache_bytes: 2000, ..small() });

@@ -25,6 +25,20 @@ pub(super) struct Logs {
     pub(super) partitions: Vec<(Log, OpenReport)>,
 }
 
+impl Logs {
+    /// How many partitions have been here, by those that hold something: a first start that was cut off
+    /// before the cluster was created leaves empty logs, and says nothing.
+    pub(super) fn partitions_kept(&self) -> u32 {
+        let holds = |(log, report): &(Log, OpenReport)| {
+            let bounds = log.bounds();
+            let is_blank = bounds.last.is_none() && bounds.purged.is_none();
+            !is_blank || !report.damaged.is_empty() || report.lost_end.is_some()
+        };
+        let last = self.partitions.iter().rposition(holds);
+        last.map_or(0, |last| u32::try_from(last + 1).unwrap_or(u32::MAX))
+    }
+}
+
 impl Foundation<'_> {
     /// Opens the metadata's log, and those of partitions that are sure to be wanted.
     pub(super) async fn open_logs(&self, has_others: bool) -> Result<Logs, NodeError> {

@@ -145,6 +145,9 @@ pub(super) struct StateMachine {
     machine: Arc<dyn Machine>,
     log: Log,
     progress: Arc<Mutex<Progress>>,
+    /// Whether no other broker has a copy, by the newest membership. Apart from `progress`, which is
+    /// held while a checkpoint is encoded: openraft asks before each append.
+    is_alone: Arc<AtomicBool>,
     applied: Arc<watch::Sender<Option<LogId>>>,
     checkpointing: Arc<AtomicBool>,
     checkpoint_turn: Arc<Mutex<()>>,
@@ -157,6 +160,7 @@ impl StateMachine {
             machine,
             log,
             progress: Arc::default(),
+            is_alone: Arc::new(AtomicBool::new(true)),
             applied: Arc::new(watch::channel(None).0),
             checkpointing: Arc::default(),
             checkpoint_turn: Arc::default(),
@@ -223,7 +227,12 @@ impl StateMachine {
 
     /// Whether no other broker has a copy of this group.
     pub(super) fn is_alone(&self) -> bool {
-        self.progress.lock().membership().membership().nodes().count() <= 1
+        self.is_alone.load(Ordering::Acquire)
+    }
+
+    fn see_membership(&self, progress: &Progress) {
+        let is_alone = progress.membership().membership().nodes().count() <= 1;
+        self.is_alone.store(is_alone, Ordering::Release);
     }
 
     /// The offset that follows an entry which a snapshot has just stood in for.
@@ -295,6 +304,7 @@ impl StateMachine {
         self.machine.restore(next_offset, state)?;
         progress.applied = head.applied.map(|(term, index)| log_id(term, index));
         progress.memberships = memberships;
+        self.see_membership(&progress);
         progress.next_offset = next_offset;
         let applied = progress.applied;
         drop(progress);
@@ -311,6 +321,7 @@ impl StateMachine {
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership);
                 progress.memberships.push(stored);
+                self.see_membership(&progress);
             }
             EntryPayload::Normal(proposal) => {
                 self.machine.apply(&Committed {
