@@ -36,7 +36,7 @@ enum Command {
     Load(LoadArgs),
     /// Instructions and allocations a record, of the broker and of its client, by valgrind
     Instructions(CountArgs),
-    /// All of it in ten minutes
+    /// All of it in five minutes
     Quick(RunArgs),
     /// All of it with large sizes, and what scaling costs: overnight
     Full(RunArgs),

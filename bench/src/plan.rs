@@ -46,7 +46,7 @@ pub struct Sizes {
 }
 
 impl Sizes {
-    /// All in ten minutes on two cores.
+    /// All in five minutes on two cores.
     pub const QUICK: Self = Self {
         topics: 1_000,
         payload_bytes: 100,
@@ -59,7 +59,7 @@ impl Sizes {
         slow_seconds: 1.5,
         agent_seconds: 8.0,
         is_full: false,
-        rounds: 4,
+        rounds: 3,
     };
 
     /// Overnight.
