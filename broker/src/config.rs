@@ -103,7 +103,11 @@ pub struct BrokerArgs {
     #[arg(long, env = "AKLIGHT_SEGMENT_BYTES", default_value_t = 64 << 20, value_name = "BYTES")]
     pub segment_bytes: u64,
 
-    /// Bytes kept in each partition; 0 keeps all
+    /// How segments that are closed are kept: compressed, where that saves a fifth at least, or as they were written
+    #[arg(long, env = "AKLIGHT_COMPRESSION", value_enum, default_value_t)]
+    pub compression: Compression,
+
+    /// Bytes kept in each partition, as they are on the disk; 0 keeps all
     #[arg(long, env = "AKLIGHT_RETENTION_BYTES", default_value_t = 4 << 30, value_name = "BYTES")]
     pub retention_bytes: u64,
 
@@ -158,10 +162,22 @@ pub struct BrokerConfig {
     pub partitions: Option<u32>,
     /// How logs are written.
     pub log: LogOptions,
+    /// How closed segments are kept.
+    pub compression: Compression,
     /// What is kept.
     pub retention: Retention,
     /// What clients may use.
     pub limits: Limits,
+}
+
+/// How closed segments are kept. Those that were compressed can be read with either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
+pub enum Compression {
+    /// Compressed by lz4
+    #[default]
+    Lz4,
+    /// As they were written
+    None,
 }
 
 /// How HTTP answers.
@@ -270,6 +286,7 @@ impl BrokerArgs {
             advertise: self.advertise.clone(),
             partitions: self.partitions,
             log: LogOptions { segment_bytes: self.segment_bytes, fsync, ..LogOptions::default() },
+            compression: self.compression,
             retention: Retention {
                 bytes: (self.retention_bytes > 0).then_some(self.retention_bytes),
                 age_us: (self.retention_hours > 0)

@@ -26,10 +26,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::cluster::{self, Door, FaultyTransport, JoinError, Mender, Pulse};
-use crate::config::{BrokerConfig, PARTITIONS_DEFAULT};
+use crate::config::{BrokerConfig, Compression, PARTITIONS_DEFAULT};
 use crate::data_dir::{DataDir, Identity};
 use crate::events::Events;
-use crate::partition::{Partition, PartitionParts, Partitions, RecordMachine, retention};
+use crate::partition::{Partition, PartitionParts, Partitions, RecordMachine, compression, retention};
 use crate::replication::{
     Begin, Group, GroupConfig, GroupId, Machine, PeerTransport, Peers, committed_hint,
 };
@@ -219,6 +219,15 @@ impl Node {
         door.set_pulse(pulse.clone());
         tokio::spawn(pulse.clone().run(stopping.clone()));
         tokio::spawn(cluster::keep(services.clone(), data_dir.clone(), own));
+        if config.compression == Compression::Lz4 {
+            let compressing = compression::run(
+                partitions.clone(),
+                clock.clone(),
+                events.clone(),
+                stopping.clone(),
+            );
+            tokio::spawn(compressing);
+        }
         tokio::spawn(retention::run(partitions, config.retention, clock, events, stopping));
         let stop_committing = CancellationToken::new();
         let committing = tokio::spawn(sessions.run(stop_committing.clone()));

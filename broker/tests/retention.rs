@@ -7,8 +7,17 @@ use std::time::{Duration, Instant};
 
 use support::{BrokerProcess, Nc, PATIENCE};
 
-const FLAGS: [&str; 6] =
-    ["--partitions", "1", "--segment-bytes", "1048576", "--retention-bytes", "2097152"];
+/// Uncompressed, so that bytes are what was sent.
+const FLAGS: [&str; 8] = [
+    "--partitions",
+    "1",
+    "--segment-bytes",
+    "1048576",
+    "--retention-bytes",
+    "2097152",
+    "--compression",
+    "none",
+];
 
 /// As the flags say.
 const KEPT_BYTES: u64 = 2 << 20;

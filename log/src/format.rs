@@ -28,7 +28,8 @@
 //! means that the log ends.
 //!
 //! The body of a batch of records is described in `aklight_common::record`; every other body is
-//! opaque here. What is left out: compression, and any repair of a damaged batch.
+//! opaque here. What is left out: any repair of a damaged batch. A sealed segment may be compressed as a
+//! whole (see `compressed`); to whoever reads it, it is as said here.
 
 use aklight_common::record::{Records, StoredRecords};
 use aklight_common::{Offset, RaftIndex, Term};

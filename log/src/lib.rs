@@ -7,7 +7,8 @@
 //!
 //! ```text
 //! partition_0.log/
-//!   00000000000000000000.log      a segment, named after its first offset   (format, segment)
+//!   00000000000000000000.log      a segment, named after its first offset   (format, segment),
+//!                                 compressed once it is sealed              (compress, compressed)
 //!   00000000000000000000.index    its index: offsets, times, topics          (index, sidecar)
 //!   00000000000000052144.log      the open segment, written to at its end    (writer)
 //!   vote                          Raft's vote, two slots                     (slots)
@@ -29,6 +30,8 @@
 mod assemble;
 mod buffer;
 mod checkpoint;
+mod compress;
+mod compressed;
 mod damage;
 pub mod disk;
 mod errors;
@@ -54,6 +57,7 @@ mod varint;
 mod verify;
 mod writer;
 
+pub use compress::Compressed;
 pub use disk::{Disk, DiskFile, MemoryDisk, RealDisk};
 pub use errors::{LogError, NoRoom, OpenError, ReadError};
 pub use format::{BODY_BYTES_MAX, Batch, BatchHeader, BatchKind, HEADER_BYTES, NewBatch};

@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 
 use crate::assemble::assemble;
 use crate::checkpoint;
+use crate::compress::Compressed;
 use crate::disk::Disk;
 use crate::errors::{LogError, NoRoom, OpenError, ReadError};
 use crate::format::{Batch, NewBatch};
@@ -395,6 +396,33 @@ impl Log {
     /// When they cannot be read.
     pub fn topic_counts_before(&self, upto: RaftIndex) -> Result<TopicCounts, ReadError> {
         self.inner.shared.topic_counts_before(upto)
+    }
+
+    /// Compresses the oldest sealed segment that is not, if it ends with or before `upto` (of which the
+    /// caller knows that it will not be truncated) and that saves enough; see the lesson of
+    /// `compressed`. Takes as long as it takes to read a segment twice and to write a part of it; the
+    /// writer goes on meanwhile.
+    ///
+    /// # Errors
+    /// What the file system says: the segment then stays as it was. A full disk is none.
+    pub fn compress_next(&self, upto: RaftIndex) -> io::Result<Option<Compressed>> {
+        let shared = &self.inner.shared;
+        let Some((segment, made)) = shared.compress_next(upto)? else { return Ok(None) };
+        let compressed = Compressed {
+            bytes: segment.summary().size,
+            compressed_bytes: made.compressed_bytes.unwrap_or_default(),
+        };
+        let (sender, put) = bounded(1);
+        self.submit(Op::PutCompressed {
+            segment,
+            made,
+            done: Box::new(move |result| {
+                let _ = sender.send(result);
+            }),
+        });
+        self.inner.runner.work_off();
+        put.recv().map_err(|_| io::Error::other("the log is closed"))??;
+        Ok(Some(compressed))
     }
 
     /// The last entry that retention would purge now: always the last of a sealed segment.

@@ -251,10 +251,10 @@ impl Shared {
     pub(crate) fn expired(&self, now_us: u64, retention: &Retention) -> Option<RaftIndex> {
         let state = self.state.read();
         let summaries: Vec<_> = state.segments.iter().map(|segment| segment.summary()).collect();
-        let mut kept_bytes: u64 = summaries.iter().map(|summary| summary.size).sum();
+        let mut kept_bytes: u64 = state.segments.iter().map(|segment| segment.stored_bytes()).sum();
         let sealed = state.segments.iter().zip(&summaries).filter(|(s, _)| s.is_sealed());
         let mut expired = None;
-        for (_, summary) in sealed {
+        for (segment, summary) in sealed {
             let too_much = retention.bytes.is_some_and(|bytes_max| kept_bytes > bytes_max);
             let too_old = retention
                 .age_us
@@ -262,7 +262,7 @@ impl Shared {
             if !too_much && !too_old {
                 break;
             }
-            kept_bytes -= summary.size;
+            kept_bytes -= segment.stored_bytes();
             expired = summary.next_index.0.checked_sub(1).map(RaftIndex);
         }
         expired.filter(|index| *index >= state.first_index())

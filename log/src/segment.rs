@@ -7,17 +7,19 @@
 //! in the order of the log.
 //!
 //! One segment, the last, is *open*: the writer thread appends to it, and its index is in memory.
-//! All others are *sealed*: they never change, and only a [`Summary`] of them is kept.
+//! All others are *sealed*: what they say never changes, and only a [`Summary`] of them is kept. Their
+//! files may be compressed.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use aklight_common::{Offset, RaftIndex};
 use parking_lot::{Mutex, RwLock};
 
+use crate::compressed::SegmentFile;
 use crate::disk::DiskFile;
 use crate::index::{SegmentIndex, Summary};
 use crate::report::Damage;
@@ -90,6 +92,10 @@ pub(crate) struct Segment {
     first_index: AtomicU64,
     /// Set when the writer thread has made the file; until then every batch is in the tail.
     file: OnceLock<Arc<dyn DiskFile>>,
+    /// Bytes that a compressed one takes on the disk.
+    compressed_bytes: Option<u64>,
+    /// Whether compressing it was tried, and is not worth another try.
+    pub stays_as_it_is: AtomicBool,
     pub inside: RwLock<Inside>,
     /// What readers found, beside what the index knows.
     pub damages: Mutex<Vec<Damage>>,
@@ -106,11 +112,12 @@ impl Segment {
         dir: &Path,
         name: SegmentName,
         inside: Inside,
-        file: Arc<dyn DiskFile>,
+        file: SegmentFile,
         damages: Vec<Damage>,
     ) -> Self {
-        let segment = Self::new(dir, name, inside);
-        segment.set_file(file);
+        let mut segment = Self::new(dir, name, inside);
+        segment.compressed_bytes = file.compressed_bytes;
+        segment.set_file(file.file);
         *segment.damages.lock() = damages;
         segment
     }
@@ -126,6 +133,8 @@ impl Segment {
             base_offset: summary.base_offset,
             first_index: AtomicU64::new(summary.first_index.0),
             file: OnceLock::new(),
+            compressed_bytes: None,
+            stays_as_it_is: AtomicBool::new(false),
             inside: RwLock::new(inside),
             damages: Mutex::new(Vec::new()),
         }
@@ -156,6 +165,15 @@ impl Segment {
             Inside::Open(index) => *index.summary(),
             Inside::Sealed(summary) => *summary,
         }
+    }
+
+    pub(crate) const fn is_compressed(&self) -> bool {
+        self.compressed_bytes.is_some()
+    }
+
+    /// Bytes that it takes on the disk, without space taken in advance.
+    pub(crate) fn stored_bytes(&self) -> u64 {
+        self.compressed_bytes.unwrap_or_else(|| self.summary().size)
     }
 
     /// The known damage that begins at a position.

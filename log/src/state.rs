@@ -48,7 +48,7 @@ pub struct Bounds {
     pub flushed: Option<RaftIndex>,
     /// The last entry that was given to the file system.
     pub written: Option<RaftIndex>,
-    /// Bytes of batches in all segments.
+    /// Bytes of all segments on the disk, and of what waits to be written; without space taken in advance.
     pub bytes: u64,
 }
 
@@ -161,7 +161,7 @@ pub(crate) struct State {
     pub last: Option<(Term, RaftIndex)>,
     pub end_offset: Offset,
     pub written: Option<RaftIndex>,
-    /// Bytes of batches that are written, in all segments.
+    /// Bytes of what is written, in all segments, as they are on the disk.
     pub stored_bytes: u64,
     /// How often entries were taken away: a reader that finds nonsense looks whether this moved.
     pub truncations: u64,
@@ -192,7 +192,7 @@ impl State {
 
     /// Counts the bytes of all segments: after some were taken away.
     pub(crate) fn count_stored(&mut self) {
-        self.stored_bytes = self.segments.iter().map(|segment| segment.summary().size).sum();
+        self.stored_bytes = self.segments.iter().map(|segment| segment.stored_bytes()).sum();
     }
 
     pub(crate) fn start_offset(&self) -> Offset {

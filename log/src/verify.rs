@@ -23,6 +23,7 @@ use std::path::{Path, PathBuf};
 use aklight_common::{Offset, RaftIndex, Term};
 
 use crate::checkpoint;
+use crate::compressed;
 use crate::disk::{Disk, DiskFile};
 use crate::errors::OpenError;
 use crate::format::{Batch, BatchKind};
@@ -289,7 +290,8 @@ impl<'a> Entries<'a> {
         let path = self.dir.join(name.file());
         let is_last = self.segments.is_empty();
         let scanned =
-            self.disk.open_read(&path).and_then(|file| self.scan(name, &path, &*file, is_last));
+            compressed::open_read(self.disk, &path)
+            .and_then(|segment| self.scan(name, &path, &*segment.file, is_last));
         if let Err(error) = scanned {
             // A segment that is gone was purged or truncated, or its absence shows as a gap.
             if error.kind() != io::ErrorKind::NotFound {

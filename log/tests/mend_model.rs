@@ -159,6 +159,11 @@ fn check(seed: u64, with_crashes: bool) -> bool {
     let Story { own, committed, parting } = story(&mut dice);
     let (disk, own) = built(&options, &own);
     let (_, peer) = built(&options, &committed);
+    if dice.one_in(2) {
+        let (log, _) = open(&disk, options.clone());
+        compress(&log).expect("compressed");
+        log.close();
+    }
     let known = dice.below(parting + 1);
     let mut start = 0;
     if known > 0 && dice.one_in(3) {

@@ -23,6 +23,8 @@ enum Step {
     Purge(u8),
     PurgePast(u8),
     Vote(u8),
+    /// Every sealed segment is compressed, as far as that saves something.
+    Compress,
     Reopen,
     Kill,
     Crash(u64),
@@ -48,6 +50,7 @@ fn changing() -> impl Strategy<Value = Step> {
         1 => any::<u8>().prop_map(Step::Purge),
         1 => any::<u8>().prop_map(Step::PurgePast),
         1 => any::<u8>().prop_map(Step::Vote),
+        1 => Just(Step::Compress),
     ]
 }
 
@@ -57,6 +60,7 @@ fn step() -> impl Strategy<Value = Step> {
         "sync",
         "create",
         "remove",
+        "rename",
         "size",
         "reserve",
         "sync names",
@@ -203,6 +207,7 @@ impl World {
                 after.vote = Some(vec![*vote; 17]);
                 wait(|done| self.log.save_vote(vec![*vote; 17], done))
             }
+            Step::Compress => compress(&self.log).map(|_| ()),
             _ => Ok(()),
         };
         (after, done)

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use aklight_broker::cluster::{Door, Faults, Opened};
-use aklight_broker::config::{HttpConfig, Limits};
+use aklight_broker::config::{Compression, HttpConfig, Limits};
 use aklight_broker::replication::{Peer, PeerHandler};
 use aklight_broker::services::{Ending, Services};
 use aklight_broker::{Addresses, BrokerConfig, Environment, Node, Telemetry};
@@ -227,6 +227,7 @@ impl Host {
             advertise: None,
             partitions: Some(PARTITIONS),
             log: log_options(),
+            compression: Compression::Lz4,
             retention: Retention::default(),
             limits: Limits {
                 line_bytes_max: 64 << 10,

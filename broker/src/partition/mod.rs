@@ -16,6 +16,7 @@
 
 mod actor;
 mod admission;
+pub mod compression;
 mod following;
 mod forwarded;
 mod leading;

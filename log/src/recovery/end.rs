@@ -7,6 +7,7 @@ use aklight_common::{Offset, RaftIndex, Term};
 
 use super::loaded::Loaded;
 use super::{Kept, Recovered, Recovery, at};
+use crate::compressed::SegmentFile;
 use crate::damage::{Broken, set_aside};
 use crate::disk::write_all_at;
 use crate::errors::OpenError;
@@ -184,13 +185,15 @@ impl Recovery<'_> {
             if end.new_segment && Some(loaded.name) == before {
                 self.put_sidecar(&loaded);
             }
-            let Loaded { name, file, summary, damages, .. } = loaded;
+            let Loaded { name, file, compressed_bytes, summary, damages, .. } = loaded;
+            let file = SegmentFile { file, compressed_bytes };
             let sealed = Inside::Sealed(summary);
             segments.push(Arc::new(Segment::existing(self.dir, name, sealed, file, damages)));
         }
         segments.push(match open_one {
             Some(Loaded { name, path, file, index: Some(index), damages, .. }) => {
                 allocated = file.size().map_err(at("read", &path))?;
+                let file = SegmentFile { file, compressed_bytes: None };
                 Arc::new(Segment::existing(self.dir, name, Inside::Open(index), file, damages))
             }
             _ => {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{Recovery, at};
+use crate::compressed::{self, SegmentFile};
 use crate::damage::Broken;
 use crate::disk::DiskFile;
 use crate::errors::OpenError;
@@ -21,6 +22,7 @@ pub(super) struct Loaded {
     pub name: SegmentName,
     pub path: PathBuf,
     pub file: Arc<dyn DiskFile>,
+    pub compressed_bytes: Option<u64>,
     pub summary: Summary,
     /// Only where the segment was read through.
     pub index: Option<SegmentIndex>,
@@ -51,7 +53,12 @@ impl Recovery<'_> {
         last: bool,
     ) -> Result<Loaded, OpenError> {
         let path = self.dir.join(name.file());
-        let file = self.disk.open(&path).map_err(at("open", &path))?;
+        let opened = compressed::open(self.disk, &path).map_err(at("open", &path))?;
+        let SegmentFile { file, compressed_bytes } = match opened.compressed_bytes {
+            // What came behind it is gone, and the log goes on in it.
+            Some(_) if last => self.expand(&path, &*opened.file).map_err(at("write anew", &path))?,
+            _ => opened,
+        };
         if !last
             && self.believes_sidecars
             && let Some(index) = self.believe(&path, &*file).map_err(at("read", &path))?
@@ -65,6 +72,7 @@ impl Recovery<'_> {
                 name,
                 path,
                 file,
+                compressed_bytes,
                 summary,
                 index,
                 damages,
@@ -73,12 +81,18 @@ impl Recovery<'_> {
                 vouched,
             });
         }
-        let loaded = self.scan(name, &path, file, start, last).map_err(at("read", &path))?;
+        let mut loaded = self.scan(name, &path, file, start, last).map_err(at("read", &path))?;
+        loaded.compressed_bytes = compressed_bytes;
         if !last {
             self.report.indexes_rebuilt.push(path);
             self.put_sidecar(&loaded);
         }
         Ok(loaded)
+    }
+
+    fn expand(&self, path: &Path, file: &dyn DiskFile) -> io::Result<SegmentFile> {
+        let file = compressed::write::expand(self.disk, path, file, file.size()?)?;
+        Ok(SegmentFile { file, compressed_bytes: None })
     }
 
     /// A sealed segment's index from its sidecar, if both fit together.
@@ -161,6 +175,7 @@ impl Recovery<'_> {
             damages: index.damages().to_vec(),
             index: Some(index),
             file,
+            compressed_bytes: None,
             leftover,
             leftover_holds_batches,
             vouched,

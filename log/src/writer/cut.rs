@@ -5,6 +5,7 @@
 //! * **Truncation** first lowers the hint, durably: it must never vouch for what is being taken
 //!   away. Then the segments behind the cut go, the last one first, and the one with the cut is
 //!   shortened, synced and open again. Its index is built anew from what is left.
+//!   A compressed one is first replaced by one that can be shortened, which says the same.
 //! * **Purge** first writes the mark, durably; then whole segments go, the oldest first. Opening
 //!   removes what the mark says is gone and is still there.
 //!
@@ -17,6 +18,8 @@ use std::sync::Arc;
 use aklight_common::{Offset, RaftIndex, Term};
 
 use super::Writer;
+use crate::compressed::SegmentFile;
+use crate::compressed::write::expand;
 use crate::disk::DiskFile;
 use crate::index::SegmentIndex;
 use crate::marks::{Point, encode_point};
@@ -54,7 +57,10 @@ impl Writer {
         };
         let index = keep_up_to(&kept, last)?;
         let size = index.summary().size;
-        let file = kept.file().ok_or(io::ErrorKind::NotFound)?.clone();
+        let mut file = kept.file().ok_or(io::ErrorKind::NotFound)?.clone();
+        if kept.is_compressed() {
+            file = expand(&*self.shared.disk, &kept.path, &*file, kept.summary().size)?;
+        }
 
         let point = self.show_truncated(&kept, index, file.clone());
         self.hint.acknowledged = self.hint.acknowledged.and_then(|acknowledged| match point {
@@ -95,6 +101,7 @@ impl Writer {
         let damages = index.damages().to_vec();
         let name = kept.name;
         let is_empty = index.is_empty();
+        let file = SegmentFile { file, compressed_bytes: None };
         let segment =
             Arc::new(Segment::existing(&self.shared.dir, name, Inside::Open(index), file, damages));
         let mut state = self.shared.state.write();

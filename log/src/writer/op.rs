@@ -1,10 +1,13 @@
 //! What can be asked of the writer.
 
 use std::io;
+use std::sync::Arc;
 
 use aklight_common::{Offset, RaftIndex, Term};
 use crossbeam_channel::Sender;
 
+use crate::compressed::SegmentFile;
+use crate::segment::Segment;
 use crate::state::Planned;
 
 /// Called in the order of the operations, by the writer thread or by whoever turns a driven log.
@@ -45,6 +48,12 @@ pub(crate) enum Op {
     Sync {
         done: Done,
     },
+    /// A sealed segment was written compressed, and waits beside its place.
+    PutCompressed {
+        segment: Arc<Segment>,
+        made: SegmentFile,
+        done: Done,
+    },
     /// There is something to do that is in no queue: the committed hint.
     Wake,
     Close,
@@ -58,7 +67,8 @@ impl Op {
             | Self::Vote { done, .. }
             | Self::Truncate { done, .. }
             | Self::Purge { done, .. }
-            | Self::Sync { done } => done(Err(io::Error::other("the log is closed"))),
+            | Self::Sync { done }
+            | Self::PutCompressed { done, .. } => done(Err(io::Error::other("the log is closed"))),
             Self::Wake | Self::Close => {}
         }
     }

@@ -102,6 +102,16 @@ pub fn purge(log: &Log, upto: u64) -> io::Result<()> {
     wait(|done| log.purge(RaftIndex(upto), done))
 }
 
+/// Compresses every sealed segment that it saves something for; how many those are.
+pub fn compress(log: &Log) -> io::Result<usize> {
+    let mut count = 0;
+    while let Some(made) = log.compress_next(RaftIndex(u64::MAX - 1))? {
+        assert!(made.compressed_bytes < made.bytes, "{made:?}");
+        count += 1;
+    }
+    Ok(count)
+}
+
 pub fn first_index(bounds: &Bounds) -> RaftIndex {
     bounds.purged.map_or(RaftIndex(0), |purged| purged.1.next())
 }

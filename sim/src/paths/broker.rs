@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_broker::cluster::{Door, Faults};
-use aklight_broker::config::{HttpConfig, Limits};
+use aklight_broker::config::{Compression, HttpConfig, Limits};
 use aklight_broker::replication::{NoPeers, Peer};
 use aklight_broker::services::Services;
 use aklight_broker::{Addresses, BrokerConfig, Environment, Node, OpenLog, Telemetry};
@@ -93,6 +93,7 @@ fn config(tail_cache_bytes: usize) -> BrokerConfig {
         advertise: None,
         partitions: None,
         log: LogOptions { tail_cache_bytes, ..unsynced() },
+        compression: Compression::None,
         retention: Retention::default(),
         limits: Limits {
             line_bytes_max: 1 << 20,
