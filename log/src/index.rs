@@ -144,10 +144,11 @@ impl SegmentIndex {
     fn add_topics(&mut self, batch: &Batch) {
         let block = self.blocks.len() - 1;
         // Runs of one topic are the rule: count a run, then look the topic up once.
-        let (mut run, mut count) = (UNKNOWN_TOPIC, 0);
-        for record in batch.records() {
+        let (mut run, mut count) = (UNKNOWN_TOPIC.as_bytes(), 0);
+        let mut records = batch.stored_records();
+        while let Some(record) = records.next(Some) {
             let Ok(record) = record else {
-                self.topics.count(UNKNOWN_TOPIC, block, 0);
+                self.topics.count(UNKNOWN_TOPIC.as_bytes(), block, 0);
                 break;
             };
             if record.topic != run {

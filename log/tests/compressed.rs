@@ -147,6 +147,16 @@ fn retention_counts_what_the_disk_has() {
     assert!(bytes <= on_disk && on_disk <= bytes + 1024, "{bytes} of {on_disk}");
     let keep = |bytes| log.expired(0, &Retention { bytes: Some(bytes), age_us: None });
     assert_eq!(keep(bytes), None);
+    // So many segments must go for the others to fit, and no more.
+    let paths = segment_paths(&disk);
+    let mut kept_bytes = bytes;
+    for (gone, path) in (1..).zip(&paths[..paths.len() - 1]) {
+        let last = keep(kept_bytes - 1).expect("one is too much");
+        let behind = log.offset_of(last.next()).expect("there are others");
+        let next = paths[gone].file_stem().expect("a name").to_string_lossy();
+        assert_eq!(next.parse(), Ok(behind.0), "{gone}");
+        kept_bytes -= size(&disk, path);
+    }
     let first = keep(bytes - 1).expect("one is too much");
     purge(&log, first.0).expect("purged");
     assert!(log.bounds().bytes < bytes);
@@ -182,6 +192,21 @@ fn damage_costs_its_block_at_most_and_is_told() {
     }
     // A batch takes some 350 bytes, and one may begin in the block before.
     assert!(lost_most > 0 && lost_most <= 16_384 / 250 + 2, "{lost_most}");
+}
+
+#[test]
+fn a_damaged_segment_is_left_as_it_is_and_what_was_not_known_is_told() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, several_blocks());
+    append(&log, samples(900)).expect("appended");
+    let path = segment_paths(&disk).remove(0);
+    disk.flip_bit(&path, 300_000);
+    let before = disk.contents(&path);
+    assert!(!log.has_found_damage());
+    assert_eq!(compress(&log).expect("the others"), segment_paths(&disk).len() - 2);
+    assert_eq!(disk.contents(&path), before, "evidence");
+    assert!(log.has_found_damage());
+    assert_eq!(read_all(&log).1.len(), 1);
 }
 
 #[test]

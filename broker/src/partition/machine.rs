@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use aklight_common::Offset;
-use aklight_common::record::{Record, Records};
+use aklight_common::record::{Stored, StoredRecords};
 use aklight_log::BatchKind;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -93,8 +93,9 @@ impl RecordMachine {
 fn read<'a>(
     entry: &Committed<'a>,
     damage: &mut Option<aklight_common::record::BodyError>,
-) -> impl Iterator<Item = (Offset, Record<'a>)> {
-    let records = Records::new(entry.body, entry.first_time_us);
+) -> impl Iterator<Item = (Offset, Stored<'a, &'a [u8]>)> {
+    let mut records = StoredRecords::new(entry.body, entry.first_time_us);
+    let records = std::iter::from_fn(move || records.next(Some));
     let records = records.map_while(|record| record.map_err(|error| *damage = Some(error)).ok());
     (entry.base_offset.0..).map(Offset).zip(records)
 }
@@ -152,7 +153,7 @@ impl Machine for RecordMachine {
 #[cfg(test)]
 mod tests {
     use aklight_common::clock::ManualClock;
-    use aklight_common::record::{BodyBuilder, Once};
+    use aklight_common::record::{BodyBuilder, Once, Record};
     use aklight_common::{RaftIndex, Term};
 
     use super::super::sequences::Known;

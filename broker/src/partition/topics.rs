@@ -27,14 +27,15 @@ pub struct TopicStats {
 #[derive(Debug, Default)]
 struct State {
     names: TopicTree<()>,
-    stats: HashMap<Box<str>, TopicStats, RandomState>,
+    /// By the bytes of their names: those of stored records need not be checked again.
+    stats: HashMap<Box<[u8]>, TopicStats, RandomState>,
     subtracted_upto: Option<RaftIndex>,
 }
 
 impl State {
     fn insert(&mut self, topic: &str, stats: TopicStats) {
         self.names.insert(topic, ());
-        self.stats.insert(topic.into(), stats);
+        self.stats.insert(topic.as_bytes().into(), stats);
     }
 }
 
@@ -53,13 +54,14 @@ pub struct Topics {
 
 impl Topics {
     /// Counts committed records: their topics, offsets and times, in order.
-    pub fn count<'a>(&self, records: impl Iterator<Item = (&'a str, Offset, u64)>) {
+    pub fn count<'a>(&self, records: impl Iterator<Item = (&'a [u8], Offset, u64)>) {
         let mut state = self.state.write();
         for (topic, offset, time_us) in records {
             let newest = TopicStats { records: 1, last: offset.0, last_time_us: time_us };
             match state.stats.get_mut(topic) {
                 Some(stats) => *stats = TopicStats { records: stats.records + 1, ..newest },
-                None => state.insert(topic, newest),
+                // No text is no topic: it was checked where it came in.
+                None => std::str::from_utf8(topic).map_or((), |topic| state.insert(topic, newest)),
             }
         }
     }
@@ -70,7 +72,7 @@ impl Topics {
         let mut found = Vec::new();
         let state = self.state.read();
         state.names.matching(pattern, &mut |topic, ()| {
-            found.extend(state.stats.get(topic).map(|stats| (topic.to_owned(), *stats)));
+            found.extend(state.stats.get(topic.as_bytes()).map(|stats| (topic.to_owned(), *stats)));
         });
         found
     }
@@ -92,10 +94,10 @@ impl Topics {
     pub fn subtract(&self, dropped: &BTreeMap<String, u64>, upto: RaftIndex) {
         let mut state = self.state.write();
         for (topic, records) in dropped {
-            let Some(stats) = state.stats.get_mut(&**topic) else { continue };
+            let Some(stats) = state.stats.get_mut(topic.as_bytes()) else { continue };
             stats.records = stats.records.saturating_sub(*records);
             if stats.records == 0 {
-                state.stats.remove(&**topic);
+                state.stats.remove(topic.as_bytes());
                 state.names.remove(topic);
             }
         }
@@ -108,7 +110,7 @@ impl Topics {
         let state = self.state.read();
         let mut topics = Vec::new();
         state.names.for_each(&mut |topic, ()| {
-            topics.extend(state.stats.get(topic).map(|stats| (topic.to_owned(), *stats)));
+            topics.extend(state.stats.get(topic.as_bytes()).map(|stats| (topic.to_owned(), *stats)));
         });
         SavedTopics { subtracted_upto: state.subtracted_upto.map(|index| index.0), topics }
     }

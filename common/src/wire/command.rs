@@ -121,15 +121,17 @@ impl<'a> Command<'a> {
     /// # Errors
     /// The code and text to answer with.
     pub fn decode(line: &'a [u8]) -> Result<Self, WireError> {
+        // Most lines are of this one.
+        if let Some(rest) = line.strip_prefix(b"PRODUCE|") {
+            let [topic, key, payload] = last_takes_rest(Some(rest), PRODUCE_SHAPE)?;
+            let (topic, key, payload) = record_fields(topic, key, payload)?;
+            return Ok(Self::Produce { topic, key, payload });
+        }
         let name_end = memchr::memchr(b'|', line).unwrap_or(line.len());
         let (name, rest) = line.split_at(name_end);
         let rest = rest.get(1..);
         match name {
-            b"PRODUCE" => {
-                let [topic, key, payload] = last_takes_rest(rest, "PRODUCE|topic|key|payload")?;
-                let (topic, key, payload) = record_fields(topic, key, payload)?;
-                Ok(Self::Produce { topic, key, payload })
-            }
+            b"PRODUCE" => Err(wrong_fields(PRODUCE_SHAPE)),
             b"PRODUCE_ONCE" => {
                 let [sequence, topic, key, payload] =
                     last_takes_rest(rest, "PRODUCE_ONCE|sequence|topic|key|payload")?;
@@ -281,6 +283,8 @@ fn exactly<'a, const N: usize>(
     }
     Ok(cut)
 }
+
+const PRODUCE_SHAPE: &str = "PRODUCE|topic|key|payload";
 
 /// Cuts into N fields, of which the last may hold pipes.
 fn last_takes_rest<'a, const N: usize>(

@@ -14,7 +14,7 @@ const TOGETHER: usize = 16;
 
 /// Appends `raw` to `out`, escaped.
 pub fn escape_into(raw: &[u8], out: &mut Vec<u8>) {
-    if is_plain(raw) {
+    if has_none(raw, is_special) {
         // Most fields: they are looked at once and copied once.
         return out.extend_from_slice(raw);
     }
@@ -33,28 +33,27 @@ pub fn escape_into(raw: &[u8], out: &mut Vec<u8>) {
     out.extend_from_slice(rest);
 }
 
-/// Whether no byte needs an escape. The last ones are looked at together with some before them, a second
-/// time: one by one they would take as long as all others.
-fn is_plain(bytes: &[u8]) -> bool {
+/// Whether it is none of these bytes. The last ones are looked at together with some before them, a
+/// second time: one by one they would take as long as all others.
+#[inline]
+fn has_none(bytes: &[u8], is_one: impl Fn(u8) -> bool + Copy) -> bool {
+    // Without branches, and in bytes only: so the compiler makes one step of many.
+    let any = |bytes: &[u8]| bytes.iter().fold(0, |any, byte| any | u8::from(is_one(*byte)));
     if let Some(last) = bytes.last_chunk::<TOGETHER>() {
         let (whole, _) = bytes.as_chunks::<TOGETHER>();
-        return !has_special(whole.as_flattened()) && !has_special(last);
+        return any(whole.as_flattened()) | any(last) == 0;
     }
     match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        (Some(first), Some(last)) => !has_special(first) && !has_special(last),
-        _ => !has_special(bytes),
+        (Some(first), Some(last)) => any(first) | any(last) == 0,
+        _ => any(bytes) == 0,
     }
 }
 
-/// Without branches, and in bytes only: so the compiler makes one step of many.
-#[inline(always)]
-fn has_special(bytes: &[u8]) -> bool {
-    let special = |byte: u8| {
-        // The bit in which a backslash and a pipe differ.
-        const DIFFERENCE: u8 = b'\\' ^ b'|';
-        u8::from(byte | DIFFERENCE == b'|') | u8::from(byte == b'\n') | u8::from(byte == b'\r')
-    };
-    bytes.iter().fold(0, |any, byte| any | special(*byte)) != 0
+/// Whether it needs an escape.
+const fn is_special(byte: u8) -> bool {
+    // The bit in which a backslash and a pipe differ.
+    const DIFFERENCE: u8 = b'\\' ^ b'|';
+    (byte | DIFFERENCE == b'|') | (byte == b'\n') | (byte == b'\r')
 }
 
 fn next_special(bytes: &[u8]) -> Option<usize> {
@@ -68,9 +67,10 @@ fn next_special(bytes: &[u8]) -> Option<usize> {
 /// # Errors
 /// When a backslash is followed by anything that is no escape.
 pub fn unescape(field: &[u8]) -> Result<Cow<'_, [u8]>, EscapeError> {
-    let Some(mut at) = memchr(b'\\', field) else {
+    if has_none(field, |byte| byte == b'\\') {
         return Ok(Cow::Borrowed(field));
-    };
+    }
+    let mut at = memchr(b'\\', field).unwrap_or(field.len());
     let mut raw = Vec::with_capacity(field.len());
     let mut rest = field;
     loop {

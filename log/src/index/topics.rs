@@ -11,7 +11,7 @@ use aklight_common::record::put_varint;
 use bytes::Bytes;
 use foldhash::fast::RandomState;
 
-use super::put_sized;
+use super::{UNKNOWN_TOPIC, put_sized};
 use crate::varint::Varints;
 
 /// The topics of a segment.
@@ -31,7 +31,7 @@ pub(super) struct Postings<'a> {
 }
 
 #[derive(Debug, Clone, Default)]
-pub(super) struct Table(HashMap<Box<str>, Growing, RandomState>);
+pub(super) struct Table(HashMap<Box<[u8]>, Growing, RandomState>);
 
 #[derive(Debug, Clone, Default)]
 struct Growing {
@@ -60,7 +60,9 @@ impl Topics {
     }
 
     /// Counts records of a topic in a block, which is the last one.
-    pub(super) fn count(&mut self, topic: &str, block: usize, records: u64) {
+    ///
+    /// Its name is not looked at: it was checked where it came in, and is again where it is given out.
+    pub(super) fn count(&mut self, topic: &[u8], block: usize, records: u64) {
         match self {
             Self::Table(table) => table.count(topic, block, records),
             Self::Stored(stored) => {
@@ -74,7 +76,7 @@ impl Topics {
     /// One topic.
     pub(super) fn get(&self, topic: &str) -> Option<Postings<'_>> {
         match self {
-            Self::Table(table) => table.0.get(topic).map(Growing::postings),
+            Self::Table(table) => table.0.get(topic.as_bytes()).map(Growing::postings),
             Self::Stored(stored) => {
                 stored.iter().find(|(name, _)| *name == topic).map(|(_, postings)| postings)
             }
@@ -123,6 +125,11 @@ impl Topics {
     }
 }
 
+/// What is no text is the topic that nobody knows.
+fn text(name: &[u8]) -> &str {
+    std::str::from_utf8(name).unwrap_or(UNKNOWN_TOPIC)
+}
+
 impl Growing {
     fn postings(&self) -> Postings<'_> {
         let Self { records, last_block, steps } = self;
@@ -131,7 +138,7 @@ impl Growing {
 }
 
 impl Table {
-    fn count(&mut self, topic: &str, block: usize, records: u64) {
+    fn count(&mut self, topic: &[u8], block: usize, records: u64) {
         let postings = match self.0.get_mut(topic) {
             Some(postings) => postings,
             None => self.0.entry(topic.into()).or_default(),
@@ -144,7 +151,7 @@ impl Table {
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, Postings<'_>)> {
-        self.0.iter().map(|(topic, growing)| (&**topic, growing.postings()))
+        self.0.iter().map(|(topic, growing)| (text(topic), growing.postings()))
     }
 }
 
@@ -152,7 +159,7 @@ impl From<&Stored> for Table {
     fn from(stored: &Stored) -> Self {
         let growing = |(topic, postings): (&str, Postings<'_>)| {
             let Postings { records, last_block, steps } = postings;
-            (topic.into(), Growing { records, last_block, steps: steps.to_vec() })
+            (topic.as_bytes().into(), Growing { records, last_block, steps: steps.to_vec() })
         };
         Self(stored.iter().map(growing).collect())
     }
@@ -161,8 +168,7 @@ impl From<&Stored> for Table {
 impl Stored {
     fn iter(&self) -> impl Iterator<Item = (&str, Postings<'_>)> {
         self.places.iter().map(|Place { name, records, last_block, steps }| {
-            // They were read as text before.
-            let name = std::str::from_utf8(&self.bytes[name.clone()]).unwrap_or_default();
+            let name = text(&self.bytes[name.clone()]);
             let steps = &self.bytes[steps.clone()];
             (name, Postings { records: *records, last_block: *last_block, steps })
         })
