@@ -66,6 +66,11 @@ impl Shared {
         let leave = || segment.stays_as_it_is.store(true, Ordering::Relaxed);
         let summary = segment.summary();
         let file = segment.file().ok_or(io::ErrorKind::NotFound)?;
+        // Also one behind which others are missing, which reads well.
+        if !segment.damages.lock().is_empty() {
+            leave();
+            return Ok(None);
+        }
         if let Some(broken) = first_broken(&**file, summary)? {
             // Whoever reads it says so, for everybody.
             let _ = self.read_indexes(broken, broken.next(), 0);

@@ -210,6 +210,22 @@ fn a_damaged_segment_is_left_as_it_is_and_what_was_not_known_is_told() {
 }
 
 #[test]
+fn what_stands_before_missing_segments_is_left_as_it_is() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, several_blocks());
+    append(&log, samples(900)).expect("appended");
+    log.close();
+    let paths = segment_paths(&disk);
+    remove_file(&disk, &paths[1]);
+    let before = disk.contents(&paths[0]);
+    let (log, report) = open(&disk, several_blocks());
+    assert!(!report.is_clean());
+    // Ends, with the others.
+    assert_eq!(compress(&log).expect("compressed"), paths.len() - 3);
+    assert_eq!(disk.contents(&paths[0]), before);
+}
+
+#[test]
 fn a_damaged_compressed_segment_is_mended_from_a_copy() {
     let (disk, stored) = compressed();
     let path = segment_paths(&disk).remove(1);
