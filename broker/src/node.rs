@@ -29,7 +29,9 @@ use crate::cluster::{self, Door, FaultyTransport, JoinError, Mender, Pulse};
 use crate::config::{BrokerConfig, Compression, PARTITIONS_DEFAULT};
 use crate::data_dir::{DataDir, Identity};
 use crate::events::Events;
-use crate::partition::{Partition, PartitionParts, Partitions, RecordMachine, compression, retention};
+use crate::partition::{
+    Partition, PartitionParts, Partitions, RecordMachine, compression, retention,
+};
 use crate::replication::{
     Begin, Group, GroupConfig, GroupId, Machine, PeerTransport, Peers, committed_hint,
 };

@@ -121,14 +121,14 @@ fn is_plain(name: &[u8]) -> bool {
     }
     let (mut wrong, mut slashes) = ([0; TOGETHER], [0; TOGETHER]);
     for at in (0..name.len()).step_by(TOGETHER) {
-        let (chunk, behind) = (padded[at..].first_chunk(), padded[at + 1..].first_chunk());
-        let (Some(chunk), Some(behind)): (Option<&[u8; TOGETHER]>, _) = (chunk, behind) else { break };
-        let behind: &[u8; TOGETHER] = behind;
+        let lanes = |at: usize| padded[at..].first_chunk::<TOGETHER>();
+        let (Some(chunk), Some(behind)) = (lanes(at), lanes(at + 1)) else { break };
         // Without branches, each byte for itself: so the compiler makes one step of sixteen.
         for lane in 0..TOGETHER {
             let slash = all_bits(chunk[lane] == b'/');
             let two = slash & all_bits(behind[lane] == b'/');
-            wrong[lane] |= two | all_bits(is_forbidden(chunk[lane])) | all_bits(chunk[lane] >= 0x80);
+            wrong[lane] |=
+                two | all_bits(is_forbidden(chunk[lane])) | all_bits(chunk[lane] >= 0x80);
             slashes[lane] += slash & 1;
         }
     }

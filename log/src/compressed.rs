@@ -248,7 +248,10 @@ impl DiskFile for CompressedFile {
                 &mut scratch[..]
             };
             let here = usize::try_from(place.wrapping_sub(from)).unwrap_or(usize::MAX);
-            let head = stretch.as_ref().get(here..).and_then(|rest| rest.split_at_checked(BLOCK_HEAD_BYTES));
+            let head = stretch
+                .as_ref()
+                .get(here..)
+                .and_then(|rest| rest.split_at_checked(BLOCK_HEAD_BYTES));
             let stored = head.and_then(|(head, rest)| rest.get(..self.stored_len(head, block)?));
             match stored {
                 Some(stored) => decode(stored, whole),

@@ -289,8 +289,7 @@ impl<'a> Entries<'a> {
     fn read_segment(&mut self, name: SegmentName) {
         let path = self.dir.join(name.file());
         let is_last = self.segments.is_empty();
-        let scanned =
-            compressed::open_read(self.disk, &path)
+        let scanned = compressed::open_read(self.disk, &path)
             .and_then(|segment| self.scan(name, &path, &*segment.file, is_last));
         if let Err(error) = scanned {
             // A segment that is gone was purged or truncated, or its absence shows as a gap.

@@ -286,7 +286,8 @@ fn a_disk_that_fails_meanwhile_leaves_the_log_as_it_was() {
             assert!(report.is_clean(), "{kind}: {report:?}");
             assert_eq!(read_good(&log)[..900], stored, "{kind}");
             assert!(compress(&log).expect("nothing fails now") >= 2, "{kind}");
-            let is_left = disk.files().iter().any(|(path, _)| path.extension().is_some_and(|e| e == "new"));
+            let is_left =
+                disk.files().iter().any(|(path, _)| path.extension().is_some_and(|e| e == "new"));
             assert!(!is_left, "{kind}");
         }
     }

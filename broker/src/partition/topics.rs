@@ -110,7 +110,8 @@ impl Topics {
         let state = self.state.read();
         let mut topics = Vec::new();
         state.names.for_each(&mut |topic, ()| {
-            topics.extend(state.stats.get(topic.as_bytes()).map(|stats| (topic.to_owned(), *stats)));
+            topics
+                .extend(state.stats.get(topic.as_bytes()).map(|stats| (topic.to_owned(), *stats)));
         });
         SavedTopics { subtracted_upto: state.subtracted_upto.map(|index| index.0), topics }
     }

@@ -132,7 +132,8 @@ impl Block {
     /// The block with its head.
     fn encode(&mut self, source: &dyn DiskFile, head: Head, number: u64) -> io::Result<&[u8]> {
         let at = number * BLOCK_BYTES as u64;
-        let len = usize::try_from(head.bytes - at).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
+        let len =
+            usize::try_from(head.bytes - at).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES));
         self.raw.resize(len, 0);
         read_exact_at(source, &mut self.raw, at)?;
         self.stored.resize(BLOCK_HEAD_BYTES + lz4_flex::block::get_maximum_output_size(len), 0);

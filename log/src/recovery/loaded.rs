@@ -56,7 +56,9 @@ impl Recovery<'_> {
         let opened = compressed::open(self.disk, &path).map_err(at("open", &path))?;
         let SegmentFile { file, compressed_bytes } = match opened.compressed_bytes {
             // What came behind it is gone, and the log goes on in it.
-            Some(_) if last => self.expand(&path, &*opened.file).map_err(at("write anew", &path))?,
+            Some(_) if last => {
+                self.expand(&path, &*opened.file).map_err(at("write anew", &path))?
+            }
             _ => opened,
         };
         if !last
