@@ -86,6 +86,7 @@ pub struct Addresses {
 pub struct Node {
     services: Arc<Services>,
     groups: Vec<Group>,
+    compressing: Option<JoinHandle<()>>,
     committing: JoinHandle<()>,
     actors: TaskTracker,
     stop_committing: CancellationToken,
@@ -221,14 +222,15 @@ impl Node {
         door.set_pulse(pulse.clone());
         tokio::spawn(pulse.clone().run(stopping.clone()));
         tokio::spawn(cluster::keep(services.clone(), data_dir.clone(), own));
+        let mut compressing = None;
         if config.compression == Compression::Lz4 {
-            let compressing = compression::run(
+            let work = compression::run(
                 partitions.clone(),
                 clock.clone(),
                 events.clone(),
                 stopping.clone(),
             );
-            tokio::spawn(compressing);
+            compressing = Some(tokio::spawn(work));
         }
         tokio::spawn(retention::run(partitions, config.retention, clock, events, stopping));
         let stop_committing = CancellationToken::new();
@@ -237,6 +239,7 @@ impl Node {
             services,
             groups,
             committing,
+            compressing,
             actors: shared.actors,
             stop_committing,
             stop_actors: shared.stop_actors,
@@ -261,6 +264,11 @@ impl Node {
         self.actors.close();
         if timeout(DRAIN, self.actors.wait()).await.is_err() {
             tracing::warn!("records on their way have no answer: the log does not take them");
+        }
+        if let Some(compressing) = self.compressing
+            && timeout(DRAIN, compressing).await.is_err()
+        {
+            tracing::warn!("a segment is still being compressed: nothing will come of it");
         }
         for group in self.groups {
             if let Err(error) = group.shutdown().await {

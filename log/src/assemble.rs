@@ -66,6 +66,7 @@ pub(crate) fn assemble(
         queued_bytes: AtomicU64::new(0),
         spare_bytes: AtomicU64::new(allocated.saturating_sub(size)),
         indexes: IndexCache::default(),
+        compressing: Mutex::default(),
         last_read: Mutex::default(),
         options,
         clock,

@@ -6,6 +6,7 @@
 //!
 //! What is damaged is left alone: bytes that are not what was written are evidence, and mending needs to
 //! know what is around them. Nothing goes before what comes in its place was read back, batch by batch.
+//! What could not be compressed, for whatever reason, is tried again when the log is opened again.
 
 use std::io;
 use std::sync::Arc;
@@ -13,13 +14,14 @@ use std::sync::atomic::Ordering;
 
 use aklight_common::RaftIndex;
 
-use crate::compressed::SegmentFile;
-use crate::compressed::write::{compress_beside, discard};
+use crate::compressed::write::{Made, compress_beside, pays};
 use crate::disk::DiskFile;
 use crate::index::Summary;
+use crate::log::Log;
 use crate::scan::{Cursor, Next, SCAN_CHUNK_BYTES, Step};
 use crate::segment::Segment;
 use crate::state::Shared;
+use crate::writer::Op;
 
 /// What compressing a segment came to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,24 +32,40 @@ pub struct Compressed {
     pub compressed_bytes: u64,
 }
 
-impl Shared {
-    /// Writes the next segment beside its place; none where there is none that is worth it.
-    pub(crate) fn compress_next(
-        &self,
-        upto: RaftIndex,
-    ) -> io::Result<Option<(Arc<Segment>, SegmentFile)>> {
-        while let Some(segment) = self.next_to_compress(upto) {
+impl Log {
+    /// Compresses the oldest sealed segment that is not, if it ends with or before `upto` (of which the
+    /// caller knows that it will not be truncated) and that saves enough; see the lesson of
+    /// `compressed`. Takes as long as it takes to read a segment twice and to write a part of it; the
+    /// writer goes on meanwhile.
+    ///
+    /// # Errors
+    /// What the file system says: the segment then stays as it was. A full disk is none.
+    pub fn compress_next(&self, upto: RaftIndex) -> io::Result<Option<Compressed>> {
+        let shared = self.shared();
+        let _one_at_a_time = shared.compressing.lock();
+        while let Some(segment) = shared.next_to_compress(upto) {
             // What a full disk has left is for records; retention will make room.
-            if self.check_room(segment.summary().size).is_err() {
-                return Ok(None);
+            if self.is_closed() || shared.check_room(segment.summary().size).is_err() {
+                break;
             }
-            if let Some(made) = self.compress(&segment)? {
-                return Ok(Some((segment, made)));
+            let leave = || segment.stays_as_it_is.store(true, Ordering::Relaxed);
+            let Some(made) = shared.compress(&segment).inspect_err(|_| leave())? else {
+                leave();
+                continue;
+            };
+            let compressed =
+                Compressed { bytes: segment.summary().size, compressed_bytes: made.bytes() };
+            let put = self.ask(|done| Op::PutCompressed { segment: segment.clone(), made, done });
+            put.inspect_err(|_| leave())?;
+            if !segment.stays_as_it_is.load(Ordering::Relaxed) {
+                return Ok(Some(compressed));
             }
         }
         Ok(None)
     }
+}
 
+impl Shared {
     fn next_to_compress(&self, upto: RaftIndex) -> Option<Arc<Segment>> {
         let state = self.state.read();
         let mut segments = state.segments.iter();
@@ -60,35 +78,35 @@ impl Shared {
         next.cloned()
     }
 
-    /// Writes a segment beside its place. One that it is not worth is remembered; after an error it is
-    /// tried again.
-    fn compress(&self, segment: &Segment) -> io::Result<Option<SegmentFile>> {
-        let leave = || segment.stays_as_it_is.store(true, Ordering::Relaxed);
+    /// Writes a segment beside its place; none where it is not worth it, or damaged.
+    fn compress(&self, segment: &Segment) -> io::Result<Option<Made>> {
         let summary = segment.summary();
         let file = segment.file().ok_or(io::ErrorKind::NotFound)?;
-        // Also one behind which others are missing, which reads well.
-        if !segment.damages.lock().is_empty() {
-            leave();
+        // Damage may also be that others are missing behind it, while itself it reads well.
+        if !segment.damages.lock().is_empty() || !pays(&**file, summary.size)? {
             return Ok(None);
         }
         if let Some(broken) = first_broken(&**file, summary)? {
             // Whoever reads it says so, for everybody.
             let _ = self.read_indexes(broken, broken.next(), 0);
-            leave();
             return Ok(None);
         }
-        let Some(made) = compress_beside(&*self.disk, &segment.path, &**file, summary.size)? else {
-            leave();
-            return Ok(None);
-        };
-        if let Some(broken) = first_broken(&*made.file, summary)? {
-            discard(&*self.disk, &segment.path);
-            leave();
-            let path = segment.path.display();
-            let text = format!("{path} does not read back compressed, from entry {broken} on");
-            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        let now_us = self.clock.monotonic_us();
+        let made = compress_beside(&*self.disk, &segment.path, now_us, &**file, summary.size)?;
+        let Some(made) = made else { return Ok(None) };
+        match first_broken(made.file(), summary) {
+            Ok(None) => Ok(Some(made)),
+            Ok(Some(broken)) => {
+                made.discard(&*self.disk);
+                let path = segment.path.display();
+                let text = format!("{path} does not read back compressed, from entry {broken} on");
+                Err(io::Error::new(io::ErrorKind::InvalidData, text))
+            }
+            Err(error) => {
+                made.discard(&*self.disk);
+                Err(error)
+            }
         }
-        Ok(Some(made))
     }
 }
 

@@ -26,7 +26,7 @@ pub(crate) mod write;
 
 use std::io::{self, IoSlice};
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use crate::buffer::Buffer;
 use crate::disk::{Disk, DiskFile, read_exact_at};
@@ -77,18 +77,19 @@ fn of_file(file: Arc<dyn DiskFile>) -> io::Result<SegmentFile> {
         Ok(bytes)
     };
     let first = head_at(0)?;
-    let mut head = Head::decode(&first);
-    if head.is_none() && !first.starts_with(&BATCH_MAGIC) {
-        head = Head::decode(&head_at(size - HEAD_BYTES as u64)?);
-    }
-    let Some(head) = head else { return Ok(raw) };
-    let table_bytes = u64::from(head.blocks) * PLACE_BYTES as u64;
-    let Some(table_at) = (size - HEAD_BYTES as u64).checked_sub(table_bytes) else {
-        // Cut off, and with it the places of its blocks.
+    if first.starts_with(&BATCH_MAGIC) {
         return Ok(raw);
-    };
+    }
+    let last = Head::decode(&head_at(size - HEAD_BYTES as u64)?);
+    let Some(head) = Head::decode(&first).or(last) else { return Ok(raw) };
     let Head { bytes, blocks } = head;
-    let file = Arc::new(CompressedFile { file, bytes, blocks, table_at });
+    let behind_blocks =
+        (size - HEAD_BYTES as u64).checked_sub(u64::from(blocks) * PLACE_BYTES as u64);
+    // Without its end nobody knows where the table would be.
+    let table_at = behind_blocks.filter(|_| last == Some(head));
+    let blocks_end = table_at.unwrap_or(size);
+    let found = OnceLock::new();
+    let file = Arc::new(CompressedFile { file, bytes, blocks, table_at, blocks_end, found });
     Ok(SegmentFile { file, compressed_bytes: Some(size) })
 }
 
@@ -137,7 +138,11 @@ struct CompressedFile {
     /// Of the segment.
     bytes: u64,
     blocks: u32,
-    table_at: u64,
+    /// Where the table is, unless that is damaged.
+    table_at: Option<u64>,
+    blocks_end: u64,
+    /// Where blocks were found to begin, once the table was wrong.
+    found: OnceLock<Vec<Option<u64>>>,
 }
 
 impl CompressedFile {
@@ -147,20 +152,21 @@ impl CompressedFile {
         usize::try_from(left).map_or(BLOCK_BYTES, |left| left.min(BLOCK_BYTES))
     }
 
-    /// Where blocks begin, and where the last of them ends: by the table.
+    /// Where blocks begin, and where the last of them ends: by the table. Nothing where there is none.
     fn places(&self, from: u64, blocks: u64) -> io::Result<Vec<u64>> {
+        let Some(table_at) = self.table_at else { return Ok(Vec::new()) };
         let has_next = from + blocks < u64::from(self.blocks);
         let count = usize::try_from(blocks).map_err(io::Error::other)? + usize::from(has_next);
         let mut bytes = vec![0; count * PLACE_BYTES];
-        read_exact_at(&*self.file, &mut bytes, self.table_at + from * PLACE_BYTES as u64)?;
+        read_exact_at(&*self.file, &mut bytes, table_at + from * PLACE_BYTES as u64)?;
         let (places, _) = bytes.as_chunks();
         let places = places.iter().map(|place| u64::from_le_bytes(*place));
-        Ok(places.chain((!has_next).then_some(self.table_at)).collect())
+        Ok(places.chain((!has_next).then_some(self.blocks_end)).collect())
     }
 
     /// The bytes stored of a block that begins here, if it is the one that is sought.
     fn stored_at(&self, place: u64, block: u64) -> io::Result<Option<usize>> {
-        let room = self.table_at.checked_sub(place.saturating_add(BLOCK_HEAD_BYTES as u64));
+        let room = self.blocks_end.checked_sub(place.saturating_add(BLOCK_HEAD_BYTES as u64));
         let Some(room) = room else { return Ok(None) };
         let mut head = [0; BLOCK_HEAD_BYTES];
         read_exact_at(&*self.file, &mut head, place)?;
@@ -175,25 +181,35 @@ impl CompressedFile {
         (is_it && stored <= len).then_some(stored)
     }
 
-    /// Where a block is of which the table does not say it: behind the nearest one before it.
-    fn find(&self, block: u64) -> io::Result<Option<(u64, usize)>> {
-        for known in (0..=block).rev() {
-            let place = if known == 0 { HEAD_BYTES as u64 } else { self.places(known, 1)?[0] };
-            let Some(mut stored) = self.stored_at(place, known)? else { continue };
-            let mut place = place;
-            for next in known + 1..=block {
-                place += (BLOCK_HEAD_BYTES + stored) as u64;
-                let Some(of_next) = self.stored_at(place, next)? else { return Ok(None) };
-                stored = of_next;
-            }
-            return Ok(Some((place, stored)));
+    /// Where every block is, by going from one to the next; where that ends, the table may know more.
+    fn find_all(&self) -> io::Result<&[Option<u64>]> {
+        if let Some(found) = self.found.get() {
+            return Ok(found);
         }
-        Ok(None)
+        let table = self.places(0, u64::from(self.blocks))?;
+        let mut found = Vec::new();
+        let mut behind = Some(HEAD_BYTES as u64);
+        for block in 0..u64::from(self.blocks) {
+            let by_table = usize::try_from(block).ok().and_then(|block| table.get(block)).copied();
+            let mut here = None;
+            for place in [behind, by_table].into_iter().flatten() {
+                if let Some(stored) = self.stored_at(place, block)? {
+                    here = Some((place, stored));
+                    break;
+                }
+            }
+            found.push(here.map(|(place, _)| place));
+            behind = here.map(|(place, stored)| place + (BLOCK_HEAD_BYTES + stored) as u64);
+        }
+        Ok(self.found.get_or_init(|| found))
     }
 
     /// Decodes a block that is not where the table says.
     fn decode_lost(&self, block: u64, into: &mut [u8]) -> io::Result<()> {
-        let Some((place, stored)) = self.find(block)? else {
+        let all = self.find_all()?;
+        let place = usize::try_from(block).ok().and_then(|block| *all.get(block)?);
+        let stored = place.map(|place| self.stored_at(place, block)).transpose()?.flatten();
+        let (Some(place), Some(stored)) = (place, stored) else {
             into.fill(0);
             return Ok(());
         };
@@ -228,16 +244,18 @@ impl DiskFile for CompressedFile {
         let first = at / BLOCK_BYTES as u64;
         let behind = (at + wanted).div_ceil(BLOCK_BYTES as u64).min(first + BLOCKS_AT_ONCE);
         let places = self.places(first, behind - first)?;
-        let (from, end) = (places[0], places[places.len() - 1]);
+        let (from, end) = (places.first().copied(), places.last().copied());
+        let (from, end) = (from.unwrap_or_default(), end.unwrap_or_default());
         let is_plausible = places.is_sorted()
-            && end <= self.table_at
+            && end <= self.blocks_end
             && end - from <= (behind - first) * (BLOCK_HEAD_BYTES + BLOCK_BYTES) as u64;
         let len = if is_plausible { usize::try_from(end - from).unwrap_or(0) } else { 0 };
         let mut stretch = Buffer::new(from, len);
         read_exact_at(&*self.file, stretch.as_mut(), from)?;
 
         let (mut filled, mut scratch) = (0, Vec::new());
-        for (block, place) in (first..behind).zip(&places) {
+        for (nth, block) in (first..behind).enumerate() {
+            let place = places.get(nth).copied().unwrap_or(u64::MAX);
             let len = self.len_of(block);
             let skip = ((at + filled as u64) % BLOCK_BYTES as u64) as usize;
             let take = (len - skip).min(buffer.len() - filled);
@@ -288,14 +306,19 @@ fn unchangeable() -> io::Error {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
+
     use proptest::prelude::*;
 
     use super::write::compress_beside;
     use super::*;
     use crate::disk::MemoryDisk;
-    use crate::slots::beside;
 
     const PATH: &str = "/d/00000000000000000000.log";
+
+    fn made_at() -> PathBuf {
+        Path::new(PATH).with_extension("7.new")
+    }
 
     /// A file of runs, which compresses, with some noise, which does not; and the same compressed.
     fn made(runs: &[(u8, usize)]) -> (Vec<u8>, MemoryDisk) {
@@ -311,7 +334,8 @@ mod tests {
         let shared = disk.shared();
         let file = shared.create(Path::new(PATH)).expect("created");
         crate::disk::write_all_at(&*file, &mut [IoSlice::new(&content)], 0).expect("written");
-        compress_beside(&*shared, Path::new(PATH), &*file, content.len() as u64).expect("made");
+        let len = content.len() as u64;
+        compress_beside(&*shared, Path::new(PATH), 7, &*file, len).expect("made");
         (content, disk)
     }
 
@@ -328,11 +352,11 @@ mod tests {
             stretches in prop::collection::vec((any::<prop::sample::Index>(), 1_usize..400_000), 1..20),
         ) {
             let (content, disk) = made(&runs);
-            let Ok(made) = open(&*disk.shared(), &beside(Path::new(PATH))) else {
+            let Ok(made) = open(&*disk.shared(), &made_at()) else {
                 // It saves too little.
                 return Ok(());
             };
-            let on_disk = disk.contents(&beside(Path::new(PATH))).map(|bytes| bytes.len() as u64);
+            let on_disk = disk.contents(&made_at()).map(|bytes| bytes.len() as u64);
             prop_assert_eq!(made.compressed_bytes, on_disk);
             prop_assert_eq!(made.file.size().expect("known"), content.len() as u64);
             for (at, len) in stretches {
@@ -352,7 +376,7 @@ mod tests {
             cut in prop::option::of(any::<prop::sample::Index>()),
         ) {
             let (_, disk) = made(&runs);
-            let path = beside(Path::new(PATH));
+            let path = made_at();
             let Some(len) = disk.contents(&path).map(|bytes| bytes.len()) else { return Ok(()) };
             let file = disk.shared().open(&path).expect("there");
             for (at, byte) in damage {

@@ -27,7 +27,6 @@ use parking_lot::Mutex;
 
 use crate::assemble::assemble;
 use crate::checkpoint;
-use crate::compress::Compressed;
 use crate::disk::Disk;
 use crate::errors::{LogError, NoRoom, OpenError, ReadError};
 use crate::format::{Batch, NewBatch};
@@ -219,14 +218,7 @@ impl Log {
     /// What the file system says; the checkpoint before then stands.
     pub fn save_checkpoint(&self, index: RaftIndex, bytes: Vec<u8>) -> io::Result<()> {
         let _one_at_a_time = self.inner.checkpoint.lock();
-        let (sender, synced) = bounded(1);
-        self.submit(Op::Sync {
-            done: Box::new(move |result| {
-                let _ = sender.send(result);
-            }),
-        });
-        self.inner.runner.work_off();
-        synced.recv().map_err(|_| io::Error::other("the log is closed"))??;
+        self.ask(|done| Op::Sync { done })?;
         let shared = &self.inner.shared;
         checkpoint::write(&*shared.disk, &shared.dir, index, &bytes)
     }
@@ -398,33 +390,6 @@ impl Log {
         self.inner.shared.topic_counts_before(upto)
     }
 
-    /// Compresses the oldest sealed segment that is not, if it ends with or before `upto` (of which the
-    /// caller knows that it will not be truncated) and that saves enough; see the lesson of
-    /// `compressed`. Takes as long as it takes to read a segment twice and to write a part of it; the
-    /// writer goes on meanwhile.
-    ///
-    /// # Errors
-    /// What the file system says: the segment then stays as it was. A full disk is none.
-    pub fn compress_next(&self, upto: RaftIndex) -> io::Result<Option<Compressed>> {
-        let shared = &self.inner.shared;
-        let Some((segment, made)) = shared.compress_next(upto)? else { return Ok(None) };
-        let compressed = Compressed {
-            bytes: segment.summary().size,
-            compressed_bytes: made.compressed_bytes.unwrap_or_default(),
-        };
-        let (sender, put) = bounded(1);
-        self.submit(Op::PutCompressed {
-            segment,
-            made,
-            done: Box::new(move |result| {
-                let _ = sender.send(result);
-            }),
-        });
-        self.inner.runner.work_off();
-        put.recv().map_err(|_| io::Error::other("the log is closed"))??;
-        Ok(Some(compressed))
-    }
-
     /// The last entry that retention would purge now: always the last of a sealed segment.
     #[must_use]
     pub fn expired(&self, now_us: u64, retention: &Retention) -> Option<RaftIndex> {
@@ -449,6 +414,24 @@ impl Log {
     /// folder is free. Reads go on. Closing again does nothing.
     pub fn close(&self) {
         self.inner.close();
+    }
+
+    /// Asks the writer for something and waits for its answer. The caller is not the writer's thread.
+    pub(crate) fn ask(&self, op: impl FnOnce(Done) -> Op) -> io::Result<()> {
+        let (sender, answer) = bounded(1);
+        self.submit(op(Box::new(move |result| {
+            let _ = sender.send(result);
+        })));
+        self.inner.runner.work_off();
+        answer.recv().map_err(|_| io::Error::other("the log is closed"))?
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.inner.shared
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        *self.inner.submit.lock()
     }
 
     fn submit(&self, op: Op) {

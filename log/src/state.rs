@@ -48,7 +48,8 @@ pub struct Bounds {
     pub flushed: Option<RaftIndex>,
     /// The last entry that was given to the file system.
     pub written: Option<RaftIndex>,
-    /// Bytes of all segments on the disk, and of what waits to be written; without space taken in advance.
+    /// Bytes of all segments as they are on the disk, compressed or not, and of what waits to be written;
+    /// without space taken in advance. [`verify`](crate::verify()) tells them as they were written.
     pub bytes: u64,
 }
 
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     /// Bytes that the open segment's file has beyond its batches.
     pub spare_bytes: AtomicU64,
     pub indexes: IndexCache,
+    /// Held by whoever compresses a segment.
+    pub compressing: Mutex<()>,
     /// Entries and base offsets of what was last read from disk by entries: who reads entries
     /// asks for their offsets next.
     pub last_read: Mutex<Vec<(RaftIndex, Offset)>>,

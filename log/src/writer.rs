@@ -22,6 +22,7 @@
 
 mod cut;
 mod op;
+mod put;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -30,8 +31,6 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
-use crate::compressed::SegmentFile;
-use crate::compressed::write::{discard, put_in_place};
 use crate::disk::write_all_at;
 use crate::format::{HEADER_BYTES, encode_header};
 use crate::marks::{Hint, Point};
@@ -238,6 +237,7 @@ impl Writer {
                 self.answer(done, synced);
             }
             Op::PutCompressed { segment, made, done } => {
+                self.flush();
                 let put = self.put_compressed(&segment, made);
                 self.answer(done, put);
             }
@@ -260,30 +260,6 @@ impl Writer {
             self.shared.fail(reason);
         }
         worked
-    }
-
-    /// Puts a compressed segment in the place of what it was made of, unless that has gone or changed
-    /// meanwhile: only here nothing else is taken away. A failure is none of the log's, which is right
-    /// with either.
-    fn put_compressed(&mut self, segment: &Arc<Segment>, made: SegmentFile) -> io::Result<()> {
-        let disk = self.shared.disk.clone();
-        let is_there =
-            self.shared.state.read().segments.iter().any(|there| Arc::ptr_eq(there, segment));
-        if !is_there || !segment.damages.lock().is_empty() {
-            discard(&*disk, &segment.path);
-            return Ok(());
-        }
-        put_in_place(&*disk, &segment.path)?;
-        let sealed = Inside::Sealed(segment.summary());
-        let dir = &self.shared.dir;
-        let compressed = Segment::existing(dir, segment.name, sealed, made, Vec::new());
-        let mut state = self.shared.state.write();
-        if let Some(place) = state.segments.iter_mut().find(|there| Arc::ptr_eq(there, segment)) {
-            *place = Arc::new(compressed);
-        }
-        state.count_stored();
-        drop(state);
-        disk.sync_dir(dir)
     }
 
     fn save_vote(&mut self, vote: &[u8]) -> io::Result<()> {

@@ -37,10 +37,15 @@ pub async fn run(
                 Ok(Some(Compressed { bytes, compressed_bytes })) => {
                     tracing::debug!(%partition.id, bytes, compressed_bytes, "a segment is compressed");
                 }
-                Err(error) => events.warn(
-                    "compression",
-                    format!("partition {} keeps a segment as it is: {error}", partition.id),
-                ),
+                Err(_) if stop.is_cancelled() => return,
+                // Told once for each segment: it is not tried again. The others can wait.
+                Err(error) => {
+                    events.warn(
+                        "compression",
+                        format!("partition {} has a segment not compressed: {error}", partition.id),
+                    );
+                    continue;
+                }
             }
             let took = Duration::from_micros(clock.monotonic_us().saturating_sub(began_us));
             // There may be more.

@@ -4,7 +4,7 @@
 //! leaves one or the other, and what each says is the same.
 
 use std::io::{self, IoSlice};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::{BLOCK_BYTES, BLOCK_HEAD_BYTES, HEAD_BYTES, Head, SegmentFile, of_file};
@@ -20,34 +20,63 @@ const SAMPLES: u64 = 16;
 /// What is written at once.
 const WRITE_BYTES: usize = 1 << 20;
 
-/// Writes a segment compressed beside its place, synced; `None` where it does not pay, and nothing is
-/// left there then.
+/// A segment that was written compressed, and waits beside its place.
+pub(crate) struct Made {
+    file: SegmentFile,
+    beside: PathBuf,
+}
+
+impl Made {
+    pub(crate) fn file(&self) -> &dyn DiskFile {
+        &*self.file.file
+    }
+
+    /// Bytes that it takes.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.file.compressed_bytes.unwrap_or(u64::MAX)
+    }
+
+    /// Puts it where the segment is. The caller syncs the folder.
+    pub(crate) fn put_in_place(self, disk: &dyn Disk, path: &Path) -> io::Result<SegmentFile> {
+        match disk.rename(&self.beside, path) {
+            Ok(()) => Ok(self.file),
+            Err(error) => {
+                self.discard(disk);
+                Err(error)
+            }
+        }
+    }
+
+    /// Removes it.
+    pub(crate) fn discard(self, disk: &dyn Disk) {
+        discard(disk, &self.beside);
+    }
+}
+
+/// What stays is removed when the log is opened.
+fn discard(disk: &dyn Disk, beside: &Path) {
+    let _ = disk.remove(beside);
+}
+
+/// Writes a segment compressed beside its place, synced; `None` where that saves too little, and nothing is
+/// left there then. The time makes the name its own: a broker that starts anew within its process may
+/// have an earlier log's compression still at work in the folder.
 pub(crate) fn compress_beside(
     disk: &dyn Disk,
     path: &Path,
+    now_us: u64,
     source: &dyn DiskFile,
     bytes: u64,
-) -> io::Result<Option<SegmentFile>> {
+) -> io::Result<Option<Made>> {
     let Some(head) = Head::of(bytes) else { return Ok(None) };
-    if !pays(source, head)? {
-        return Ok(None);
+    let beside = path.with_extension(format!("{now_us}.new"));
+    let written = write(disk, &beside, source, head).inspect_err(|_| discard(disk, &beside));
+    let made = Made { file: written?, beside };
+    if is_less(made.bytes(), bytes) {
+        return Ok(Some(made));
     }
-    let written = write(disk, path, source, head);
-    match &written {
-        Ok(made) if made.compressed_bytes.is_some_and(|made| is_less(made, bytes)) => {}
-        _ => discard(disk, path),
-    }
-    Ok(Some(written?).filter(|made| made.compressed_bytes.is_some_and(|made| is_less(made, bytes))))
-}
-
-/// Removes what lies beside a segment's place. What stays is removed when the log is opened.
-pub(crate) fn discard(disk: &dyn Disk, path: &Path) {
-    let _ = disk.remove(&beside(path));
-}
-
-/// Puts what was written beside a segment in its place. The caller syncs the folder.
-pub(crate) fn put_in_place(disk: &dyn Disk, path: &Path) -> io::Result<()> {
-    disk.rename(&beside(path), path)
+    made.discard(disk);
+    Ok(None)
 }
 
 /// Replaces a compressed segment by one that can be written to, with its first `bytes`.
@@ -57,7 +86,20 @@ pub(crate) fn expand(
     source: &dyn DiskFile,
     bytes: u64,
 ) -> io::Result<Arc<dyn DiskFile>> {
-    let file = disk.create(&beside(path))?;
+    let beside = beside(path);
+    let file = copy(disk, &beside, source, bytes).inspect_err(|_| discard(disk, &beside))?;
+    disk.rename(&beside, path).inspect_err(|_| discard(disk, &beside))?;
+    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
+    Ok(file)
+}
+
+fn copy(
+    disk: &dyn Disk,
+    beside: &Path,
+    source: &dyn DiskFile,
+    bytes: u64,
+) -> io::Result<Arc<dyn DiskFile>> {
+    let file = disk.create(beside)?;
     let mut at = 0;
     while at < bytes {
         let len = usize::try_from(bytes - at).map_or(WRITE_BYTES, |left| left.min(WRITE_BYTES));
@@ -67,8 +109,6 @@ pub(crate) fn expand(
         at += len as u64;
     }
     file.sync()?;
-    put_in_place(disk, path)?;
-    disk.sync_dir(path.parent().unwrap_or(Path::new(".")))?;
     Ok(file)
 }
 
@@ -77,7 +117,8 @@ fn is_less(compressed: u64, bytes: u64) -> bool {
 }
 
 /// Whether a few blocks from all over a segment come to little enough.
-fn pays(source: &dyn DiskFile, head: Head) -> io::Result<bool> {
+pub(crate) fn pays(source: &dyn DiskFile, bytes: u64) -> io::Result<bool> {
+    let Some(head) = Head::of(bytes) else { return Ok(false) };
     let step = (u64::from(head.blocks) / SAMPLES).max(1);
     let mut block = Block::default();
     let (mut before, mut after) = (0, 0);
@@ -90,11 +131,11 @@ fn pays(source: &dyn DiskFile, head: Head) -> io::Result<bool> {
 
 fn write(
     disk: &dyn Disk,
-    path: &Path,
+    beside: &Path,
     source: &dyn DiskFile,
     head: Head,
 ) -> io::Result<SegmentFile> {
-    let file = disk.create(&beside(path))?;
+    let file = disk.create(beside)?;
     let (mut out, mut at) = (head.encode().to_vec(), 0);
     let mut table = Vec::new();
     let mut block = Block::default();

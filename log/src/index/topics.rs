@@ -61,7 +61,7 @@ impl Topics {
 
     /// Counts records of a topic in a block, which is the last one.
     ///
-    /// Its name is not looked at: it was checked where it came in, and is again where it is given out.
+    /// Only a new name is looked at: what is no text is the topic that nobody knows.
     pub(super) fn count(&mut self, topic: &[u8], block: usize, records: u64) {
         match self {
             Self::Table(table) => table.count(topic, block, records),
@@ -141,7 +141,7 @@ impl Table {
     fn count(&mut self, topic: &[u8], block: usize, records: u64) {
         let postings = match self.0.get_mut(topic) {
             Some(postings) => postings,
-            None => self.0.entry(topic.into()).or_default(),
+            None => self.0.entry(text(topic).as_bytes().into()).or_default(),
         };
         postings.records += records;
         if postings.steps.is_empty() || postings.last_block != block {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use aklight_common::{Offset, RaftIndex, Term};
 use crossbeam_channel::Sender;
 
-use crate::compressed::SegmentFile;
+use crate::compressed::write::Made;
 use crate::segment::Segment;
 use crate::state::Planned;
 
@@ -51,7 +51,7 @@ pub(crate) enum Op {
     /// A sealed segment was written compressed, and waits beside its place.
     PutCompressed {
         segment: Arc<Segment>,
-        made: SegmentFile,
+        made: Made,
         done: Done,
     },
     /// There is something to do that is in no queue: the committed hint.
