@@ -99,44 +99,53 @@ pub fn check_topic(name: &[u8]) -> Result<&str, TopicError> {
 }
 
 const fn is_forbidden(byte: u8) -> bool {
-    (byte < 0x20) | (byte == 0x7f) | (byte == b'+') | (byte == b'#') | (byte == b'|')
+    byte < 0x20 || matches!(byte, 0x7f | b'+' | b'#' | b'|')
 }
 
-/// Bytes that are looked at together: what every processor of this kind compares in one step.
-const TOGETHER: usize = 16;
-
-/// Longest name that is looked at so; longer ones are few.
-const SHORT_BYTES_MAX: usize = 4 * TOGETHER;
-
-/// Whether it is a short topic of ASCII: nearly every one is. What is not may be a topic all the same.
+/// Whether it is a topic of ASCII: nearly every one is, and eight bytes at a time tell. What is not may
+/// be a topic all the same.
 fn is_plain(name: &[u8]) -> bool {
-    // One more, so that every byte has one behind it.
-    let mut padded = [b'a'; SHORT_BYTES_MAX + 1];
-    if name.is_empty() || name.len() > SHORT_BYTES_MAX {
+    if name.len() > TOPIC_BYTES_MAX || name.last().is_none_or(|last| *last == b'/') {
         return false;
     }
-    padded[..name.len()].copy_from_slice(name);
-    if name.first() == Some(&b'/') || name.last() == Some(&b'/') {
-        return false;
+    let (words, rest) = name.as_chunks();
+    let mut last = [b'a'; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let (mut wrong, mut slashes, mut before) = (0, 0, 0x80);
+    for word in words.iter().chain([&last]) {
+        let word = u64::from_le_bytes(*word);
+        let slash = bytes_that_are(b'/', word);
+        wrong |= not_plain(word) | (slash & ((slash << 8) | before));
+        slashes += slash.count_ones() as usize;
+        before = slash >> 56;
     }
-    let (mut wrong, mut slashes) = ([0; TOGETHER], [0; TOGETHER]);
-    for at in (0..name.len()).step_by(TOGETHER) {
-        let lanes = |at: usize| padded[at..].first_chunk::<TOGETHER>();
-        let (Some(chunk), Some(behind)) = (lanes(at), lanes(at + 1)) else { break };
-        // Without branches, each byte for itself: so the compiler makes one step of sixteen.
-        for lane in 0..TOGETHER {
-            let slash = all_bits(chunk[lane] == b'/');
-            let two = slash & all_bits(behind[lane] == b'/');
-            wrong[lane] |=
-                two | all_bits(is_forbidden(chunk[lane])) | all_bits(chunk[lane] >= 0x80);
-            slashes[lane] += slash & 1;
-        }
-    }
-    wrong == [0; TOGETHER] && usize::from(slashes.iter().sum::<u8>()) < TOPIC_LEVELS_MAX
+    wrong == 0 && slashes < TOPIC_LEVELS_MAX
 }
 
-const fn all_bits(is_so: bool) -> u8 {
-    if is_so { 0xff } else { 0 }
+// Eight bytes in a word. A byte is marked by its top bit, which none of ASCII has: so a sum of two that
+// are below 0x80 marks those that reach 0x80, and carries nothing into the next one.
+const TOP_BITS: u64 = eight(0x80);
+const OTHER_BITS: u64 = eight(0x7f);
+
+const fn eight(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; 8])
+}
+
+/// Marks the bytes of ASCII that are this one; of others it may mark any.
+const fn bytes_that_are(byte: u8, word: u64) -> u64 {
+    let differs = (word ^ eight(byte)) & OTHER_BITS;
+    !(differs + OTHER_BITS) & TOP_BITS
+}
+
+/// Marks something if a byte is not ASCII, or is one that no topic holds.
+const fn not_plain(word: u64) -> u64 {
+    let controls = !((word & OTHER_BITS) + eight(0x80 - 0x20)) & TOP_BITS;
+    (word & TOP_BITS)
+        | controls
+        | bytes_that_are(0x7f, word)
+        | bytes_that_are(b'+', word)
+        | bytes_that_are(b'#', word)
+        | bytes_that_are(b'|', word)
 }
 
 /// What topics and patterns have in common: length, UTF-8, depth, no empty level.
