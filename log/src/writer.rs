@@ -237,7 +237,6 @@ impl Writer {
                 self.answer(done, synced);
             }
             Op::PutCompressed { segment, made, done } => {
-                self.flush();
                 let put = self.put_compressed(&segment, made);
                 self.answer(done, put);
             }

@@ -14,6 +14,8 @@ use crate::segment::{Inside, Segment};
 impl Writer {
     /// Puts it in place, unless the segment has gone or was found damaged meanwhile; then it stays.
     pub(super) fn put_compressed(&mut self, segment: &Arc<Segment>, made: Made) -> io::Result<()> {
+        // What was asked for before is answered before, and waits for nothing of this.
+        self.flush();
         let disk = self.shared.disk.clone();
         let is_there =
             self.shared.state.read().segments.iter().any(|there| Arc::ptr_eq(there, segment));
