@@ -11,9 +11,9 @@
 //!   └──── lost, refused, timed out: the dialer names the next broker and the time
 //! ```
 //!
-//! One thing may wait: resolving a broker's name (`getaddrinfo`) at each attempt to connect,
-//! usually for no time at all, at worst for the resolver's own timeouts. Whoever cannot afford
-//! that gives addresses instead of names.
+//! One thing may wait: resolving a broker's name (`getaddrinfo`), usually for no time at all, at worst for
+//! the resolver's own timeouts. It is done once, and again when an address has failed for long (`names`);
+//! whoever cannot afford that gives addresses instead of names.
 //!
 //! What the caller owes: sequences must not be used twice for different records by one producer
 //! id, also after a restart. So the caller keeps [`ProducerLink::next_sequence`] and the
@@ -33,6 +33,7 @@ use socket2::{Domain, SockRef, Socket, Type};
 use super::config::ClientConfig;
 use super::dial::plain;
 use super::dialer::Dialer;
+use super::names::Names;
 use super::pipeline::{Answer, Pipeline};
 use super::socket;
 use crate::clock::SharedClock;
@@ -104,6 +105,7 @@ pub struct ProducerLink {
     config: ClientConfig,
     clock: SharedClock,
     dialer: Dialer,
+    names: Names,
     pipeline: Pipeline,
     state: State,
     announced: bool,
@@ -125,6 +127,7 @@ impl ProducerLink {
     pub fn new(config: ClientConfig, next_sequence: u64, clock: SharedClock) -> Self {
         Self {
             dialer: Dialer::new(config.brokers.clone(), config.backoff),
+            names: Names::default(),
             pipeline: Pipeline::new(config.clone(), next_sequence),
             config,
             clock,
@@ -232,6 +235,9 @@ impl ProducerLink {
             self.collect(&mut events);
             self.pipeline.disconnected();
             self.announced = false;
+            if let Some(broker) = self.dialer.broker() {
+                self.names.failed(broker, now_ms);
+            }
             let retry_in_ms = self.dialer.failed(&reason);
             self.state = State::Idle { retry_at_ms: now_ms + retry_in_ms };
             events.push(LinkEvent::Disconnected { reason, retry_in_ms });
@@ -248,7 +254,7 @@ impl ProducerLink {
     fn advance(&mut self, now_ms: u64, events: &mut Vec<LinkEvent>) -> Result<(), String> {
         if matches!(self.state, State::Idle { retry_at_ms } if now_ms >= retry_at_ms) {
             let broker = self.dialer.broker().ok_or("no broker was given")?;
-            let addresses = resolve(broker)?;
+            let addresses = self.names.addresses(broker, now_ms, resolve)?;
             self.dial(addresses, now_ms)?;
         }
         if matches!(self.state, State::Connecting { .. }) {
@@ -348,6 +354,9 @@ impl ProducerLink {
         if self.pipeline.is_ready() && !self.announced {
             self.announced = true;
             self.dialer.connected();
+            if let Some(broker) = self.dialer.broker() {
+                self.names.answered(broker);
+            }
             let broker = self.dialer.broker().unwrap_or_default().to_owned();
             events.push(LinkEvent::Connected { broker });
         }

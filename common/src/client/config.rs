@@ -26,7 +26,8 @@ pub const REQUEST_TIMEOUT_DEFAULT: Duration = Duration::from_secs(10);
 /// What every form of client is made from.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
-    /// The brokers, each `host:port`; names are resolved again at every connect.
+    /// The brokers, each `host:port`; names are resolved again at every connect, by
+    /// [`super::blocking`] only when their address has failed for half a minute.
     pub brokers: Vec<String>,
     /// Who this client is: one topic level of at most 128 bytes.
     pub id: String,

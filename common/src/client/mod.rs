@@ -18,7 +18,7 @@
 //!   repeated after a pause ([`crate::wire::ErrorCode::is_passing`]); every other error is the
 //!   caller's.
 //! - *Any broker will do.* The list is gone round by itself, and names are resolved anew each
-//!   time. A broker that is there but serves nobody (no leader, cut off from the others) is left
+//!   time (by a link without threads only when an address has failed for long: `names`). A broker that is there but serves nobody (no leader, cut off from the others) is left
 //!   for the next one. A change, an outage and its end are told in the log once each (`telling`).
 //! - *Nothing waits for ever.* Connecting, answering and idling each have a limit; where a form
 //!   waits for its caller, or for a broker to come back, it says so.
@@ -32,6 +32,7 @@ pub mod config;
 mod dial;
 mod dialer;
 mod error;
+mod names;
 mod pipeline;
 mod producer;
 mod since;
