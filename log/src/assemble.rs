@@ -33,17 +33,17 @@ pub(crate) fn assemble(
     let end =
         recovered.last.map(|(term, index)| Point { term, index, end_offset: recovered.end_offset });
     let Recovered {
-        lock, vote, purge, mut hint_slots, mut hint, segments, allocated, report, ..
+        lock,
+        vote,
+        purge,
+        mut hint_slots,
+        mut hint,
+        segments,
+        allocated,
+        synced,
+        report,
+        ..
     } = recovered;
-    if report.lost_end.is_none() && end > hint.acknowledged {
-        // The note is synced now and then only, and may be older than what was acknowledged. What is
-        // found counts as acknowledged from here on: a later loss must be told by it.
-        hint.acknowledged = end;
-        let noted = hint_slots.write(&hint.encode()).and_then(|()| hint_slots.sync());
-        if let Err(error) = noted {
-            tracing::warn!(dir = %dir.display(), %error, "cannot note where the log ends");
-        }
-    }
     let Some(open) = segments.last().cloned() else {
         return Err(OpenError::Io {
             what: "find a segment in",
@@ -52,6 +52,18 @@ pub(crate) fn assemble(
         });
     };
     let size = open.summary().size;
+    let is_dirty = synced < size;
+    if report.lost_end.is_none() && end > hint.acknowledged {
+        // The note is synced now and then only, and may be older than what was acknowledged. What is
+        // found counts as acknowledged from here on: a later loss must be told by it.
+        hint.acknowledged = end;
+        // Where what is found is to be synced later, the note is no surer than that.
+        let noted = hint_slots.write(&hint.encode());
+        let noted = noted.and_then(|()| if is_dirty { Ok(()) } else { hint_slots.sync() });
+        if let Err(error) = noted {
+            tracing::warn!(dir = %dir.display(), %error, "cannot note where the log ends");
+        }
+    }
     let saved_vote = Some(vote.value().to_vec()).filter(|vote| !vote.is_empty());
     let flushed = recovered.last.map(|last| last.1);
     let state = State::opened(segments, recovered.purged, recovered.last, recovered.end_offset);
@@ -79,9 +91,10 @@ pub(crate) fn assemble(
         hint,
         open,
         allocated,
-        synced: size,
+        synced,
+        found: size,
         cannot_preallocate: false,
-        is_dirty: false,
+        is_dirty,
         last_sync_us: shared.clock.monotonic_us(),
         sync_takes_us: None,
         slow_until_us: 0,

@@ -18,7 +18,7 @@ use crate::compressed::write::{Made, compress_beside, pays};
 use crate::disk::DiskFile;
 use crate::index::Summary;
 use crate::log::Log;
-use crate::scan::{Cursor, Next, SCAN_CHUNK_BYTES, Step};
+use crate::scan::{Cursor, Next, READ_CHUNK_BYTES, Step};
 use crate::segment::Segment;
 use crate::state::Shared;
 use crate::writer::Op;
@@ -114,7 +114,7 @@ impl Shared {
 fn first_broken(file: &dyn DiskFile, summary: Summary) -> io::Result<Option<RaftIndex>> {
     let start = Next { index: summary.first_index, offset: summary.base_offset };
     let end = Next { index: summary.next_index, offset: summary.end_offset };
-    let mut cursor = Cursor::new(file, 0, summary.size, Some(start), SCAN_CHUNK_BYTES);
+    let mut cursor = Cursor::new(file, 0, summary.size, Some(start), READ_CHUNK_BYTES);
     loop {
         match cursor.step()? {
             Step::Batch(..) => {}

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::disk::Disk;
 use crate::index::SegmentIndex;
-use crate::scan::{Cursor, Next, SCAN_CHUNK_BYTES, Step};
+use crate::scan::{Cursor, Next, READ_CHUNK_BYTES, Step};
 use crate::segment::Segment;
 use crate::sidecar;
 
@@ -69,7 +69,7 @@ fn rebuild(segment: &Segment) -> io::Result<SegmentIndex> {
     let start = Next { index: summary.first_index, offset: summary.base_offset };
     let mut index = SegmentIndex::new(start.index, start.offset);
     let file = segment.file().ok_or(io::ErrorKind::NotFound)?;
-    let mut cursor = Cursor::new(&**file, 0, summary.size, Some(start), SCAN_CHUNK_BYTES);
+    let mut cursor = Cursor::new(&**file, 0, summary.size, Some(start), READ_CHUNK_BYTES);
     loop {
         match cursor.step()? {
             Step::Batch(position, batch) => index.add(position, &batch),

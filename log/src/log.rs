@@ -30,7 +30,7 @@ use crate::checkpoint;
 use crate::disk::Disk;
 use crate::errors::{LogError, NoRoom, OpenError, ReadError};
 use crate::format::{Batch, NewBatch};
-use crate::options::{LogOptions, Retention};
+use crate::options::{Fsync, LogOptions, Retention};
 use crate::recovery::recover;
 use crate::report::OpenReport;
 use crate::runner::{Driver, Runner, Wake, queue_of_owner, queue_of_thread};
@@ -73,7 +73,7 @@ impl Log {
         options: LogOptions,
         clock: SharedClock,
     ) -> Result<(Self, OpenReport), OpenError> {
-        let recovered = recover(&*disk, dir)?;
+        let recovered = recover(&*disk, dir, options.fsync != Fsync::Always)?;
         let queue = queue_of_thread(&options);
         let (shared, writer, queue, report, lock) =
             assemble(recovered, disk, dir, options, clock, queue)?;
@@ -99,7 +99,7 @@ impl Log {
         clock: SharedClock,
         wake: Wake,
     ) -> Result<(Self, OpenReport, Driver), OpenError> {
-        let recovered = recover(&*disk, dir)?;
+        let recovered = recover(&*disk, dir, options.fsync != Fsync::Always)?;
         let (shared, writer, queue, report, lock) =
             assemble(recovered, disk, dir, options, clock, queue_of_owner())?;
         let (runner, driver) = Runner::owned(writer, lock, wake);

@@ -13,7 +13,8 @@
 //!
 //! A gap between two segments is damage too. In the end what is not known to be durable is written
 //! again and synced: after a `kill -9` it may have been in the system's memory only (and after a
-//! failed sync it may stay there for ever), and Raft is about to be told that it is safe.
+//! failed sync it may stay there for ever), and Raft is about to be told that it is safe. A log that
+//! acknowledges without a sync may leave that to its first one.
 //!
 //! What is lost at the end is more than a hole. A broker may only vote if its log is at least as
 //! up to date as what it once acknowledged (Raft counts on that: its "yes" was one of a majority).
@@ -24,6 +25,8 @@
 
 mod end;
 mod loaded;
+
+pub(crate) use end::write_again;
 
 use std::io;
 use std::path::Path;
@@ -55,23 +58,31 @@ pub(crate) struct Recovered {
     pub end_offset: Offset,
     /// Length of the last segment's file, space taken in advance included.
     pub allocated: u64,
+    /// Bytes of the last segment that are known to be durable.
+    pub synced: u64,
     pub report: OpenReport,
 }
 
-/// Opens a log's folder.
-pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenError> {
-    recover_with(disk, dir, true)
+/// Opens a log's folder. Where `syncs_later`, what is found need not be durable yet: the writer sees
+/// to it with its first sync.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    dir: &Path,
+    syncs_later: bool,
+) -> Result<Recovered, OpenError> {
+    recover_with(disk, dir, true, syncs_later)
 }
 
 /// The same, but reads every segment through, whatever its sidecar says.
 pub(crate) fn recover_unbelieving(disk: &dyn Disk, dir: &Path) -> Result<Recovered, OpenError> {
-    recover_with(disk, dir, false)
+    recover_with(disk, dir, false, false)
 }
 
 fn recover_with(
     disk: &dyn Disk,
     dir: &Path,
     believes_sidecars: bool,
+    syncs_later: bool,
 ) -> Result<Recovered, OpenError> {
     disk.create_dir_all(dir).map_err(at("create", dir))?;
     let lock = disk.lock(&dir.join("lock")).map_err(|source| match source.kind() {
@@ -100,7 +111,8 @@ fn recover_with(
     let purged = decode_point(purge.value());
 
     let acknowledged = hint.acknowledged;
-    let mut recovery = Recovery { disk, dir, believes_sidecars, acknowledged, purged, report };
+    let mut recovery =
+        Recovery { disk, dir, believes_sidecars, syncs_later, acknowledged, purged, report };
     let mut found = Vec::new();
     for (place, name) in segments.iter().enumerate() {
         let start = recovery.start_of(*name, found.last());
@@ -128,6 +140,7 @@ struct Recovery<'a> {
     disk: &'a dyn Disk,
     dir: &'a Path,
     believes_sidecars: bool,
+    syncs_later: bool,
     acknowledged: Option<Point>,
     purged: Option<Point>,
     report: OpenReport,

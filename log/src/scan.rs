@@ -19,11 +19,9 @@ use crate::buffer::{BUFFER_BYTES, Buffer};
 use crate::disk::DiskFile;
 use crate::format::{Batch, HEADER_BYTES, MAGIC, RawHeader};
 
-/// What a reader of batches reads at once: some blocks; larger batches are read whole.
+/// What a reader of batches reads at once: some blocks; larger batches are read whole. More would be
+/// memory that is new each time, which takes longer than the reading.
 pub(crate) const READ_CHUNK_BYTES: usize = BUFFER_BYTES;
-
-/// What recovery reads at once: long enough that the disk, not the calls, sets the pace.
-pub(crate) const SCAN_CHUNK_BYTES: usize = 1 << 20;
 
 /// The entry and the offset that must come next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

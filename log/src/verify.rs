@@ -28,7 +28,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::errors::OpenError;
 use crate::format::{Batch, BatchKind};
 use crate::marks::{Hint, Point, decode_point};
-use crate::scan::{Cursor, Next, SCAN_CHUNK_BYTES, Step, is_vouched_for, next_good, read_rest};
+use crate::scan::{Cursor, Next, READ_CHUNK_BYTES, Step, is_vouched_for, next_good, read_rest};
 use crate::segment::SegmentName;
 use crate::slots::{Opened, Slots};
 use crate::state::Bounds;
@@ -312,7 +312,7 @@ impl<'a> Entries<'a> {
         let size = file.size()?;
         let start = self.next.filter(|next| next.offset >= name.offset);
         let start = start.unwrap_or(Next { index: self.end().index, offset: name.offset });
-        let mut cursor = Cursor::new(file, 0, size, None, SCAN_CHUNK_BYTES);
+        let mut cursor = Cursor::new(file, 0, size, None, READ_CHUNK_BYTES);
         loop {
             match cursor.step()? {
                 Step::Batch(position, batch) => {

@@ -23,11 +23,11 @@
 mod cut;
 mod op;
 mod put;
+mod sync;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError};
 
@@ -38,7 +38,7 @@ use crate::options::Fsync;
 use crate::segment::{Inside, Segment};
 use crate::sidecar;
 use crate::slots::Slots;
-use crate::state::{Health, Planned, Shared};
+use crate::state::{Planned, Shared};
 pub use op::Done;
 pub(crate) use op::{Answer, Op};
 
@@ -50,14 +50,6 @@ const WAVE_BYTES_MAX: u64 = 8 << 20;
 /// keeps the disk busy while the caller gets on with what follows.
 const WRITE_HERE_BYTES_MAX: u64 = 1 << 20;
 const SYNC_HERE_BYTES_MAX: u64 = 16 << 10;
-
-/// A sync in the caller's thread takes no longer than this, going by those before it; to wake the
-/// thread and to be woken by it costs a small broker some 50 to 100 µs.
-const QUICK_SYNC_US: u64 = 500;
-
-/// An append that comes so soon behind a sync has waited for it, and others may wait behind it: they
-/// share the next one, which the thread makes.
-const BACK_TO_BACK_US: u64 = 30;
 
 /// A write into the page cache takes some ten microseconds. What takes so long waits for a disk
 /// that cannot keep up: for a while callers get on and leave the waiting to the thread.
@@ -78,6 +70,9 @@ pub(crate) struct Writer {
     pub allocated: u64,
     /// Bytes of it that are durable.
     pub synced: u64,
+    /// Bytes of it that were found at the start and are to be written again before the first sync. It
+    /// may be shorter by then, or another: to write what is there changes nothing.
+    pub found: u64,
     /// Whether the file system has refused to take space in advance.
     pub cannot_preallocate: bool,
     /// Whether something is written and not yet synced.
@@ -145,17 +140,6 @@ impl Writer {
         }
     }
 
-    /// How long until written batches must be synced; none where nothing waits for a sync.
-    pub(crate) fn sync_due(&self) -> Option<Duration> {
-        let Fsync::Interval(interval) = self.shared.options.fsync else { return None };
-        // After a failure nothing is synced any more.
-        if !self.is_dirty || self.shared.health() != Health::Writable {
-            return None;
-        }
-        let since = self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
-        Some(interval.saturating_sub(Duration::from_micros(since)))
-    }
-
     /// Does what needs no wait and comes behind all that was queued; returns what is left to be
     /// queued: the operation itself, or a wake for whoever is to sync it in time.
     pub(crate) fn do_at_once(&mut self, op: Op) -> Option<Op> {
@@ -192,11 +176,6 @@ impl Writer {
         };
         op.bytes() <= bytes_max
             && writes.iter().all(|write| Arc::ptr_eq(&write.segment, &self.open))
-    }
-
-    fn is_sync_quick(&self) -> bool {
-        let since_us = self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
-        since_us >= BACK_TO_BACK_US && self.sync_takes_us.is_some_and(|us| us <= QUICK_SYNC_US)
     }
 
     /// Takes an operation in; `true` when it was the last one.
@@ -424,6 +403,7 @@ impl Writer {
         self.open = next.clone();
         self.allocated = 0;
         self.synced = 0;
+        self.found = 0;
         Ok(())
     }
 
@@ -448,28 +428,6 @@ impl Writer {
             sidecar::write(&*self.shared.disk, &self.open.path, &index);
         }
         Ok(())
-    }
-
-    /// Makes everything that is written durable.
-    fn sync(&mut self) -> io::Result<()> {
-        if !self.is_dirty {
-            return Ok(());
-        }
-        let began_us = self.shared.clock.monotonic_us();
-        self.open.file().ok_or(io::ErrorKind::NotFound)?.sync()?;
-        self.is_dirty = false;
-        self.synced = self.open.summary().size;
-        self.last_sync_us = self.shared.clock.monotonic_us();
-        let took_us = self.last_sync_us.saturating_sub(began_us);
-        self.sync_takes_us = Some(self.sync_takes_us.map_or(took_us, |us| (7 * us + took_us) / 8));
-        Ok(())
-    }
-
-    fn sync_when_due(&mut self) {
-        if self.sync_due().is_some_and(|wait| wait.is_zero()) {
-            // Nobody waits for this; the failure shows in the log's health.
-            let _ = self.attempt("sync", Self::sync);
-        }
     }
 
     /// The end of a closed log: everything durable, the hint too.

@@ -6,7 +6,7 @@ use std::io;
 use std::path::PathBuf;
 
 use aklight_common::{Offset, RaftIndex, Term};
-use aklight_log::{Health, Log, LogError, LogOptions, MemoryDisk, NewBatch, OpenError};
+use aklight_log::{Fsync, Health, Log, LogError, LogOptions, MemoryDisk, NewBatch, OpenError};
 use support::*;
 
 const FIRST: &str = "00000000000000000000.log";
@@ -452,6 +452,27 @@ fn an_empty_log_behind_a_purge_survives_a_torn_first_write() {
         append(&log, vec![records(last.0 + 1, 1, 1, 10)]).expect("appended");
     }
     assert!(torn > 5, "{torn}");
+}
+
+#[test]
+fn what_is_cut_off_is_gone_before_anything_follows_where_no_append_waits_for_a_sync() {
+    let options = LogOptions { fsync: Fsync::Never, ..small() };
+    let mut torn = 0;
+    for seed in 0..50 {
+        let disk = MemoryDisk::new();
+        let (log, _) = open(&disk, options.clone());
+        for index in 0..3 {
+            append(&log, vec![records(index, 1, 1, 900)]).expect("written");
+        }
+        let crashed = disk.crash(seed);
+        let (_log, report) = open(&crashed, options.clone());
+        let trace: Vec<_> = crashed.take_trace().iter().map(ToString::to_string).collect();
+        let is_synced = trace.contains(&format!("sync {FIRST}"));
+        let is_cut = trace.iter().any(|op| op.starts_with(&format!("size {FIRST}")));
+        assert_eq!(is_synced, is_cut, "seed {seed}: {trace:?}");
+        torn += usize::from(report.torn.is_some());
+    }
+    assert!((5..50).contains(&torn), "{torn}");
 }
 
 #[test]

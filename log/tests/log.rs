@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -435,6 +436,44 @@ fn intervals_sync_when_they_are_over_and_answer_before() {
     while !synced(&disk) {
         assert!(started.monotonic_ms() < 60_000, "synced when the interval is over");
         std::thread::yield_now();
+    }
+}
+
+#[test]
+fn where_no_append_waits_for_a_sync_a_start_does_not_and_the_first_sync_saves_what_it_found() {
+    const SEGMENT: &str = "00000000000000000000.log";
+    let interval = Duration::from_millis(5);
+    let options = LogOptions { fsync: Fsync::Interval(interval), ..small() };
+    let disk = MemoryDisk::new();
+    let clock = ManualClock::at(1_000_000);
+    let (log, _) = Log::open(disk.shared(), dir(), options.clone(), clock).expect("opens");
+    append(&log, vec![records(0, 1, 2, 10), records(1, 1, 2, 900)]).expect("written");
+    // From now on no sync saves these bytes, unless they are written again.
+    disk.fail("sync", SEGMENT, 0, io::ErrorKind::Other);
+    assert!(wait(|done| log.save_vote(vec![1], done)).is_err());
+    let disk = disk.kill();
+    log.close();
+    disk.take_trace();
+    let clock = ManualClock::at(1_000_000);
+    let (log, report) =
+        Log::open(disk.shared(), dir(), options.clone(), clock.clone()).expect("opens");
+    assert!(report.is_clean(), "{report:?}");
+    let at_start: Vec<_> = disk.take_trace().iter().map(ToString::to_string).collect();
+    assert!(
+        !at_start.iter().any(|op| op.contains(SEGMENT) && !op.contains("open")),
+        "{at_start:?}"
+    );
+    append(&log, vec![records(2, 1, 2, 10)]).expect("written");
+    clock.advance_us(5_000);
+    let started = aklight_common::clock::SystemClock::new();
+    while !disk.take_trace().iter().any(|op| op.to_string() == format!("sync {SEGMENT}")) {
+        assert!(started.monotonic_ms() < 60_000, "synced when the interval is over");
+        std::thread::yield_now();
+    }
+    for seed in 0..20 {
+        let (log, report) = open(&disk.crash(seed), options.clone());
+        assert!(report.is_clean(), "seed {seed}: {report:?}");
+        assert_eq!(read_good(&log).len(), 3, "seed {seed}");
     }
 }
 

@@ -213,6 +213,21 @@ impl World {
         (after, done)
     }
 
+    fn syncs_later(&self) -> bool {
+        self.options.fsync != Fsync::Always
+    }
+
+    /// Where acknowledged means written, a vote makes it durable, and with it what was found at the
+    /// start.
+    fn make_durable(&self, model: Model) -> Model {
+        if !self.syncs_later() {
+            return model;
+        }
+        let (after, done) = self.work(&Step::Vote(7), &model);
+        done.expect("no fault was ordered");
+        after
+    }
+
     fn run(&mut self, step: &Step, model: Model) -> Model {
         match step {
             Step::Reopen => {
@@ -220,7 +235,14 @@ impl World {
                 self.settle(self.disk.clone(), &[model])
             }
             Step::Kill => self.settle(self.disk.kill(), &[model]),
-            Step::Crash(seed) => self.settle(self.disk.crash(*seed), &[model]),
+            Step::Crash(seed) => {
+                let model = self.make_durable(model);
+                self.settle(self.disk.crash(*seed), &[model])
+            }
+            Step::AppendAndCrash(shapes, seed) if self.syncs_later() => {
+                let model = self.run(&Step::Append(shapes.clone()), model);
+                self.run(&Step::Crash(*seed), model)
+            }
             Step::AppendAndCrash(shapes, seed) => {
                 self.disk.hold_syncs();
                 let mut possible = vec![model];
@@ -242,8 +264,8 @@ impl World {
                 let possible =
                     if done.is_ok() { vec![wanted] } else { between(work, &model, &wanted) };
                 let disk = match crash {
-                    Some(seed) => self.disk.crash(*seed),
-                    None => self.disk.kill(),
+                    Some(seed) if !self.syncs_later() => self.disk.crash(*seed),
+                    _ => self.disk.kill(),
                 };
                 self.settle(disk, &possible)
             }
@@ -286,7 +308,7 @@ fn between(step: &Step, before: &Model, wanted: &Model) -> Vec<Model> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_was_acknowledged_survives_and_nothing_else_appears(
@@ -294,12 +316,13 @@ proptest! {
         segment_bytes in 300_u64..3000,
         preallocate_bytes in prop::sample::select(vec![0_u64, 256, 1024]),
         tail_cache_bytes in prop::sample::select(vec![0_usize, 1500]),
+        fsync in prop::sample::select(vec![Fsync::Always, Fsync::Never]),
     ) {
         let options = LogOptions {
             segment_bytes,
             preallocate_bytes,
             tail_cache_bytes,
-            fsync: Fsync::Always,
+            fsync,
             ..LogOptions::default()
         };
         let mut world = World::on(MemoryDisk::new(), options);

@@ -352,16 +352,16 @@ impl Group {
 
 /// Timers. A follower counts on its leader for `election_timeout_max` after each sign of life, and
 /// asks to be elected after a pause of `election_timeout_min` to `max` more: a leader that dies is
-/// replaced in 1.1 to 1.4 s. A heartbeat goes out every 100 ms, so that six in a row must be lost
-/// or late before anyone doubts; 400 ms are more than ten times what a sync takes at its slowest
-/// on a healthy disk.
+/// replaced in 0.7 to 0.9 s. A heartbeat goes out every 100 ms, so that four in a row must be lost
+/// or late before anyone doubts, and then a majority must: nobody is voted for by who has heard of the
+/// leader within that time.
 fn raft_config(id: GroupId) -> io::Result<Config> {
     Config {
         cluster_name: id.to_string(),
         heartbeat_interval: 100,
         heartbeat_min_interval: Some(80),
-        election_timeout_min: 400,
-        election_timeout_max: 700,
+        election_timeout_min: 250,
+        election_timeout_max: 450,
         enable_pre_vote: Some(true),
         // A leader that comes back must not go on in its old term: its log may hold entries of that
         // term which it has not applied, and `Role::Leads` promises that there are none.

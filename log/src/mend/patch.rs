@@ -8,7 +8,7 @@ use aklight_common::RaftIndex;
 
 use crate::disk::{Disk, DiskFile, read_exact_at, write_all_at};
 use crate::format::{Batch, encode_header};
-use crate::scan::SCAN_CHUNK_BYTES;
+use crate::scan::READ_CHUNK_BYTES;
 use crate::segment::{Segment, SegmentName};
 use crate::slots::beside;
 
@@ -94,7 +94,7 @@ impl Copy<'_> {
     fn range(&mut self, source: &dyn DiskFile, from: u64, to: u64) -> io::Result<()> {
         let mut at = from;
         while at < to {
-            let len = usize::try_from(to - at).unwrap_or(usize::MAX).min(SCAN_CHUNK_BYTES);
+            let len = usize::try_from(to - at).unwrap_or(usize::MAX).min(READ_CHUNK_BYTES);
             let mut bytes = vec![0; len];
             read_exact_at(source, &mut bytes, at)?;
             self.put(&mut [IoSlice::new(&bytes)], len)?;

@@ -9,11 +9,11 @@ use super::loaded::Loaded;
 use super::{Kept, Recovered, Recovery, at};
 use crate::compressed::SegmentFile;
 use crate::damage::{Broken, set_aside};
-use crate::disk::write_all_at;
+use crate::disk::{DiskFile, write_all_at};
 use crate::errors::OpenError;
 use crate::marks::Point;
 use crate::report::{Damage, LostEnd, TornTail};
-use crate::scan::{Next, SCAN_CHUNK_BYTES, read_rest};
+use crate::scan::{Next, READ_CHUNK_BYTES, read_rest};
 use crate::segment::{Inside, Segment, SegmentName};
 
 /// Where the log ends.
@@ -171,8 +171,17 @@ impl Recovery<'_> {
         end: End,
         mut kept: Kept,
     ) -> Result<Recovered, OpenError> {
+        // Where something was cut off, or the log goes on elsewhere, what follows relies on it.
+        let may_wait = self.syncs_later && self.report.torn.is_none() && !end.new_segment;
+        let mut synced = 0;
         if let Some(tail) = found.last() {
-            make_durable(tail).map_err(at("sync", &tail.path))?;
+            let size = tail.summary.size;
+            synced = tail.vouched.min(size);
+            if !may_wait {
+                let again = write_again(&*tail.file, synced, size);
+                again.and_then(|()| tail.file.sync()).map_err(at("sync", &tail.path))?;
+                synced = size;
+            }
         }
         for (slots, name) in [(&mut kept.vote, "vote"), (&mut kept.purge, "purged")] {
             slots.rewrite().map_err(at("sync", &self.dir.join(name)))?;
@@ -214,6 +223,7 @@ impl Recovery<'_> {
             last: end.last,
             end_offset: end.next.offset,
             allocated,
+            synced: if end.new_segment { 0 } else { synced },
             report: self.report,
         })
     }
@@ -234,17 +244,17 @@ impl Recovery<'_> {
     }
 }
 
-/// Writes again what is not known to have been durable, and syncs it. See [`Slots::rewrite`] for
-/// why a sync alone would not do.
-fn make_durable(tail: &Loaded) -> io::Result<()> {
-    let mut position = tail.vouched;
-    while position < tail.summary.size {
-        let end = tail.summary.size.min(position + SCAN_CHUNK_BYTES as u64);
-        let stretch = read_rest(&*tail.file, position, end)?;
-        write_all_at(&*tail.file, &mut [IoSlice::new(&stretch)], position)?;
+/// Writes again what was found in a file and is not known to have been durable, for a sync that is to
+/// follow. See [`Slots::rewrite`](crate::slots::Slots::rewrite) for why a sync alone would not do.
+pub(crate) fn write_again(file: &dyn DiskFile, from: u64, upto: u64) -> io::Result<()> {
+    let mut position = from;
+    while position < upto {
+        let end = upto.min(position + READ_CHUNK_BYTES as u64);
+        let stretch = read_rest(file, position, end)?;
+        write_all_at(file, &mut [IoSlice::new(&stretch)], position)?;
         position = end;
     }
-    tail.file.sync()
+    Ok(())
 }
 
 /// Where the log goes on when its acknowledged tail is lost.

@@ -12,7 +12,7 @@ use crate::errors::OpenError;
 use crate::index::{SegmentIndex, Summary};
 use crate::report::Damage;
 use crate::scan::{
-    Cursor, Next, SCAN_CHUNK_BYTES, Step, is_blank, is_vouched_for, next_good, read_rest,
+    Cursor, Next, READ_CHUNK_BYTES, Step, is_blank, is_vouched_for, next_good, read_rest,
 };
 use crate::segment::SegmentName;
 use crate::sidecar;
@@ -126,7 +126,7 @@ impl Recovery<'_> {
         let size = file.size()?;
         let mut index = SegmentIndex::new(start.index, start.offset);
         let (mut leftover, mut leftover_holds_batches) = (0, false);
-        let mut cursor = Cursor::new(&*file, 0, size, None, SCAN_CHUNK_BYTES);
+        let mut cursor = Cursor::new(&*file, 0, size, None, READ_CHUNK_BYTES);
         loop {
             match cursor.step()? {
                 Step::Batch(position, batch) => {

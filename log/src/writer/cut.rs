@@ -24,7 +24,7 @@ use crate::disk::DiskFile;
 use crate::index::SegmentIndex;
 use crate::marks::{Point, encode_point};
 use crate::recovery::remove_segment;
-use crate::scan::{Cursor, Next, SCAN_CHUNK_BYTES, Step};
+use crate::scan::{Cursor, Next, READ_CHUNK_BYTES, Step};
 use crate::segment::{Inside, Segment, SegmentName, sidecar_path};
 
 impl Writer {
@@ -272,7 +272,7 @@ fn keep_up_to(segment: &Segment, last: Option<RaftIndex>) -> io::Result<SegmentI
     let start = Next { index: summary.first_index, offset: summary.base_offset };
     let mut index = SegmentIndex::new(start.index, start.offset);
     let file = segment.file().ok_or(io::ErrorKind::NotFound)?;
-    let mut cursor = Cursor::new(&**file, 0, summary.size, Some(start), SCAN_CHUNK_BYTES);
+    let mut cursor = Cursor::new(&**file, 0, summary.size, Some(start), READ_CHUNK_BYTES);
     loop {
         match cursor.step()? {
             Step::Batch(position, batch) if Some(batch.header.index) <= last => {
