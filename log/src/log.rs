@@ -172,7 +172,7 @@ impl Log {
     }
 
     /// Saves the vote, at most [`VOTE_BYTES_MAX`] bytes; `done` is called when it is durable, and
-    /// with it everything that was queued before.
+    /// everything that was queued before is as safe as its acknowledgement says.
     pub fn save_vote(&self, vote: Vec<u8>, done: Done) {
         if vote.len() > VOTE_BYTES_MAX {
             let text = format!("a vote has at most {VOTE_BYTES_MAX} bytes, not {}", vote.len());

@@ -46,7 +46,7 @@ impl Default for LogOptions {
             queue_ops_max: 1024,
             // What a few waves of the writer hold: live readers are within it. Whoever is further behind
             // reads what the system still has in memory.
-            tail_cache_bytes: 4 << 20,
+            tail_cache_bytes: 3 << 20,
             reserve_bytes: 1 << 20,
         }
     }

@@ -308,7 +308,7 @@ fn segments_without_records_get_names_of_their_own() {
 }
 
 #[test]
-fn a_vote_is_kept_and_makes_what_came_before_it_durable() {
+fn a_vote_is_kept_and_a_checkpoint_makes_what_came_before_it_durable() {
     let disk = MemoryDisk::new();
     let options = LogOptions { fsync: Fsync::Never, ..small() };
     let (log, _) = open(&disk, options.clone());
@@ -316,6 +316,10 @@ fn a_vote_is_kept_and_makes_what_came_before_it_durable() {
     append(&log, vec![records(0, 1, 1, 10)]).expect("appended");
     wait(|done| log.save_vote(b"broker 2, term 7".to_vec(), done)).expect("saved");
     assert!(wait(|done| log.save_vote(vec![0; 65], done)).is_err());
+    let only_the_vote = disk.crash(11);
+    log.save_checkpoint(RaftIndex(0), Vec::new()).expect("saved");
+    let (log, _) = open(&only_the_vote, options.clone());
+    assert_eq!(log.read_vote().expect("readable"), Some(b"broker 2, term 7".to_vec()));
     let (log, _) = open(&disk.crash(11), options);
     assert_eq!(log.read_vote().expect("readable"), Some(b"broker 2, term 7".to_vec()));
     assert_eq!(read_good(&log).len(), 1);
@@ -450,7 +454,7 @@ fn where_no_append_waits_for_a_sync_a_start_does_not_and_the_first_sync_saves_wh
     append(&log, vec![records(0, 1, 2, 10), records(1, 1, 2, 900)]).expect("written");
     // From now on no sync saves these bytes, unless they are written again.
     disk.fail("sync", SEGMENT, 0, io::ErrorKind::Other);
-    assert!(wait(|done| log.save_vote(vec![1], done)).is_err());
+    assert!(log.save_checkpoint(RaftIndex(1), Vec::new()).is_err());
     let disk = disk.kill();
     log.close();
     disk.take_trace();
