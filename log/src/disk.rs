@@ -100,6 +100,15 @@ pub trait DiskFile: Send + Sync {
     /// What the file system says.
     fn read_at(&self, buffer: &mut [u8], at: u64) -> io::Result<usize>;
 
+    /// Where anything but zeros may begin, from a position on; none where only zeros follow. A disk that
+    /// does not know says the position itself.
+    ///
+    /// # Errors
+    /// What the file system says.
+    fn data_from(&self, at: u64) -> io::Result<Option<u64>> {
+        Ok(Some(at))
+    }
+
     /// Writes some of the bytes, gathered from several places; answers how many.
     ///
     /// # Errors

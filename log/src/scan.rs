@@ -184,7 +184,8 @@ fn fill(file: &dyn DiskFile, bytes: &mut [u8], at: u64) -> io::Result<usize> {
 /// Whether only zeros follow: space that was taken in advance, up to megabytes of it.
 pub(crate) fn is_blank(file: &dyn DiskFile, mut from: u64, end: u64) -> io::Result<bool> {
     let mut chunk = vec![0; READ_CHUNK_BYTES];
-    while from < end {
+    while let Some(data) = file.data_from(from)?.filter(|data| *data < end) {
+        from = data;
         let left = usize::try_from(end - from).unwrap_or(usize::MAX);
         let filled = fill(file, &mut chunk[..left.min(READ_CHUNK_BYTES)], from)?;
         if chunk[..filled].iter().fold(0, |all, byte| all | byte) != 0 {

@@ -6,7 +6,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
 
+use nix::errno::Errno;
 use nix::fcntl::FallocateFlags;
+use nix::unistd::{Whence, lseek};
 
 use super::{Disk, DiskFile, DiskLock};
 
@@ -92,6 +94,17 @@ impl DiskFile for RealFile {
         self.0.read_at(buffer, at)
     }
 
+    fn data_from(&self, at: u64) -> io::Result<Option<u64>> {
+        let from = i64::try_from(at).map_err(|_| io::ErrorKind::FileTooLarge)?;
+        match lseek(&self.0, from, Whence::SeekData) {
+            Ok(data) => Ok(Some(u64::try_from(data).unwrap_or(at))),
+            Err(Errno::ENXIO) => Ok(None),
+            // A file system without holes.
+            Err(Errno::EINVAL) => Ok(Some(at)),
+            Err(error) => Err(error.into()),
+        }
+    }
+
     fn write_at(&self, parts: &[IoSlice<'_>], at: u64) -> io::Result<usize> {
         let at = i64::try_from(at).map_err(|_| io::ErrorKind::FileTooLarge)?;
         Ok(nix::sys::uio::pwritev(&self.0, parts, at)?)
@@ -110,5 +123,30 @@ impl DiskFile for RealFile {
         let from = i64::try_from(from).map_err(too_large)?;
         let bytes = i64::try_from(bytes).map_err(too_large)?;
         Ok(nix::fcntl::fallocate(&self.0, FallocateFlags::empty(), from, bytes)?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn space_that_was_taken_in_advance_is_passed_over_and_what_was_written_is_not() {
+        const MIB: u64 = 1 << 20;
+        let dir = tempfile::tempdir().expect("a folder");
+        let file = RealDisk.create(&dir.path().join("file")).expect("created");
+        file.write_at(&[IoSlice::new(b"begin")], 0).expect("written");
+        if file.preallocate(5, 4 * MIB).is_err() {
+            file.set_size(4 * MIB + 5).expect("longer");
+        }
+        let page = |at: Option<u64>| at.map(|at| at / 4096);
+        assert_eq!(page(file.data_from(0).expect("told")), Some(0));
+        // A file system without holes says the position itself.
+        let behind = file.data_from(MIB).expect("told");
+        assert!(behind.is_none_or(|at| at == MIB), "{behind:?}");
+        file.write_at(&[IoSlice::new(b"x")], 3 * MIB).expect("written");
+        let found = file.data_from(MIB).expect("told").expect("there is something");
+        assert!((MIB..=3 * MIB).contains(&found), "{found}");
+        assert_eq!(file.data_from(5 * MIB).expect("told"), None);
     }
 }
