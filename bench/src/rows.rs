@@ -2,7 +2,8 @@
 //!
 //! Goals are those of the table of the issue that asked for the bench. Where it names a peer that
 //! is not driven here (Iggy), its figure of `design/limits.md` is put as a multiple of a peer that
-//! is, measured there in the same session.
+//! is, measured there in the same session. Those of reading back, of memory and of the way back are
+//! meant with two million records, as `full` has them; `quick` stores a tenth.
 
 use crate::peers::Safety;
 use crate::work::agent::Post;

@@ -1,7 +1,7 @@
 //! A pattern made ready to be asked about many names, as they are stored: bytes.
 //!
-//! Most patterns are a name, all below a name, or a name with one level left open. Those are answered
-//! by comparing beginning and end, without looking for levels; any other by the pattern itself.
+//! Most patterns are everything, a name, all below a name, or a name with one level left open. Those are
+//! answered by comparing beginning and end, without looking for levels; any other by the pattern itself.
 
 use crate::Pattern;
 
@@ -11,6 +11,8 @@ pub struct Matcher(Form);
 
 #[derive(Debug, Clone)]
 enum Form {
+    /// `#`
+    All,
     /// `a/b`
     Name(Box<[u8]>),
     /// `a/b/#`: what it begins with, the last slash included.
@@ -35,6 +37,8 @@ impl Matcher {
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
         match &self.0 {
+            // The broker's own topics are none of all.
+            Form::All => !name.starts_with(b"$"),
             // Names differ at their ends sooner than at their beginnings.
             Form::Name(wanted) => {
                 name.last_chunk::<8>() == wanted.last_chunk() && name == &**wanted
@@ -62,8 +66,8 @@ impl Form {
         let (plus, hash) = (text.matches('+').count(), text.ends_with('#'));
         match (plus, hash) {
             (0, false) => Self::Name(bytes(text)),
-            // `#` alone leaves out what begins with `$`.
-            (0, true) if text.len() > 1 => Self::Below(bytes(&text[..text.len() - 1])),
+            (0, true) if text == "#" => Self::All,
+            (0, true) => Self::Below(bytes(&text[..text.len() - 1])),
             (1, false) if !text.starts_with('+') => match text.split_once('+') {
                 Some((before, behind)) => {
                     Self::Open { before: bytes(before), behind: bytes(behind) }

@@ -8,7 +8,7 @@ use super::number::shown;
 use super::results::Results;
 use crate::plan::Sizes;
 use crate::rows::{Goal, ROWS, Row, Target, Work};
-use crate::work::{CLIENT_CPU, PEAK_MEMORY, SERVER_CPU, Unit};
+use crate::work::{CLIENT_CPU, PEAK_MEMORY, SERVER_CPU, Unit, float};
 
 /// A column for each peer; a system belongs to the one that its name begins with.
 const PEERS: [&str; 4] = ["aklight", "redis", "nats", "mosquitto"];
@@ -58,7 +58,8 @@ fn head(
         out,
         "{} cores of {}, Linux {}, load {} at the end; fdatasync of 4 KiB takes \
          {} µs (p50), {} µs (p99). Payloads of {} bytes, {} topics in turns, \
-         one connection, a window of {}; clients and servers share the machine. A cell is the \
+         one connection, a window of {}; what is read back, and what memory, disk and the way back \
+         are measured with, is {} records (their goals: 2,000,000). Clients and servers share the machine. A cell is the \
          median of the rounds [least–most]; below it the processor time a record, server + \
          client, and the server's peak memory. Ratios are formed round by round. Compare nothing \
          across runs.\n",
@@ -70,7 +71,8 @@ fn head(
         shown(machine.sync.p99_us),
         sizes.payload_bytes,
         sizes.topics,
-        sizes.window
+        sizes.window,
+        shown(float(sizes.stored_records))
     )?;
     for system in systems {
         match &system.version {

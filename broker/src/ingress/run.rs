@@ -165,10 +165,11 @@ impl RunBuilder {
         once: Option<Once<'_>>,
         services: &Services,
     ) -> Slot {
+        let share = self.text.0.len() / self.batches.len();
         let batch = &mut self.batches[partition.0 as usize];
         if batch.body.is_empty() {
-            // As much as last time: who sends much goes on to.
-            let room = self.rooms[partition.0 as usize].min(self.text.0.len());
+            // Its share of what was read, or as much as last time: who sends much goes on to.
+            let room = self.rooms[partition.0 as usize].min(self.text.0.len()).max(share);
             batch.body.reserve(room + room / 8);
         }
         let nth = batch.body.records();
