@@ -137,8 +137,8 @@ const fn bytes_that_are(byte: u8, word: u64) -> u64 {
     !(differs + OTHER_BITS) & TOP_BITS
 }
 
-/// Marks something if a byte is not ASCII, or is one that no topic holds; beside `|` and 0x7f, the braces
-/// and tildes between them too, which few topics hold.
+/// Marks something if a byte is not ASCII, or is one that no topic holds; beside `|` and 0x7f, the `}`
+/// and `~` between them too, which few topics hold.
 const fn not_plain(word: u64) -> u64 {
     // The bit in which a plus and a hash differ.
     const DIFFERENCE: u8 = b'+' ^ b'#';

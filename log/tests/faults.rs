@@ -5,6 +5,7 @@ mod support;
 use std::io;
 use std::path::PathBuf;
 
+use aklight_common::clock::ManualClock;
 use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{Fsync, Health, Log, LogError, LogOptions, MemoryDisk, NewBatch, OpenError};
 use support::*;
@@ -454,25 +455,69 @@ fn an_empty_log_behind_a_purge_survives_a_torn_first_write() {
     assert!(torn > 5, "{torn}");
 }
 
-#[test]
-fn what_is_cut_off_is_gone_before_anything_follows_where_no_append_waits_for_a_sync() {
-    let options = LogOptions { fsync: Fsync::Never, ..small() };
-    let mut torn = 0;
-    for seed in 0..50 {
-        let disk = MemoryDisk::new();
-        let (log, _) = open(&disk, options.clone());
-        for index in 0..3 {
-            append(&log, vec![records(index, 1, 1, 900)]).expect("written");
-        }
-        let crashed = disk.crash(seed);
-        let (_log, report) = open(&crashed, options.clone());
-        let trace: Vec<_> = crashed.take_trace().iter().map(ToString::to_string).collect();
-        let is_synced = trace.contains(&format!("sync {FIRST}"));
-        let is_cut = trace.iter().any(|op| op.starts_with(&format!("size {FIRST}")));
-        assert_eq!(is_synced, is_cut, "seed {seed}: {trace:?}");
-        torn += usize::from(report.torn.is_some());
+/// Appends behind whatever is there, in term 2, and sees what a loss of power leaves of it: what was cut
+/// off before does not come back behind what came since.
+fn check_cut_stays(disk: &MemoryDisk, options: &LogOptions, seed: u64) {
+    let (log, _) = open(disk, options.clone());
+    let next = log.bounds().last.map_or(0, |(_, last)| last.0 + 1);
+    for index in next..next + 4 {
+        append(&log, vec![records(index, 2, 1, 900)]).expect("written");
     }
-    assert!((5..50).contains(&torn), "{torn}");
+    let (log, report) = open(&disk.crash(seed), options.clone());
+    let terms: Vec<_> = read_all(&log).0.iter().map(|batch| batch.header.term).collect();
+    assert!(terms.is_sorted(), "seed {seed}: {terms:?}, {report:?}");
+    log.close();
+}
+
+fn twelve(options: &LogOptions, synced: u64) -> (MemoryDisk, Log) {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, options.clone());
+    for index in 0..12 {
+        append(&log, vec![records(index, 1, 1, 900)]).expect("written");
+        if index + 1 == synced {
+            log.save_checkpoint(RaftIndex(index), Vec::new()).expect("synced");
+        }
+    }
+    (disk, log)
+}
+
+#[test]
+fn a_truncation_that_was_not_synced_stays_where_no_append_waits_for_a_sync() {
+    let options = LogOptions { fsync: Fsync::Never, segment_bytes: 1 << 20, ..small() };
+    for seed in 0..100 {
+        let (disk, log) = twelve(&options, 12);
+        disk.fail("sync", FIRST, 0, io::ErrorKind::Other);
+        assert!(truncate(&log, Some(0)).is_err());
+        let mut disk = disk.kill();
+        if seed % 2 == 0 {
+            // One more that dies before its sync.
+            disk.fail("sync", FIRST, 0, io::ErrorKind::Other);
+            let opened =
+                Log::open(disk.shared(), dir(), options.clone(), ManualClock::at(1_000_000));
+            assert!(opened.is_err(), "what was cut off is synced at the start");
+            disk = disk.kill();
+        }
+        check_cut_stays(&disk, &options, seed);
+    }
+}
+
+#[test]
+fn a_torn_end_that_was_cut_off_stays_where_no_append_waits_for_a_sync() {
+    let options = LogOptions { fsync: Fsync::Never, segment_bytes: 1 << 20, ..small() };
+    let (mut cut_twice, mut waits) = (0, 0);
+    for seed in 0..300 {
+        let (disk, _log) = twelve(&options, 1);
+        let disk = disk.crash(seed);
+        disk.fail_always(&["sync"], FIRST, io::ErrorKind::Other);
+        let opened = Log::open(disk.shared(), dir(), options.clone(), ManualClock::at(1_000_000));
+        let is_cut = disk.take_trace().iter().any(|op| op.to_string().starts_with("size"));
+        assert!(opened.is_err() || !is_cut, "seed {seed}: what was cut off is synced");
+        waits += usize::from(opened.is_ok());
+        cut_twice += usize::from(is_cut);
+        disk.clear_faults();
+        check_cut_stays(&disk.kill(), &options, seed);
+    }
+    assert!(cut_twice > 20 && waits > 20, "{cut_twice} {waits}");
 }
 
 #[test]

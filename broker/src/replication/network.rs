@@ -37,7 +37,7 @@ use super::types::{LogId, Snapshot, Types, Vote};
 use super::wire;
 
 /// Longest silence of a follower that has entries to answer for: far above the slowest sync of a
-/// healthy disk, and no longer than an election.
+/// healthy disk, and no longer than a few elections.
 const ANSWER_WAIT: Duration = Duration::from_secs(2);
 
 /// Longest wait for the answer to one message. openraft would wait no longer than a heartbeat's

@@ -171,13 +171,14 @@ impl Recovery<'_> {
         end: End,
         mut kept: Kept,
     ) -> Result<Recovered, OpenError> {
-        // Where something was cut off, or the log goes on elsewhere, what follows relies on it.
-        let may_wait = self.syncs_later && self.report.torn.is_none() && !end.new_segment;
         let mut synced = 0;
         if let Some(tail) = found.last() {
             let size = tail.summary.size;
+            // Where the log was cut off just now, or by a process that died before its sync, the file
+            // ends with the last batch: what follows relies on the cut.
+            let is_cut = tail.file.size().map_err(at("read", &tail.path))? <= size;
             synced = tail.vouched.min(size);
-            if !may_wait {
+            if !self.syncs_later || is_cut || end.new_segment {
                 let again = write_again(&*tail.file, synced, size);
                 again.and_then(|()| tail.file.sync()).map_err(at("sync", &tail.path))?;
                 synced = size;
