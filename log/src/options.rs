@@ -9,7 +9,7 @@ pub enum Fsync {
     Always,
     /// At least this often; acknowledged once written. Survives the death of the process.
     Interval(Duration),
-    /// When a segment is full and when the log is closed; acknowledged once written.
+    /// When a segment is full, at a checkpoint, and when the log is closed; acknowledged once written.
     Never,
 }
 
