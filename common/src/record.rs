@@ -4,9 +4,13 @@
 //! topic spells the topic out; later ones name it by its ordinal, so that a batch costs each of
 //! its topics once. Producers (of PRODUCE_ONCE) are named in the same way.
 //!
+//! A body that is long is made of parts of some [`PART_BYTES`]: with the first record of a part names
+//! begin anew, so that a part can be read without those before it.
+//!
 //! ```text
 //! record  = flags time-delta topic [producer sequence] key-length key payload-length payload
-//! flags   = one byte: 1 the topic is spelled out, 2 has a sequence, 4 the producer is spelled out
+//! flags   = one byte: 1 the topic is spelled out, 2 has a sequence, 4 the producer is spelled out,
+//!           8 names begin anew
 //! topic   = length-byte name | ordinal        producer = length-byte id | ordinal
 //! ```
 //!
@@ -32,6 +36,11 @@ pub use stored::{Stored, StoredRecords};
 const SPELLS_TOPIC: u8 = 1;
 const HAS_SEQUENCE: u8 = 2;
 const SPELLS_PRODUCER: u8 = 4;
+const BEGINS_PART: u8 = 8;
+
+/// Least bytes of a part: what a walk through one costs is little more than one read of the disk, and
+/// names that are spelled out again make a body no more than a tenth longer.
+pub const PART_BYTES: usize = 16 << 10;
 
 /// Who sent a record, and as its how-manieth: what PRODUCE_ONCE tells repeats by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,6 +80,8 @@ pub struct BodyBuilder {
     bytes: Vec<u8>,
     topics: Names,
     producers: Names,
+    // Where the last part begins.
+    part: usize,
     records: u32,
     first_time_us: u64,
     last_time_us: u64,
@@ -94,10 +105,16 @@ impl BodyBuilder {
             self.last_time_us = record.time_us;
         }
         self.last_time_us = self.last_time_us.max(record.time_us);
+        let mut flags = 0;
+        if self.bytes.len() - self.part >= PART_BYTES {
+            self.part = self.bytes.len();
+            self.topics.clear();
+            self.producers.clear();
+            flags |= BEGINS_PART;
+        }
         let topic = self.topics.find(&self.bytes, record.topic.as_bytes());
         let producer =
             record.once.and_then(|once| self.producers.find(&self.bytes, once.producer.as_bytes()));
-        let mut flags = 0;
         if topic.is_none() {
             flags |= SPELLS_TOPIC;
         }
@@ -240,6 +257,11 @@ const COMPARED_MAX: usize = 8;
 const TABLE_PLACES: usize = 2 * NAMES_MAX;
 
 impl Names {
+    fn clear(&mut self) {
+        self.places.clear();
+        self.table.clear();
+    }
+
     /// The ordinal of a name that was spelled out.
     fn find(&self, bytes: &[u8], name: &[u8]) -> Option<usize> {
         let is_it = |(start, end): &(usize, usize)| &bytes[*start..*end] == name;
@@ -266,7 +288,7 @@ impl Names {
         match self.places.len() {
             ..=COMPARED_MAX => {}
             len if self.table.is_empty() => {
-                self.table = vec![0; TABLE_PLACES];
+                self.table.resize(TABLE_PLACES, 0);
                 (0..len).for_each(|ordinal| self.enter(bytes, ordinal));
             }
             len => self.enter(bytes, len - 1),
@@ -365,6 +387,41 @@ mod tests {
         let all: Vec<_> = body.records().map(|record| record.expect("decodes")).collect();
         let expect = all.iter().map(|r| Ok(Some(*r).filter(|r| wanted(r.topic.as_bytes()))));
         assert_eq!((read.len(), read), (400, expect.collect()));
+    }
+
+    #[test]
+    fn a_part_is_read_without_those_before_it() {
+        // Fewer and more names than are remembered.
+        for names in [3, 200] {
+            let mut builder = BodyBuilder::new();
+            for n in 0..1_000_u64 {
+                let producer = ["p", "q"][n as usize / 3 % 2];
+                builder.push(&Record {
+                    once: Some(Once { producer, sequence: n }),
+                    ..record(&format!("t/{}", n % names), &[b'x'; 70], n)
+                });
+            }
+            let body = builder.finish();
+            let mut all: StoredRecords<'_, &[u8]> = StoredRecords::new(&body.bytes, 0);
+            let mut starts = Vec::new();
+            let mut records = Vec::new();
+            loop {
+                if all.begins_part() {
+                    starts.push((all.at(), records.len()));
+                }
+                let Some(record) = all.next(Some) else { break };
+                records.push(record.expect("decodes"));
+            }
+            assert!((4..8).contains(&starts.len()), "{starts:?}");
+            for (at, before) in starts {
+                let part: StoredRecords<'_, &[u8]> = StoredRecords::new(&body.bytes[at..], 0);
+                let mut part = part;
+                for expect in &records[before..] {
+                    assert_eq!(part.next(Some), Some(Ok(*expect)));
+                }
+                assert_eq!(part.next(Some), None);
+            }
+        }
     }
 
     #[test]

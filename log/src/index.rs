@@ -5,6 +5,9 @@
 //! the entry and the offset it begins with and the latest time up to its end; for each topic, how
 //! many records it has and in which blocks they are. A search ends with a walk through one block.
 //!
+//! A batch whose body has parts (see `common::record`) has a block for each of them, with a checksum of
+//! its own: so a part can be read, and trusted, without the rest of its batch.
+//!
 //! The writer thread grows the index of the active segment with every batch that it has written.
 //! When the segment is full the index is put beside it, as `….index`, with a checksum of its own
 //! and the segment's length: what does not fit the segment is thrown away and built again.
@@ -14,20 +17,24 @@
 //! payload = version summary blocks topics damages
 //! ```
 //!
+//! Version 2 has parts; where there are none the sidecar is of version 1.
+//!
 //! Invariant: the index covers exactly the bytes of the segment below `summary.size`, damage
 //! excepted. Left out: an index of single records, and of keys.
 
+mod part;
 mod topics;
 
 use std::path::Path;
 
-use aklight_common::record::put_varint;
+use aklight_common::record::{PART_BYTES, put_varint};
 use aklight_common::{Offset, RaftIndex, Term};
 use bytes::Bytes;
 
-use crate::format::{Batch, BatchKind};
+use crate::format::{Batch, BatchKind, HEADER_BYTES};
 use crate::report::Damage;
 use crate::varint::Varints;
+pub(crate) use part::Part;
 use topics::{Postings, Topics};
 
 /// Least bytes of a block: a walk through one costs one read of the disk, and the block's entry
@@ -36,6 +43,7 @@ pub(crate) const BLOCK_BYTES: u64 = 16 << 10;
 
 const MAGIC: [u8; 4] = *b"AKI1";
 const VERSION: u64 = 1;
+const VERSION_WITH_PARTS: u64 = 2;
 
 /// Magic and checksum.
 const SIDECAR_HEADER_BYTES: usize = 8;
@@ -71,6 +79,18 @@ pub(crate) struct Block {
     pub base_offset: Offset,
     /// The latest time of a record from the segment's start to the block's end.
     pub time_us_max: u64,
+    /// Where the block is a part of a batch, and nothing else.
+    pub part: Option<Part>,
+}
+
+impl Block {
+    /// Whether it begins with a batch: others begin within one.
+    const fn begins_batch(&self) -> bool {
+        match &self.part {
+            Some(part) => part.at > self.position,
+            None => true,
+        }
+    }
 }
 
 /// The index of one segment.
@@ -127,26 +147,51 @@ impl SegmentIndex {
             self.summary.time_us_max = self.summary.time_us_max.max(header.last_time_us);
         }
         let time_us_max = self.summary.time_us_max;
+        // One that may have parts is not behind others in a block.
+        let is_short = batch.body.len() <= PART_BYTES;
         match self.blocks.last_mut() {
-            Some(block) if position - block.position < BLOCK_BYTES => {
+            Some(block)
+                if is_short && block.part.is_none() && position - block.position < BLOCK_BYTES =>
+            {
                 block.time_us_max = time_us_max;
             }
-            _ => self.blocks.push(Block {
-                position,
-                index: header.index,
-                base_offset: header.base_offset,
-                time_us_max,
-            }),
+            _ => self.begin_block(position, batch, header.base_offset),
         }
-        self.add_topics(batch);
+        self.add_topics(position, batch);
     }
 
-    fn add_topics(&mut self, batch: &Batch) {
-        let block = self.blocks.len() - 1;
+    fn begin_block(&mut self, position: u64, batch: &Batch, base_offset: Offset) {
+        self.blocks.push(Block {
+            position,
+            index: batch.header.index,
+            base_offset,
+            time_us_max: self.summary.time_us_max,
+            part: None,
+        });
+    }
+
+    /// Counts the topics of a batch in the last block, and those of its further parts in theirs.
+    fn add_topics(&mut self, position: u64, batch: &Batch) {
+        let base = batch.header.base_offset.0;
+        let body_at = position + HEADER_BYTES as u64;
+        let mut block = self.blocks.len() - 1;
+        // Where the part begins that is being read: in the body, and among the records.
+        let mut part = (0, 0);
         // Runs of one topic are the rule: count a run, then look the topic up once.
         let (mut run, mut count) = (UNKNOWN_TOPIC.as_bytes(), 0);
         let mut records = batch.stored_records();
-        while let Some(record) = records.next(Some) {
+        for number in 0_u32.. {
+            if records.begins_part() && number > part.1 {
+                if count > 0 {
+                    self.topics.count(run, block, std::mem::take(&mut count));
+                }
+                let at = records.at();
+                self.blocks[block].part =
+                    Some(Part::of(batch, body_at, part.0..at, number - part.1));
+                self.begin_block(body_at + at as u64, batch, Offset(base + u64::from(number)));
+                (part, block) = ((at, number), block + 1);
+            }
+            let Some(record) = records.next(Some) else { break };
             let Ok(record) = record else {
                 self.topics.count(UNKNOWN_TOPIC.as_bytes(), block, 0);
                 break;
@@ -161,6 +206,12 @@ impl SegmentIndex {
         }
         if count > 0 {
             self.topics.count(run, block, count);
+        }
+        if part.0 > 0 {
+            // Of one that does not decode all the rest, which is then told by who reads it.
+            let records = batch.header.records.saturating_sub(part.1);
+            let rest = part.0..batch.body.len();
+            self.blocks[block].part = Some(Part::of(batch, body_at, rest, records));
         }
     }
 
@@ -181,14 +232,25 @@ impl SegmentIndex {
     /// The block where the walk to an entry begins; none before the first block, which does not
     /// begin the segment when that is damaged.
     pub(crate) fn block_of_index(&self, index: RaftIndex) -> Option<Block> {
-        let after = self.blocks.partition_point(|block| block.index <= index);
-        after.checked_sub(1).map(|ordinal| self.blocks[ordinal])
+        self.last_batch_in(self.blocks.partition_point(|block| block.index <= index))
     }
 
     /// The block where the walk to an offset begins; none before the first block.
     pub(crate) fn block_of_offset(&self, offset: Offset) -> Option<Block> {
+        self.last_batch_in(self.blocks.partition_point(|block| block.base_offset <= offset))
+    }
+
+    /// The last of so many blocks that begins with a batch.
+    fn last_batch_in(&self, blocks: usize) -> Option<Block> {
+        self.blocks[..blocks].iter().rev().find(|block| block.begins_batch()).copied()
+    }
+
+    /// The part of a batch that an offset is in, and the offset that it begins with; none where its
+    /// batch has no parts.
+    pub(crate) fn part_of(&self, offset: Offset) -> Option<(Offset, Part)> {
         let after = self.blocks.partition_point(|block| block.base_offset <= offset);
-        after.checked_sub(1).map(|ordinal| self.blocks[ordinal])
+        let block = self.blocks.get(after.checked_sub(1)?)?;
+        block.part.map(|part| (block.base_offset, part))
     }
 
     /// The block where the walk to the first record of a time or later begins.
@@ -266,8 +328,9 @@ impl SegmentIndex {
     pub(crate) fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![0; SIDECAR_HEADER_BYTES];
         let summary = &self.summary;
+        let has_parts = self.blocks.iter().any(|block| block.part.is_some());
         for number in [
-            VERSION,
+            if has_parts { VERSION_WITH_PARTS } else { VERSION },
             summary.first_index.0,
             summary.next_index.0,
             summary.base_offset.0,
@@ -283,6 +346,9 @@ impl SegmentIndex {
         for block in &self.blocks {
             for number in [block.position, block.index.0, block.base_offset.0, block.time_us_max] {
                 put_varint(&mut bytes, number);
+            }
+            if has_parts {
+                Part::encode(block.part.as_ref(), block.position, &mut bytes);
             }
         }
         self.topics.encode(&mut bytes);
@@ -304,7 +370,8 @@ impl SegmentIndex {
             return None;
         }
         let mut numbers = Varints::new(payload);
-        if numbers.next()? != VERSION {
+        let version = numbers.next()?;
+        if !(VERSION..=VERSION_WITH_PARTS).contains(&version) {
             return None;
         }
         let summary = Summary {
@@ -319,12 +386,17 @@ impl SegmentIndex {
         };
         let mut blocks = Vec::new();
         for _ in 0..numbers.next()? {
-            blocks.push(Block {
+            let mut block = Block {
                 position: numbers.next()?,
                 index: RaftIndex(numbers.next()?),
                 base_offset: Offset(numbers.next()?),
                 time_us_max: numbers.next()?,
-            });
+                part: None,
+            };
+            if version == VERSION_WITH_PARTS {
+                block.part = Part::decode(block.position, &mut numbers)?;
+            }
+            blocks.push(block);
         }
         let topics = Topics::decode(bytes, &mut numbers)?;
         let mut damages = Vec::new();

@@ -42,6 +42,7 @@ mod log;
 mod marks;
 mod mend;
 mod options;
+mod part;
 mod read;
 mod recovery;
 mod report;
@@ -64,6 +65,7 @@ pub use format::{BODY_BYTES_MAX, Batch, BatchHeader, BatchKind, HEADER_BYTES, Ne
 pub use log::{COMMITTED_BYTES_MAX, Log, VOTE_BYTES_MAX};
 pub use mend::{MendError, MendReport, mend};
 pub use options::{Fsync, LogOptions, Retention};
+pub use part::StoredPart;
 pub use report::{Damage, LostEnd, OpenReport, TornTail};
 pub use runner::{Driver, Wake};
 pub use search::{TopicCounts, TopicSearch};

@@ -31,6 +31,7 @@ use crate::disk::Disk;
 use crate::errors::{LogError, NoRoom, OpenError, ReadError};
 use crate::format::{Batch, NewBatch};
 use crate::options::{Fsync, LogOptions, Retention};
+use crate::part::StoredPart;
 use crate::recovery::recover;
 use crate::report::OpenReport;
 use crate::runner::{Driver, Runner, Wake, queue_of_owner, queue_of_thread};
@@ -332,6 +333,14 @@ impl Log {
         bytes_max: usize,
     ) -> Result<Vec<Batch>, ReadError> {
         self.inner.shared.read_indexes(from, to, bytes_max)
+    }
+
+    /// Reads the part of a large batch that holds an offset, if the part ends by `to`: for who looks for
+    /// a few records among many. None where there are no parts, or something is wrong: the batch as a
+    /// whole is then what to read.
+    #[must_use]
+    pub fn read_part(&self, at: Offset, to: Offset) -> Option<StoredPart> {
+        self.inner.shared.read_part(at, to)
     }
 
     /// Reads batches of records, beginning with the one that holds `from`, up to `to`, the last

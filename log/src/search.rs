@@ -169,7 +169,7 @@ impl Shared {
     }
 
     /// Asks a segment's index; `None` where it cannot be read.
-    fn look<T>(&self, segment: &Segment, ask: impl Fn(&SegmentIndex) -> T) -> Option<T> {
+    pub(crate) fn look<T>(&self, segment: &Segment, ask: impl Fn(&SegmentIndex) -> T) -> Option<T> {
         if let Inside::Open(index) = &*segment.inside.read() {
             return Some(ask(index));
         }

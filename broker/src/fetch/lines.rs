@@ -5,7 +5,7 @@ use aklight_common::matcher::Matcher;
 use aklight_common::record::{BodyError, StoredRecords};
 use aklight_common::wire::{ErrorCode, MessageLines, WireError};
 use aklight_common::{Offset, Pattern};
-use aklight_log::Batch;
+use aklight_log::{Batch, StoredPart};
 use memchr::memmem::Finder;
 
 /// Which topics a FETCH wants.
@@ -37,10 +37,10 @@ impl Wanted {
         self.matcher.matches(topic)
     }
 
-    /// Whether a batch may have a record on one of them: it spells out each of its topics.
+    /// Whether a batch or a part of one may have a record on one of them: it spells out each of its topics.
     #[must_use]
-    pub fn may_be_in(&self, batch: &Batch) -> bool {
-        self.only.as_ref().is_none_or(|only| only.find(&batch.body).is_some())
+    pub fn may_be_in(&self, body: &[u8]) -> bool {
+        self.only.as_ref().is_none_or(|only| only.find(body).is_some())
     }
 }
 
@@ -66,6 +66,12 @@ impl<'a> WantedRecords<'a> {
     #[must_use]
     pub fn of(batch: &'a Batch, wanted: &'a Wanted) -> Self {
         Self { wanted, records: batch.stored_records(), at: batch.header.base_offset }
+    }
+
+    /// From a part's beginning.
+    #[must_use]
+    pub fn of_part(part: &'a StoredPart, wanted: &'a Wanted) -> Self {
+        Self { wanted, records: part.stored_records(), at: part.base_offset }
     }
 
     /// Behind the last record that was looked at.

@@ -20,6 +20,10 @@ use super::outbox::Outbox;
 use super::reader::{self, Stride};
 use crate::partition::{Partition, Partitions};
 
+/// Bytes that a listing reads before others get their turn: a part of a millisecond's work. Each turn
+/// wakes a thread.
+const TURN_BYTES_MAX: usize = 256 << 10;
+
 /// A FETCH, decoded.
 pub struct FetchRequest {
     /// Which topics.
@@ -138,10 +142,26 @@ async fn scan(
     }
     let mut stride = Stride::new();
     let mut room = max;
+    let mut turn_bytes = 0;
     while *next < end && room > 0 {
         let from = if reader::is_near(*next, end) { *next } else { search.next(*next, end) };
         let bytes = stride.next(*next, from);
         *next = from;
+        if stride.is_first()
+            && let Some(part) = partition.log.read_part(from, end)
+        {
+            if request.wanted.may_be_in(&part.bytes) {
+                let mut records = WantedRecords::of_part(&part, &request.wanted);
+                put(&mut records, &mut lines, from, next, &mut room, out).await?;
+                if room == 0 {
+                    return Ok(max);
+                }
+            }
+            *next = part.end_offset.max(*next);
+            turn_bytes += part.bytes.len();
+            take_turns(&mut turn_bytes, out).await?;
+            continue;
+        }
         let batches = match reader::read_up_to(partition, from, end, bytes)? {
             Ok(batches) => batches,
             // What was sent so far is whole; the next FETCH, from there on, tells of the gap.
@@ -152,23 +172,48 @@ async fn scan(
             *next = end;
         }
         for batch in &batches {
-            if request.wanted.may_be_in(batch) {
+            if request.wanted.may_be_in(&batch.body) {
                 let mut records = WantedRecords::of(batch, &request.wanted);
-                while let Written::Some = out.put(&mut records, &mut lines, from, &mut room)? {
-                    *next = records.reached().max(from);
-                    if room == 0 {
-                        return Ok(max);
-                    }
-                    out.flush_when_large().await?;
+                put(&mut records, &mut lines, from, next, &mut room, out).await?;
+                if room == 0 {
+                    return Ok(max);
                 }
             }
             *next = batch.header.end_offset().min(end).max(*next);
+            turn_bytes += batch.body.len();
         }
-        out.flush_when_large().await?;
-        // A listing that finds little reads much: others get their turn in between.
-        tokio::task::yield_now().await;
+        take_turns(&mut turn_bytes, out).await?;
     }
     Ok(max - room)
+}
+
+/// A listing that finds little reads much: others get their turn in between.
+async fn take_turns(turn_bytes: &mut usize, out: &mut Outbox) -> Result<(), ListingError> {
+    out.flush_when_large().await?;
+    if *turn_bytes >= TURN_BYTES_MAX {
+        *turn_bytes = 0;
+        tokio::task::yield_now().await;
+    }
+    Ok(())
+}
+
+/// Sends records until all or `room` are sent; then `next` is behind the last one.
+async fn put(
+    records: &mut WantedRecords<'_>,
+    lines: &mut MessageLines,
+    from: Offset,
+    next: &mut Offset,
+    room: &mut u64,
+    out: &mut Outbox,
+) -> Result<(), ListingError> {
+    while let Written::Some = out.put(records, lines, from, room)? {
+        *next = records.reached().max(from);
+        if *room == 0 {
+            break;
+        }
+        out.flush_when_large().await?;
+    }
+    Ok(())
 }
 
 /// A stored record as a line.

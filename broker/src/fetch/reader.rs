@@ -41,6 +41,11 @@ impl Stride {
         self.0 = if from == before { (4 * self.0).min(READ_BYTES) } else { FIRST_READ_BYTES };
         self.0
     }
+
+    /// Whether the way has just jumped, and what it will meet there is not known.
+    pub const fn is_first(&self) -> bool {
+        self.0 == FIRST_READ_BYTES
+    }
 }
 
 /// Where records go that were read.

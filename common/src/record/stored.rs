@@ -4,7 +4,7 @@
 //! is not wanted. It is asked where the name is spelled out; records that name the topic by its ordinal
 //! get what was made of it then.
 
-use super::{BodyError, HAS_SEQUENCE, NAMES_MAX, Once, SPELLS_PRODUCER, SPELLS_TOPIC};
+use super::{BEGINS_PART, BodyError, HAS_SEQUENCE, NAMES_MAX, Once, SPELLS_PRODUCER, SPELLS_TOPIC};
 
 /// A record as it stands in a body, with what its reader made of the topic's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,6 +44,20 @@ impl<'a, T: Copy> StoredRecords<'a, T> {
         }
     }
 
+    /// Where in the body the next record begins.
+    #[inline]
+    #[must_use]
+    pub fn at(&self) -> usize {
+        self.len - self.rest.0.len()
+    }
+
+    /// Whether the next record is the first of a part, but of the body's first one.
+    #[inline]
+    #[must_use]
+    pub fn begins_part(&self) -> bool {
+        self.rest.0.first().is_some_and(|flags| flags & BEGINS_PART != 0)
+    }
+
     /// The next record; `name` says what a name that is spelled out is to the reader, and nothing
     /// where it is none.
     #[inline]
@@ -55,7 +69,7 @@ impl<'a, T: Copy> StoredRecords<'a, T> {
             return None;
         }
         let read = self.read(name);
-        let at = self.len - self.rest.0.len();
+        let at = self.at();
         if read.is_none() {
             self.rest = Rest(&[]);
         }
@@ -65,8 +79,12 @@ impl<'a, T: Copy> StoredRecords<'a, T> {
     #[inline]
     fn read(&mut self, name: impl FnOnce(&'a [u8]) -> Option<T>) -> Option<Stored<'a, T>> {
         let flags = self.rest.byte()?;
-        if flags & !(SPELLS_TOPIC | HAS_SEQUENCE | SPELLS_PRODUCER) != 0 {
+        if flags & !(SPELLS_TOPIC | HAS_SEQUENCE | SPELLS_PRODUCER | BEGINS_PART) != 0 {
             return None;
+        }
+        if flags & BEGINS_PART != 0 {
+            self.topics.clear();
+            self.producers.clear();
         }
         let time_us = self.first_time_us.checked_add(self.rest.varint()?)?;
         let topic = if flags & SPELLS_TOPIC == 0 {
