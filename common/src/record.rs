@@ -1,8 +1,8 @@
 //! Records, and how a batch of them is written as bytes.
 //!
 //! A batch's body is records one after another. The first record of a batch that belongs to a
-//! topic spells the topic out; later ones name it by its ordinal, so that a batch costs each of
-//! its topics once. Producers (of PRODUCE_ONCE) are named in the same way.
+//! topic spells the topic out; later ones name it by its ordinal, so that each of its topics is spelled
+//! out once. Producers (of PRODUCE_ONCE) are named in the same way.
 //!
 //! A body that is long is made of parts of some [`PART_BYTES`]: with the first record of a part names
 //! begin anew, so that a part can be read without those before it.
@@ -39,7 +39,8 @@ const SPELLS_PRODUCER: u8 = 4;
 const BEGINS_PART: u8 = 8;
 
 /// Least bytes of a part: what a walk through one costs is little more than one read of the disk, and
-/// names that are spelled out again make a body no more than a tenth longer.
+/// names of usual length that are spelled out again make a body no more than a tenth longer. Sixty of the
+/// longest names fill a part by themselves: there nothing is saved by ordinals.
 pub const PART_BYTES: usize = 16 << 10;
 
 /// Who sent a record, and as its how-manieth: what PRODUCE_ONCE tells repeats by.

@@ -71,7 +71,7 @@ pub(crate) struct Summary {
     pub time_us_max: u64,
 }
 
-/// Where to begin a walk.
+/// Where to begin a walk, or a part of a batch to read alone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Block {
     pub position: u64,
@@ -175,13 +175,15 @@ impl SegmentIndex {
         let base = batch.header.base_offset.0;
         let body_at = position + HEADER_BYTES as u64;
         let mut block = self.blocks.len() - 1;
+        // Behind others in a block a batch has no blocks of its own, whatever its records say.
+        let may_have_parts = self.blocks[block].position == position;
         // Where the part begins that is being read: in the body, and among the records.
         let mut part = (0, 0);
         // Runs of one topic are the rule: count a run, then look the topic up once.
         let (mut run, mut count) = (UNKNOWN_TOPIC.as_bytes(), 0);
         let mut records = batch.stored_records();
         for number in 0_u32.. {
-            if records.begins_part() && number > part.1 {
+            if may_have_parts && records.begins_part() && number > part.1 {
                 if count > 0 {
                     self.topics.count(run, block, std::mem::take(&mut count));
                 }
@@ -253,7 +255,8 @@ impl SegmentIndex {
         block.part.map(|part| (block.base_offset, part))
     }
 
-    /// The block where the walk to the first record of a time or later begins.
+    /// The block where the walk to the first record of a time or later begins: with a batch, as all
+    /// parts of one have the same latest time.
     pub(crate) fn block_of_time(&self, time_us: u64) -> Option<Block> {
         self.blocks.get(self.blocks.partition_point(|block| block.time_us_max < time_us)).copied()
     }
@@ -496,6 +499,24 @@ mod tests {
         let mut counts: Vec<_> = index.topic_counts().collect();
         counts.sort_unstable();
         assert_eq!(counts, [("rare/a", 1), ("usual/b", 39)]);
+    }
+
+    #[test]
+    fn a_batch_behind_others_in_a_block_has_no_parts_of_its_own() {
+        let mut index = SegmentIndex::new(RaftIndex(0), Offset(0));
+        let mut marked = batch(1, 1, "t", 40);
+        let twice = [&marked.body[..], &[marked.body[0] | 8], &marked.body[1..]].concat();
+        marked.header.records = 2;
+        marked.header.body_len = u32::try_from(twice.len()).expect("short");
+        marked.body = twice.into();
+        let first = batch(0, 0, "t", 40);
+        index.add(0, &first);
+        index.add(first.header.stored_len(), &marked);
+        assert_eq!(index.part_of(Offset(0)), None);
+        assert_eq!(index.part_of(Offset(2)), None);
+        let mut alone = SegmentIndex::new(RaftIndex(0), Offset(0));
+        alone.add(0, &marked);
+        assert!(alone.part_of(Offset(2)).is_some_and(|(base, _)| base == Offset(2)));
     }
 
     #[test]

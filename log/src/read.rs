@@ -1,7 +1,7 @@
 //! Reading batches back: from the tail in memory where they are there, else from the segments.
 //!
 //! A read looks up where its first batch is (under the state's lock), lets go of the lock, and
-//! walks from the start of that block through the file with positioned reads. Every batch is
+//! walks from the last batch that begins a block through the file with positioned reads. Every batch is
 //! checked again. One answer may be shorter than asked for; it is never empty when there is
 //! something to read, and never goes past damage: the damage is the answer of the next read.
 //!

@@ -25,7 +25,7 @@ pub const fn is_near(from: Offset, to: Offset) -> bool {
     to.0.saturating_sub(from.0) <= NEAR_RECORDS
 }
 
-/// How much to read at once on a way through the log: little behind a jump, more and more where one
+/// How much to read at once on a way through the log: little at first and behind a jump, more and more where one
 /// read follows the other.
 pub struct Stride(usize);
 
@@ -33,16 +33,17 @@ impl Stride {
     /// For a way that begins somewhere.
     #[must_use]
     pub const fn new() -> Self {
-        Self(FIRST_READ_BYTES)
+        Self(0)
     }
 
     /// Bytes of the next read, which is at `from`; the one before ended at `before`.
     pub fn next(&mut self, before: Offset, from: Offset) -> usize {
-        self.0 = if from == before { (4 * self.0).min(READ_BYTES) } else { FIRST_READ_BYTES };
+        let goes_on = from == before && self.0 > 0;
+        self.0 = if goes_on { (4 * self.0).min(READ_BYTES) } else { FIRST_READ_BYTES };
         self.0
     }
 
-    /// Whether the way has just jumped, and what it will meet there is not known.
+    /// Whether the way begins, or has just jumped, and what it will meet is not known.
     pub const fn is_first(&self) -> bool {
         self.0 == FIRST_READ_BYTES
     }

@@ -50,7 +50,7 @@ impl Names {
         name.starts_with(self.beginning.needle()) && self.names.contains(name)
     }
 
-    /// Whether a batch may have a record on one of them: it spells each of its topics out once, and
+    /// Whether a batch may have a record on one of them: it spells out each of its topics, and
     /// one that does not decode has none that anybody could show.
     fn may_be_in(&self, batch: &Batch) -> bool {
         self.beginning.find(&batch.body).is_some()
