@@ -7,6 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use foldhash::fast::RandomState;
 use parking_lot::RwLock;
 
 use crate::PartitionId;
@@ -26,7 +27,7 @@ const KEYS_MAX: usize = 65_536;
 pub struct Partitioner {
     partitions: u32,
     round_robin: AtomicU32,
-    keys: RwLock<HashMap<Box<[u8]>, PartitionId>>,
+    keys: RwLock<HashMap<Box<[u8]>, PartitionId, RandomState>>,
 }
 
 impl Partitioner {

@@ -114,21 +114,23 @@ impl BodyBuilder {
             flags |= BEGINS_PART;
         }
         let topic = self.topics.find(&self.bytes, record.topic.as_bytes());
-        let producer =
-            record.once.and_then(|once| self.producers.find(&self.bytes, once.producer.as_bytes()));
-        if topic.is_none() {
+        if let Place::New(_) = topic {
             flags |= SPELLS_TOPIC;
         }
-        if record.once.is_some() {
+        let once = record.once.map(|once| {
+            let producer = self.producers.find(&self.bytes, once.producer.as_bytes());
+            (once, producer)
+        });
+        if let Some((_, producer)) = &once {
             flags |= HAS_SEQUENCE;
-            if producer.is_none() {
+            if let Place::New(_) = producer {
                 flags |= SPELLS_PRODUCER;
             }
         }
         self.bytes.push(flags);
         put_varint(&mut self.bytes, self.last_time_us - self.first_time_us);
         self.topics.put(&mut self.bytes, topic, record.topic.as_bytes());
-        if let Some(once) = record.once {
+        if let Some((once, producer)) = once {
             self.producers.put(&mut self.bytes, producer, once.producer.as_bytes());
             put_varint(&mut self.bytes, once.sequence);
         }
@@ -246,9 +248,26 @@ impl<'a> Iterator for Records<'a> {
 struct Names {
     // (start, end) within the body: no copy of its own.
     places: Vec<(usize, usize)>,
-    // Ordinals plus one, each near the place that its name's hash says; 0 is free. Only once there
+    // Each at the place that its name's hash says, or at the next one that was free. Only once there
     // are more names than are quickly compared one by one.
-    table: Vec<u8>,
+    table: Vec<Entry>,
+}
+
+/// A place of the table: a byte of the name's hash, which tells nearly all others apart, and the ordinal
+/// plus one; 0 is free.
+#[derive(Debug, Clone, Copy, Default)]
+struct Entry {
+    mark: u8,
+    ordinal: u8,
+}
+
+/// Where a name is.
+#[derive(Debug, Clone, Copy)]
+enum Place {
+    /// Spelled out before.
+    Known(usize),
+    /// Not yet; what its hash is, where it was asked for.
+    New(Option<u64>),
 }
 
 /// Most names that are compared one by one.
@@ -263,21 +282,33 @@ impl Names {
         self.table.clear();
     }
 
-    /// The ordinal of a name that was spelled out.
-    fn find(&self, bytes: &[u8], name: &[u8]) -> Option<usize> {
+    #[inline]
+    fn find(&self, bytes: &[u8], name: &[u8]) -> Place {
         let is_it = |(start, end): &(usize, usize)| &bytes[*start..*end] == name;
         if self.table.is_empty() {
-            return self.places.iter().rposition(is_it);
+            return self.places.iter().rposition(is_it).map_or(Place::New(None), Place::Known);
         }
-        let ordinals = probe(name).map(|place| self.table[place]).take_while(|taken| *taken > 0);
-        ordinals.map(|taken| usize::from(taken) - 1).find(|ordinal| is_it(&self.places[*ordinal]))
+        let hash = hash(name);
+        let mut at = first_place(hash);
+        loop {
+            let Entry { mark, ordinal } = self.table[at];
+            let Some(ordinal) = usize::from(ordinal).checked_sub(1) else {
+                return Place::New(Some(hash));
+            };
+            if mark == mark_of(hash) && is_it(&self.places[ordinal]) {
+                return Place::Known(ordinal);
+            }
+            // Half of the places are free at least: it ends at one of them.
+            at = (at + 1) % TABLE_PLACES;
+        }
     }
 
     /// Writes a name, or the ordinal it was found by.
-    fn put(&mut self, bytes: &mut Vec<u8>, ordinal: Option<usize>, name: &[u8]) {
-        if let Some(ordinal) = ordinal {
-            return put_varint(bytes, ordinal as u64);
-        }
+    fn put(&mut self, bytes: &mut Vec<u8>, place: Place, name: &[u8]) {
+        let hash = match place {
+            Place::Known(ordinal) => return put_varint(bytes, ordinal as u64),
+            Place::New(hash) => hash,
+        };
         // Topics and ids are at most 255 bytes: checked where they come in.
         bytes.push(u8::try_from(name.len()).unwrap_or(u8::MAX));
         let start = bytes.len();
@@ -286,28 +317,39 @@ impl Names {
             return;
         }
         self.places.push((start, bytes.len()));
-        match self.places.len() {
-            ..=COMPARED_MAX => {}
-            len if self.table.is_empty() => {
-                self.table.resize(TABLE_PLACES, 0);
-                (0..len).for_each(|ordinal| self.enter(bytes, ordinal));
+        match hash {
+            Some(hash) => self.enter(hash, self.places.len() - 1),
+            None if self.places.len() > COMPARED_MAX => {
+                self.table.resize(TABLE_PLACES, Entry::default());
+                for ordinal in 0..self.places.len() {
+                    let (start, end) = self.places[ordinal];
+                    self.enter(self::hash(&bytes[start..end]), ordinal);
+                }
             }
-            len => self.enter(bytes, len - 1),
+            None => {}
         }
     }
 
-    fn enter(&mut self, bytes: &[u8], ordinal: usize) {
-        let (start, end) = self.places[ordinal];
-        if let Some(free) = probe(&bytes[start..end]).find(|place| self.table[*place] == 0) {
-            self.table[free] = ordinal as u8 + 1;
+    fn enter(&mut self, hash: u64, ordinal: usize) {
+        let mut at = first_place(hash);
+        while self.table[at].ordinal > 0 {
+            at = (at + 1) % TABLE_PLACES;
         }
+        self.table[at] = Entry { mark: mark_of(hash), ordinal: ordinal as u8 + 1 };
     }
 }
 
-/// The places of the table where a name may be, in the order of the search.
-fn probe(name: &[u8]) -> impl Iterator<Item = usize> {
-    let first = FixedState::default().hash_one(name) as usize;
-    (0..TABLE_PLACES).map(move |step| first.wrapping_add(step) % TABLE_PLACES)
+fn hash(name: &[u8]) -> u64 {
+    FixedState::default().hash_one(name)
+}
+
+/// Where in the table the search for a name begins.
+const fn first_place(hash: u64) -> usize {
+    hash as usize % TABLE_PLACES
+}
+
+const fn mark_of(hash: u64) -> u8 {
+    (hash >> 56) as u8
 }
 
 /// Writes an unsigned LEB128 varint.

@@ -84,10 +84,9 @@ impl std::str::FromStr for Topic {
 /// # Errors
 /// What makes the bytes no topic.
 pub fn check_topic(name: &[u8]) -> Result<&str, TopicError> {
-    if is_plain(name)
-        && let Ok(text) = std::str::from_utf8(name)
-    {
-        return Ok(text);
+    if is_plain(name) {
+        // SAFETY: what is plain is ASCII, see `not_plain`. To ask again would take as long as all the rest.
+        return Ok(unsafe { std::str::from_utf8_unchecked(name) });
     }
     let text = check_levels(name)?;
     // Every forbidden character is a single byte in UTF-8 but for the C1 controls (U+0080 to
@@ -109,17 +108,51 @@ fn is_plain(name: &[u8]) -> bool {
         return false;
     }
     let (words, rest) = name.as_chunks();
-    let mut last = [b'a'; 8];
-    last[..rest.len()].copy_from_slice(rest);
-    let (mut wrong, mut slashes, mut before) = (0, 0, 0x80);
-    for word in words.iter().chain([&last]) {
-        let word = u64::from_le_bytes(*word);
-        let slash = bytes_that_are(b'/', word);
-        wrong |= not_plain(word) | (slash & ((slash << 8) | before));
-        slashes += slash.count_ones() as usize;
-        before = slash >> 56;
+    let mut seen = Seen { wrong: 0, slashes: 0, before: 0x80 };
+    for word in words {
+        seen.look_at(u64::from_le_bytes(*word));
     }
-    wrong == 0 && slashes < TOPIC_LEVELS_MAX
+    seen.look_at(last_word(name, rest));
+    seen.wrong == 0 && bytes_sum(seen.slashes) < TOPIC_LEVELS_MAX as u64
+}
+
+/// What is behind the whole words, filled with a harmless letter.
+#[inline]
+fn last_word(name: &[u8], rest: &[u8]) -> u64 {
+    // In bits, of the 64: a shift by all of them is none.
+    let kept = 8 * rest.len() as u32;
+    let (word, filled) = match name.last_chunk() {
+        // The last eight bytes: those that were looked at before go.
+        Some(last) => (u64::from_le_bytes(*last).checked_shr(64 - kept), !0_u64 << kept),
+        None => {
+            let word = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+            (Some(word), !0 << kept)
+        }
+    };
+    word.unwrap_or_default() | eight(b'a') & filled
+}
+
+/// What the words of a name looked like so far.
+struct Seen {
+    wrong: u64,
+    // How many slashes were at each place of a word: a name has too few words to bring one over 255.
+    slashes: u64,
+    before: u64,
+}
+
+impl Seen {
+    #[inline]
+    const fn look_at(&mut self, word: u64) {
+        let slash = bytes_that_are(b'/', word);
+        self.wrong |= not_plain(word) | (slash & ((slash << 8) | self.before));
+        self.slashes += slash >> 7;
+        self.before = slash >> 56;
+    }
+}
+
+/// The sum of a word's bytes, which must be below 256.
+const fn bytes_sum(word: u64) -> u64 {
+    word.wrapping_mul(eight(1)) >> 56
 }
 
 // Eight bytes in a word. A byte is marked by its top bit, which none of ASCII has: so a sum of two that

@@ -174,6 +174,16 @@ fn a_topic_is_looked_for_by_parts() {
 }
 
 #[test]
+fn where_every_topic_is_wanted_nothing_is_skipped() {
+    let (_disk, log) = filled(&options());
+    let end = log.bounds().end_offset;
+    let all = |_: &str| true;
+    for at in (0..end.0).map(Offset) {
+        assert_eq!(log.next_with_topics(at, end, &all), at);
+    }
+}
+
+#[test]
 fn a_part_that_is_damaged_is_no_answer_and_its_batch_tells() {
     let (disk, log) = filled(&options());
     log.close();

@@ -168,7 +168,11 @@ impl Intake {
                     ));
                     self.queue_refusal(error).await?;
                 }
-                Line::Whole(line) => self.take_line(line).await?,
+                Line::Whole(line) => match self.take_record(line) {
+                    None => {}
+                    Some(Ok(command)) => self.take_command(line, command).await?,
+                    Some(Err(error)) => self.queue_refusal(error).await?,
+                },
             }
             if self.run.bytes() >= READ_BYTES_MAX {
                 self.end_run().await?;
@@ -180,29 +184,31 @@ impl Intake {
         Ok(())
     }
 
-    async fn take_line(&mut self, line: &[u8]) -> Result<(), Ended> {
-        let command = match Command::decode(line) {
-            Ok(command) => command,
-            Err(error) => return self.queue_refusal(error).await,
-        };
+    /// Adds a record to the run; gives back what is none. Most lines are records, and need not wait.
+    #[inline]
+    fn take_record<'l>(&mut self, line: &'l [u8]) -> Option<Result<Command<'l>, WireError>> {
+        let command = Command::decode(line);
         match &command {
-            Command::Produce { .. } => {
-                self.run.add(line, &command, None, &self.services);
-                return Ok(());
+            Ok(record @ Command::Produce { .. }) => {
+                self.run.add(line, record, None, &self.services);
+                None
             }
-            Command::ProduceOnce { .. } => {
+            Ok(record @ Command::ProduceOnce { .. }) => {
                 if let (None, Some(id)) = (&self.producer, &self.producer_id) {
                     self.producer = Some(self.services.partitions.producers.named(id));
                 }
-                self.run.add(line, &command, self.producer.as_ref(), &self.services);
-                return Ok(());
+                self.run.add(line, record, self.producer.as_ref(), &self.services);
+                None
             }
-            // Known here at once, so that a PRODUCE_ONCE right behind it finds its producer.
-            Command::RegisterProducer { id, .. } => {
-                self.producer_id = Some((*id).into());
-                self.producer = None;
-            }
-            _ => {}
+            _ => Some(command),
+        }
+    }
+
+    async fn take_command(&mut self, line: &[u8], command: Command<'_>) -> Result<(), Ended> {
+        // Known here at once, so that a PRODUCE_ONCE right behind it finds its producer.
+        if let Command::RegisterProducer { id, .. } = &command {
+            self.producer_id = Some((*id).into());
+            self.producer = None;
         }
         let quits = command == Command::Quit;
         self.end_run().await?;

@@ -147,11 +147,20 @@ impl<'a> Rest<'a> {
         self.take(len)
     }
 
-    /// Most numbers are a single byte.
+    /// Nearly all numbers are of one byte or two.
     #[inline(always)]
     fn varint(&mut self) -> Option<u64> {
         let first = self.byte()?;
-        if first < 0x80 { Some(u64::from(first)) } else { self.long_varint(first) }
+        if first < 0x80 {
+            return Some(u64::from(first));
+        }
+        match *self.0 {
+            [second @ ..0x80, ref rest @ ..] => {
+                self.0 = rest;
+                Some(u64::from(first & 0x7f) | u64::from(second) << 7)
+            }
+            _ => self.long_varint(first),
+        }
     }
 
     #[inline(never)]
