@@ -88,6 +88,12 @@ pub fn check_topic(name: &[u8]) -> Result<&str, TopicError> {
         // SAFETY: what is plain is ASCII, see `not_plain`. To ask again would take as long as all the rest.
         return Ok(unsafe { std::str::from_utf8_unchecked(name) });
     }
+    check_rare(name)
+}
+
+/// Checks what is no topic of plain ASCII.
+#[cold]
+fn check_rare(name: &[u8]) -> Result<&str, TopicError> {
     let text = check_levels(name)?;
     // Every forbidden character is a single byte in UTF-8 but for the C1 controls (U+0080 to
     // U+009F), which are two bytes, the first of them 0xC2.

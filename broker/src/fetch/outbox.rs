@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::time::Duration;
 
 use aklight_common::Offset;
-use aklight_common::wire::{ErrorCode, MessageLines, Reply, WireError};
+use aklight_common::wire::{AckLines, ErrorCode, MessageLines, Reply, WireError};
 use bytes::Bytes;
 use tokio::io::{AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
@@ -69,6 +69,13 @@ impl Outbox {
     pub fn push(&mut self, reply: &Reply<'_>) {
         self.end_acks();
         reply.encode(&mut self.bytes);
+    }
+
+    /// Adds the line that answers for one record.
+    #[inline]
+    pub fn push_ack(&mut self, lines: &mut AckLines, topic: &[u8], offset: Offset) {
+        self.end_acks();
+        lines.put(&mut self.bytes, topic, offset);
     }
 
     /// Adds lines of a batch's records, until there is much to be written, and counts them off `room`.

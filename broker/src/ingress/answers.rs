@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use aklight_common::wire::{Command, ErrorCode, ProducerMode, Reply, WireError};
+use aklight_common::wire::{AckLines, Command, ErrorCode, ProducerMode, Reply, WireError};
 use aklight_common::{BrokerId, Offset, PartitionId, Pattern};
 use bytes::Bytes;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -39,6 +39,8 @@ pub(super) struct Answers {
     services: Arc<Services>,
     out: Outbox,
     mode: ProducerMode,
+    // For each partition.
+    ack_lines: Box<[AckLines]>,
     consumer: Option<Consumer>,
     live: Live,
     // While something is subscribed to.
@@ -69,7 +71,9 @@ enum Wake {
 impl Answers {
     pub(super) fn new(services: Arc<Services>, out: Outbox, ended: CancellationToken) -> Self {
         let seen = vec![Offset(0); services.partitions.len()];
+        let ack_lines = services.partitions.iter().map(|partition| AckLines::of(partition.id));
         Self {
+            ack_lines: ack_lines.collect(),
             services,
             out,
             seen,
@@ -206,8 +210,8 @@ impl Answers {
                             *seen = offset.next().max(*seen);
                             match self.mode {
                                 ProducerMode::Each => {
-                                    let topic = text.topic(topic);
-                                    self.out.push(&Reply::Ack { topic, offset, partition });
+                                    let lines = &mut self.ack_lines[partition.0 as usize];
+                                    self.out.push_ack(lines, text.topic(topic), offset);
                                 }
                                 ProducerMode::Cumulative => self.out.push_cumulative_ack(),
                             }

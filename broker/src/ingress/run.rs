@@ -44,10 +44,8 @@ impl RunText {
         Span { start: number(start), len: number(topic.len()) }
     }
 
-    pub(super) fn topic(&self, at: Span) -> &str {
-        let text = self.0.get(at.start as usize..(at.start + at.len) as usize);
-        // It was checked as a topic, which is UTF-8, and is never changed.
-        text.and_then(|text| std::str::from_utf8(text).ok()).unwrap_or_default()
+    pub(super) fn topic(&self, at: Span) -> &[u8] {
+        self.0.get(at.start as usize..(at.start + at.len) as usize).unwrap_or_default()
     }
 }
 

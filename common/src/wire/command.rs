@@ -120,6 +120,7 @@ impl<'a> Command<'a> {
     ///
     /// # Errors
     /// The code and text to answer with.
+    #[inline]
     pub fn decode(line: &'a [u8]) -> Result<Self, WireError> {
         // Most lines are of this one.
         if let Some(rest) = line.strip_prefix(b"PRODUCE|") {
@@ -127,6 +128,10 @@ impl<'a> Command<'a> {
             let (topic, key, payload) = record_fields(topic, key, payload)?;
             return Ok(Self::Produce { topic, key, payload });
         }
+        Self::decode_other(line)
+    }
+
+    fn decode_other(line: &'a [u8]) -> Result<Self, WireError> {
         let name_end = memchr::memchr(b'|', line).unwrap_or(line.len());
         let (name, rest) = line.split_at(name_end);
         let rest = rest.get(1..);
@@ -287,6 +292,7 @@ fn exactly<'a, const N: usize>(
 const PRODUCE_SHAPE: &str = "PRODUCE|topic|key|payload";
 
 /// Cuts into N fields, of which the last may hold pipes.
+#[inline]
 fn last_takes_rest<'a, const N: usize>(
     rest: Option<&'a [u8]>,
     shape: &str,
@@ -308,14 +314,12 @@ fn wrong_fields(shape: &str) -> WireError {
 
 type RecordFields<'a> = (&'a str, Cow<'a, [u8]>, Cow<'a, [u8]>);
 
+#[inline]
 fn record_fields<'a>(
     topic: &'a [u8],
     key: &'a [u8],
     payload: &'a [u8],
 ) -> Result<RecordFields<'a>, WireError> {
-    let bad_escape = |field: &str| {
-        ErrorCode::BadEscape.with(&format!("in the {field}: after a backslash stands one of \\ n r p; write \\\\ for a backslash itself"))
-    };
     Ok((
         topic_field(topic)?,
         unescape(key).map_err(|_| bad_escape("key"))?,
@@ -323,6 +327,12 @@ fn record_fields<'a>(
     ))
 }
 
+#[cold]
+fn bad_escape(field: &str) -> WireError {
+    ErrorCode::BadEscape.with(&format!("in the {field}: after a backslash stands one of \\ n r p; write \\\\ for a backslash itself"))
+}
+
+#[inline]
 fn topic_field(field: &[u8]) -> Result<&str, WireError> {
     check_topic(field).map_err(|error| ErrorCode::BadTopic.with(&error.to_string()))
 }

@@ -11,11 +11,11 @@ mod error;
 pub mod escape;
 mod field;
 pub mod line;
-mod message;
+mod lines;
 pub mod reply;
 
 pub use command::{Command, ProducerMode};
 pub use error::{ErrorCode, WireError};
 pub use line::{Line, LineCutter, Lines};
-pub use message::MessageLines;
+pub use lines::{AckLines, MessageLines};
 pub use reply::Reply;
