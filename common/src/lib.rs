@@ -17,6 +17,7 @@ pub mod partitioner;
 pub mod pattern;
 pub mod record;
 pub mod settings;
+mod together;
 pub mod topic;
 pub mod tree;
 pub mod wire;

@@ -7,6 +7,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::limits::{TOPIC_BYTES_MAX, TOPIC_LEVELS_MAX};
+use crate::together;
 
 /// Why a name is no topic.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -85,7 +86,7 @@ impl std::str::FromStr for Topic {
 /// What makes the bytes no topic.
 pub fn check_topic(name: &[u8]) -> Result<&str, TopicError> {
     if is_plain(name) {
-        // SAFETY: what is plain is ASCII, see `not_plain`. To ask again would take as long as all the rest.
+        // SAFETY: what is plain holds nothing rare, so it is ASCII. To ask again would take as long as all the rest.
         return Ok(unsafe { std::str::from_utf8_unchecked(name) });
     }
     check_rare(name)
@@ -107,85 +108,28 @@ const fn is_forbidden(byte: u8) -> bool {
     byte < 0x20 || matches!(byte, 0x7f | b'+' | b'#' | b'|')
 }
 
-/// Whether it is a topic of ASCII: nearly every one is, and eight bytes at a time tell. What is not may
-/// be a topic all the same.
+/// Whether it is a topic of ASCII: nearly every one is, and many bytes at a time tell. What is not may be a
+/// topic all the same.
 fn is_plain(name: &[u8]) -> bool {
-    if name.len() > TOPIC_BYTES_MAX || name.last().is_none_or(|last| *last == b'/') {
-        return false;
-    }
-    let (words, rest) = name.as_chunks();
-    let mut seen = Seen { wrong: 0, slashes: 0, before: 0x80 };
-    for word in words {
-        seen.look_at(u64::from_le_bytes(*word));
-    }
-    seen.look_at(last_word(name, rest));
-    seen.wrong == 0 && bytes_sum(seen.slashes) < TOPIC_LEVELS_MAX as u64
+    let (Some(first), Some(last)) = (name.first(), name.last()) else { return false };
+    let is_short = name.len() < 2 * TOPIC_LEVELS_MAX
+        || name.len() <= TOPIC_BYTES_MAX && levels(name) <= TOPIC_LEVELS_MAX;
+    is_short
+        && *first != b'/'
+        && *last != b'/'
+        && together::has_none(name, is_rare)
+        && together::has_no_pair(name, |before, byte| (before == b'/') & (byte == b'/'))
 }
 
-/// What is behind the whole words, filled with a harmless letter.
-#[inline]
-fn last_word(name: &[u8], rest: &[u8]) -> u64 {
-    // In bits, of the 64: a shift by all of them is none.
-    let kept = 8 * rest.len() as u32;
-    let (word, filled) = match name.last_chunk() {
-        // The last eight bytes: those that were looked at before go.
-        Some(last) => (u64::from_le_bytes(*last).checked_shr(64 - kept), !0_u64 << kept),
-        None => {
-            let word = rest.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
-            (Some(word), !0 << kept)
-        }
-    };
-    word.unwrap_or_default() | eight(b'a') & filled
-}
-
-/// What the words of a name looked like so far.
-struct Seen {
-    wrong: u64,
-    // How many slashes were at each place of a word: a name has too few words to bring one over 255.
-    slashes: u64,
-    before: u64,
-}
-
-impl Seen {
-    #[inline]
-    const fn look_at(&mut self, word: u64) {
-        let slash = bytes_that_are(b'/', word);
-        self.wrong |= not_plain(word) | (slash & ((slash << 8) | self.before));
-        self.slashes += slash >> 7;
-        self.before = slash >> 56;
-    }
-}
-
-/// The sum of a word's bytes, which must be below 256.
-const fn bytes_sum(word: u64) -> u64 {
-    word.wrapping_mul(eight(1)) >> 56
-}
-
-// Eight bytes in a word. A byte is marked by its top bit, which none of ASCII has: so a sum of two that
-// are below 0x80 marks those that reach 0x80, and carries nothing into the next one.
-const TOP_BITS: u64 = eight(0x80);
-const OTHER_BITS: u64 = eight(0x7f);
-
-const fn eight(byte: u8) -> u64 {
-    u64::from_le_bytes([byte; 8])
-}
-
-/// Marks the bytes of ASCII that are this one; of others it may mark any.
-const fn bytes_that_are(byte: u8, word: u64) -> u64 {
-    let differs = (word ^ eight(byte)) & OTHER_BITS;
-    !(differs + OTHER_BITS) & TOP_BITS
-}
-
-/// Marks something if a byte is not ASCII, or is one that no topic holds; beside `|` and 0x7f, the `}`
-/// and `~` between them too, which few topics hold.
-const fn not_plain(word: u64) -> u64 {
+/// What no topic holds, and what few do: `}`, `~` and all that is not ASCII.
+const fn is_rare(byte: u8) -> bool {
     // The bit in which a plus and a hash differ.
     const DIFFERENCE: u8 = b'+' ^ b'#';
-    let other = word & OTHER_BITS;
-    let controls = !(other + eight(0x80 - 0x20));
-    let from_pipe = other + eight(0x80 - b'|');
-    let wildcards = bytes_that_are(b'+', word | eight(DIFFERENCE));
-    (word | controls | from_pipe | wildcards) & TOP_BITS
+    (byte < 0x20) | (byte >= b'|') | (byte | DIFFERENCE == b'+' | DIFFERENCE)
+}
+
+fn levels(name: &[u8]) -> usize {
+    1 + name.iter().filter(|byte| **byte == b'/').count()
 }
 
 /// What topics and patterns have in common: length, UTF-8, depth, no empty level.

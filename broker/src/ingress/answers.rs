@@ -173,7 +173,7 @@ impl Answers {
     }
 
     async fn answer_run(&mut self, run: ProducedRun) -> io::Result<()> {
-        let ProducedRun { text, slots, tickets } = run;
+        let ProducedRun { text, slots, refusals, tickets } = run;
         let mut placed: Vec<Option<Result<Placed, WireError>>> =
             vec![None; self.services.partitions.len()];
         for (partition, mut ticket) in tickets {
@@ -188,7 +188,7 @@ impl Answers {
             placed[partition.0 as usize] = Some(answer);
         }
         let mut stored = 0;
-        let answered = self.answer_slots(&text, slots, &placed, &mut stored).await;
+        let answered = self.answer_slots(&text, slots, refusals, &placed, &mut stored).await;
         self.services.stats.records_stored.inc_by(stored);
         answered
     }
@@ -197,32 +197,40 @@ impl Answers {
         &mut self,
         text: &RunText,
         slots: Vec<Slot>,
+        refusals: Vec<WireError>,
         placed: &[Option<Result<Placed, WireError>>],
         stored: &mut u64,
     ) -> io::Result<()> {
+        // How many records of each batch are answered.
+        let mut answered = vec![0; placed.len()];
+        let mut refusals = refusals.into_iter();
         for slot in slots {
             match slot {
-                Slot::Batch { partition, nth, topic } => match &placed[partition.0 as usize] {
-                    Some(Ok(placed)) => match placed.of(nth) {
-                        Some(Outcome::Stored(offset)) => {
-                            *stored += 1;
-                            let seen = &mut self.seen[partition.0 as usize];
-                            *seen = offset.next().max(*seen);
-                            match self.mode {
-                                ProducerMode::Each => {
-                                    let lines = &mut self.ack_lines[partition.0 as usize];
-                                    self.out.push_ack(lines, text.topic(topic), offset);
+                Slot::Batch { partition, topic } => {
+                    let number = partition.0 as usize;
+                    let nth = answered[number];
+                    answered[number] += 1;
+                    match &placed[number] {
+                        Some(Ok(placed)) => match placed.of(nth) {
+                            Some(Outcome::Stored(offset)) => {
+                                *stored += 1;
+                                self.seen[number] = offset.next().max(self.seen[number]);
+                                match self.mode {
+                                    ProducerMode::Each => {
+                                        let lines = &mut self.ack_lines[number];
+                                        self.out.push_ack(lines, text.topic(topic), offset);
+                                    }
+                                    ProducerMode::Cumulative => self.out.push_cumulative_ack(),
                                 }
-                                ProducerMode::Cumulative => self.out.push_cumulative_ack(),
                             }
-                        }
-                        Some(Outcome::TooOld(highest)) => self.refuse(too_old(highest)),
-                        None => self.refuse(not_known()),
-                    },
-                    Some(Err(error)) => self.refuse(error.clone()),
-                    None => self.refuse(ErrorCode::Internal.with("the batch has no ticket")),
-                },
-                Slot::Refused(error) => self.refuse(*error),
+                            Some(Outcome::TooOld(highest)) => self.refuse(too_old(highest)),
+                            None => self.refuse(not_known()),
+                        },
+                        Some(Err(error)) => self.refuse(error.clone()),
+                        None => self.refuse(ErrorCode::Internal.with("the batch has no ticket")),
+                    }
+                }
+                Slot::Refused => self.refuse(refusals.next().unwrap_or_else(not_known)),
             }
             self.out.flush_when_large().await?;
         }

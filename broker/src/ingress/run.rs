@@ -16,12 +16,13 @@ use crate::partition::producers::Producer;
 use crate::partition::{Placed, ProduceError, RoutedBatch};
 use crate::services::{Services, permits};
 
-/// The answer to one PRODUCE, or where it will come from.
+/// Where the answer to one PRODUCE comes from. A read brings thousands of them: they are kept small.
+#[derive(Debug, Clone, Copy)]
 pub(super) enum Slot {
-    /// The `nth` record of the run's batch for this partition.
-    Batch { partition: PartitionId, nth: u32, topic: Span },
-    /// Refused.
-    Refused(Box<WireError>),
+    /// The run's batch for this partition, of which it is the next record.
+    Batch { partition: PartitionId, topic: Span },
+    /// The next of the run's refusals.
+    Refused,
 }
 
 /// The bytes that a run's lines are in: topics are told as they were sent.
@@ -29,23 +30,26 @@ pub(super) enum Slot {
 pub(super) struct RunText(Bytes);
 
 /// A topic within them.
-#[derive(Clone, Copy)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Span {
     start: u32,
-    len: u32,
+    len: u8,
 }
 
 impl RunText {
     /// Where a topic lies that was cut from these bytes.
+    #[inline]
     fn span(&self, topic: &str) -> Span {
         let start = topic.as_ptr().addr().wrapping_sub(self.0.as_ptr().addr());
         debug_assert!(start + topic.len() <= self.0.len(), "it was cut from there");
-        let number = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
-        Span { start: number(start), len: number(topic.len()) }
+        // A read is no longer than its longest line, and a topic was checked.
+        let (start, len) = (u32::try_from(start), u8::try_from(topic.len()));
+        Span { start: start.unwrap_or(u32::MAX), len: len.unwrap_or(u8::MAX) }
     }
 
     pub(super) fn topic(&self, at: Span) -> &[u8] {
-        self.0.get(at.start as usize..(at.start + at.len) as usize).unwrap_or_default()
+        let start = at.start as usize;
+        self.0.get(start..start + usize::from(at.len)).unwrap_or_default()
     }
 }
 
@@ -56,6 +60,7 @@ pub(super) type Ticket = (PartitionId, oneshot::Receiver<Result<Placed, ProduceE
 pub(super) struct ProducedRun {
     pub(super) text: RunText,
     pub(super) slots: Vec<Slot>,
+    pub(super) refusals: Vec<WireError>,
     pub(super) tickets: Vec<Ticket>,
 }
 
@@ -63,6 +68,9 @@ pub(super) struct ProducedRun {
 pub(super) struct RunBuilder {
     text: RunText,
     slots: Vec<Slot>,
+    // Slots of the last run.
+    slots_before: usize,
+    refusals: Vec<WireError>,
     batches: Vec<Batch>,
     // Bytes of the last batch for each partition.
     rooms: Vec<usize>,
@@ -88,6 +96,8 @@ impl RunBuilder {
         Self {
             text: RunText::default(),
             slots: Vec::new(),
+            slots_before: 0,
+            refusals: Vec::new(),
             batches: std::iter::repeat_with(Batch::default).take(partitions).collect(),
             rooms: vec![0; partitions],
             bytes: 0,
@@ -114,10 +124,12 @@ impl RunBuilder {
     pub(super) fn refuse(&mut self, error: WireError) {
         // The shortest lines have the longest answers.
         self.bytes += REFUSAL_BYTES;
-        self.slots.push(Slot::Refused(Box::new(error)));
+        self.slots.push(Slot::Refused);
+        self.refusals.push(error);
     }
 
     /// Adds a PRODUCE or PRODUCE_ONCE line; `producer` is who registered on this connection.
+    #[inline]
     pub(super) fn add(
         &mut self,
         line: &[u8],
@@ -127,17 +139,16 @@ impl RunBuilder {
     ) {
         self.bytes += line.len();
         let partitioner = &services.partitions.partitioner;
-        let slot = match command {
+        match command {
             Command::Produce { topic, key, payload } => {
                 let partition = partitioner.route(key);
-                self.append(partition, (topic, key, payload), None, services)
+                self.append(partition, (topic, key, payload), None, services);
             }
             Command::ProduceOnce { sequence, topic, key, payload } => {
                 let Some(producer) = producer else {
-                    self.refuse(ErrorCode::NotRegistered.with(
+                    return self.refuse(ErrorCode::NotRegistered.with(
                         "PRODUCE_ONCE needs REGISTER_PRODUCER|id before it on this connection",
                     ));
-                    return;
                 };
                 let partitions = &services.partitions;
                 let committed =
@@ -146,23 +157,23 @@ impl RunBuilder {
                     Ok(()) => {
                         let partition = partitioner.route_once(*sequence, key);
                         let once = Once { producer: producer.id(), sequence: *sequence };
-                        self.append(partition, (topic, key, payload), Some(once), services)
+                        self.append(partition, (topic, key, payload), Some(once), services);
                     }
-                    Err(highest) => Slot::Refused(Box::new(too_old(highest))),
+                    Err(highest) => self.refuse(too_old(highest)),
                 }
             }
-            _ => Slot::Refused(Box::new(ErrorCode::Internal.with("not a record"))),
-        };
-        self.slots.push(slot);
+            _ => self.refuse(ErrorCode::Internal.with("not a record")),
+        }
     }
 
+    #[inline]
     fn append(
         &mut self,
         partition: PartitionId,
         (topic, key, payload): (&str, &[u8], &[u8]),
         once: Option<Once<'_>>,
         services: &Services,
-    ) -> Slot {
+    ) {
         let share = self.text.0.len() / self.batches.len();
         let batch = &mut self.batches[partition.0 as usize];
         if batch.body.is_empty() {
@@ -170,12 +181,15 @@ impl RunBuilder {
             let room = self.rooms[partition.0 as usize].min(self.text.0.len()).max(share);
             batch.body.reserve(room + room / 8);
         }
-        let nth = batch.body.records();
         batch.once += u32::from(once.is_some());
         let now_us = *self.now_us.get_or_insert_with(|| services.stamp.now_us());
         let time_us = services.stamp.next_us(now_us);
         batch.body.push(&Record { time_us, topic, key, payload, once });
-        Slot::Batch { partition, nth, topic: self.text.span(topic) }
+        if self.slots.is_empty() {
+            // As with bytes: who sends much goes on to.
+            self.slots.reserve(self.slots_before);
+        }
+        self.slots.push(Slot::Batch { partition, topic: self.text.span(topic) });
     }
 
     /// Sends each partition its batch, waiting for memory and for a place in its mailbox.
@@ -199,7 +213,9 @@ impl RunBuilder {
         self.now_us = None;
         self.bytes = 0;
         let slots = std::mem::take(&mut self.slots);
-        ProducedRun { text: self.text.clone(), slots, tickets }
+        self.slots_before = slots.len();
+        let refusals = std::mem::take(&mut self.refusals);
+        ProducedRun { text: self.text.clone(), slots, refusals, tickets }
     }
 }
 

@@ -4,13 +4,12 @@ use std::borrow::Cow;
 
 use memchr::{memchr, memchr3};
 
+use crate::together::has_none;
+
 /// A backslash that is followed by none of `\`, `n`, `r`, `p`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("after a backslash stands one of \\ n r p: write \\\\ for a backslash itself")]
 pub struct EscapeError;
-
-/// Bytes that are looked at together: what every processor of this kind compares in one step.
-const TOGETHER: usize = 16;
 
 /// Appends `raw` to `out`, escaped.
 pub fn escape_into(raw: &[u8], out: &mut Vec<u8>) {
@@ -31,22 +30,6 @@ pub fn escape_into(raw: &[u8], out: &mut Vec<u8>) {
         rest = &rest[at + 1..];
     }
     out.extend_from_slice(rest);
-}
-
-/// Whether it is none of these bytes. The last ones are looked at together with some before them, a
-/// second time: one by one they would take as long as all others.
-#[inline]
-fn has_none(bytes: &[u8], is_one: impl Fn(u8) -> bool + Copy) -> bool {
-    // Without branches, and in bytes only: so the compiler makes one step of many.
-    let any = |bytes: &[u8]| bytes.iter().fold(0, |any, byte| any | u8::from(is_one(*byte)));
-    if let Some(last) = bytes.last_chunk::<TOGETHER>() {
-        let (whole, _) = bytes.as_chunks::<TOGETHER>();
-        return any(whole.as_flattened()) | any(last) == 0;
-    }
-    match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        (Some(first), Some(last)) => any(first) | any(last) == 0,
-        _ => any(bytes) == 0,
-    }
 }
 
 /// Whether it needs an escape.
