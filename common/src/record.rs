@@ -99,8 +99,15 @@ impl BodyBuilder {
     }
 
     /// Adds a record. Its time must not be earlier than the one before it.
+    #[inline]
     pub fn push(&mut self, record: &Record<'_>) {
-        debug_assert!(check_topic(record.topic.as_bytes()).is_ok(), "{}", record.topic);
+        let Record { time_us, topic, key, payload, once } = *record;
+        self.push_stored(&Stored { time_us, topic: topic.as_bytes(), key, payload, once });
+    }
+
+    /// Adds a record of another body, whose topic was checked when it came in.
+    pub fn push_stored(&mut self, record: &Stored<'_, &[u8]>) {
+        debug_assert!(check_topic(record.topic).is_ok(), "{}", record.topic.escape_ascii());
         if self.records == 0 {
             self.first_time_us = record.time_us;
             self.last_time_us = record.time_us;
@@ -113,7 +120,7 @@ impl BodyBuilder {
             self.producers.clear();
             flags |= BEGINS_PART;
         }
-        let topic = self.topics.find(&self.bytes, record.topic.as_bytes());
+        let topic = self.topics.find(&self.bytes, record.topic);
         if let Place::New(_) = topic {
             flags |= SPELLS_TOPIC;
         }
@@ -129,7 +136,7 @@ impl BodyBuilder {
         }
         self.bytes.push(flags);
         put_varint(&mut self.bytes, self.last_time_us - self.first_time_us);
-        self.topics.put(&mut self.bytes, topic, record.topic.as_bytes());
+        self.topics.put(&mut self.bytes, topic, record.topic);
         if let Some((once, producer)) = once {
             self.producers.put(&mut self.bytes, producer, once.producer.as_bytes());
             put_varint(&mut self.bytes, once.sequence);
@@ -198,6 +205,12 @@ impl Body {
     #[must_use]
     pub fn records(&self) -> Records<'_> {
         Records::new(&self.bytes, self.first_time_us)
+    }
+
+    /// The same as they stand there.
+    #[must_use]
+    pub fn stored_records<T: Copy>(&self) -> StoredRecords<'_, T> {
+        StoredRecords::new(&self.bytes, self.first_time_us)
     }
 }
 

@@ -5,7 +5,7 @@
 //! for one. Everyone in a parcel is answered once, and what he holds of the memory is released when
 //! his records are settled: that may be later than the answer, when the time is up before.
 
-use aklight_common::record::{Body, BodyBuilder, Record};
+use aklight_common::record::{Body, BodyBuilder, Stored};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
@@ -135,9 +135,11 @@ impl Parcel {
         }
     }
 
-    fn records(&self) -> impl Iterator<Item = Record<'_>> {
+    fn records(&self) -> impl Iterator<Item = Stored<'_, &[u8]>> {
+        let mut records = self.body.stored_records();
         // The bytes were encoded here, or checked when they came in.
-        self.body.records().map(|record| record.expect("a body that was checked decodes"))
+        std::iter::from_fn(move || records.next(Some))
+            .map(|record| record.expect("a body that was checked decodes"))
     }
 }
 
@@ -159,12 +161,12 @@ struct Builder {
 }
 
 impl Builder {
-    fn push(&mut self, record: Record<'_>) {
+    fn push(&mut self, record: Stored<'_, &[u8]>) {
         let after = self.last_us.map_or(0, |last| last.saturating_add(1));
         let time_us = record.time_us.max(after);
         self.last_us = Some(time_us);
         self.once += u32::from(record.once.is_some());
-        self.body.push(&Record { time_us, ..record });
+        self.body.push_stored(&Stored { time_us, ..record });
     }
 }
 
@@ -185,9 +187,9 @@ mod tests {
         let mut builder = Builder::default();
         for payload in payloads {
             let once = payload.parse().ok().map(|sequence| Once { producer: "p", sequence });
-            builder.push(Record {
+            builder.push(Stored {
                 time_us,
-                topic: "t",
+                topic: b"t",
                 key: b"",
                 payload: payload.as_bytes(),
                 once,
