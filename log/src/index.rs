@@ -305,7 +305,9 @@ impl SegmentIndex {
         let mut has_one = vec![false; self.blocks.len()];
         for postings in topics {
             for block in postings.blocks() {
-                has_one.get_mut(block).map(|mark| *mark = true);
+                if let Some(mark) = has_one.get_mut(block) {
+                    *mark = true;
+                }
             }
         }
         (0..).zip(has_one).filter_map(|(block, has_one)| has_one.then_some(block)).collect()
