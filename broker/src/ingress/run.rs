@@ -42,7 +42,7 @@ impl RunText {
     fn span(&self, topic: &str) -> Span {
         let start = topic.as_ptr().addr().wrapping_sub(self.0.as_ptr().addr());
         debug_assert!(start + topic.len() <= self.0.len(), "it was cut from there");
-        // A read is no longer than its longest line, and a topic was checked.
+        // A read is far shorter than 32 bits can say, and a topic was checked.
         let (start, len) = (u32::try_from(start), u8::try_from(topic.len()));
         Span { start: start.unwrap_or(u32::MAX), len: len.unwrap_or(u8::MAX) }
     }

@@ -236,8 +236,8 @@ fn put_positions(out: &mut Vec<u8>, positions: &[(PartitionId, Offset)]) {
     }
 }
 
-/// A pipe and a number, without the detour of a format string: this is on the path of every
-/// acknowledged and every delivered record.
+/// A pipe and a number, without the detour of a format string. Lines that come by the thousand are written by
+/// [`super::AckLines`] and [`super::MessageLines`].
 fn put_number(out: &mut Vec<u8>, mut value: u64) {
     let mut digits = [0_u8; 20];
     let mut at = digits.len();
