@@ -94,6 +94,10 @@ pub struct Identity {
     /// Whether the log of every partition has been here: one that is missing later was lost.
     #[serde(default)]
     pub is_complete: bool,
+    /// Whether this broker was removed from its cluster, and told so: by the time that it is started
+    /// again those who told it may be gone as well, and nobody is left to ask.
+    #[serde(default)]
+    pub is_removed: bool,
 }
 
 /// A broker's folder, locked for as long as this lives.
@@ -130,6 +134,7 @@ impl DataDir {
             founders: Vec::new(),
             others: Vec::new(),
             is_complete: false,
+            is_removed: false,
         };
         let (identity, is_new) = match read(&*disk, &path) {
             Ok(bytes) => {
@@ -204,6 +209,17 @@ impl DataDir {
             return Ok(());
         }
         self.keep(Identity { is_complete: true, ..self.identity.clone() })
+    }
+
+    /// Notes that this broker was removed from its cluster.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn set_removed(&mut self) -> Result<(), DataDirError> {
+        if self.identity.is_removed {
+            return Ok(());
+        }
+        self.keep(Identity { is_removed: true, ..self.identity.clone() })
     }
 
     fn keep(&mut self, identity: Identity) -> Result<(), DataDirError> {

@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use support::cluster::{Cluster, assert_same};
 use support::load::Load;
@@ -53,10 +55,26 @@ fn a_fourth_is_added_and_one_is_removed_under_load() {
     let stored = cluster.records(4);
     told.iter().for_each(|told| told.check(&stored));
     assert_same(&cluster.records(1), &stored);
-    // It does not come back by itself.
+    // It does not come back by itself: the others say so, which it might have missed while it was away;
+    forget_removal(&cluster.data_dir(2));
     cluster.spawn(2);
     let (status, said) = cluster.process(2).wait_for_end();
     assert!(!status.success() && said.contains("was removed"), "{said}");
+    // and it knows it when nobody is left to say so.
+    [1, 3, 4].into_iter().for_each(|id| cluster.kill(id));
+    cluster.spawn(2);
+    let (status, said) = cluster.process(2).wait_for_end();
+    assert!(!status.success() && said.contains("was removed"), "{said}");
+}
+
+/// Takes from a broker's folder the note that it was removed, which it must hold.
+fn forget_removal(data_dir: &Path) {
+    let identity = data_dir.join("broker.json");
+    let kept = std::fs::read_to_string(&identity).expect("its identity");
+    let mut kept: Value = serde_json::from_str(&kept).expect("JSON");
+    assert_eq!(kept["is_removed"], true, "noted before it ended: {kept}");
+    kept["is_removed"] = false.into();
+    std::fs::write(&identity, kept.to_string()).expect("written");
 }
 
 #[test]

@@ -261,15 +261,20 @@ impl Joiner<'_> {
         }
     }
 
-    /// Whoever was removed while it was away is told so by the others, if they answer. Without their
-    /// word it goes on: they would refuse it all the same.
-    async fn is_wanted_still(&self, cluster: &str) -> Result<(), JoinError> {
-        let Asked { answers, .. } = self.ask_all().await;
-        if answers.iter().any(|(_, answer)| answer.lets_go(cluster)) {
-            let (broker, cluster) = (self.peers.me(), cluster.to_owned());
-            return Err(JoinError::Retired { broker, cluster });
+    /// Whoever was removed while it was away is told so by the others, if they answer, and notes it for
+    /// the next time. Without their word it goes on: they would refuse it all the same.
+    async fn is_wanted_still(&mut self, cluster: &str) -> Result<(), JoinError> {
+        if !self.dir.identity().is_removed {
+            let Asked { answers, .. } = self.ask_all().await;
+            if !answers.iter().any(|(_, answer)| answer.lets_go(cluster)) {
+                return Ok(());
+            }
+            if let Err(error) = self.dir.set_removed() {
+                tracing::warn!(%error, "that this broker was removed is not noted");
+            }
         }
-        Ok(())
+        let (broker, cluster) = (self.peers.me(), cluster.to_owned());
+        Err(JoinError::Retired { broker, cluster })
     }
 
     fn alone(&self) -> Begin {

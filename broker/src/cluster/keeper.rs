@@ -155,6 +155,9 @@ impl Keeper {
         {
             return;
         }
+        if let Err(error) = self.data_dir.lock().set_removed() {
+            tracing::warn!(%error, "that this broker was removed is not noted");
+        }
         services.events.error(
             "removed",
             "this broker was removed from its cluster and nobody counts on it any more: it ends",
