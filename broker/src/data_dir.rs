@@ -18,6 +18,7 @@ use std::sync::Arc;
 use aklight_common::{BrokerId, PartitionId};
 use aklight_log::Disk;
 use aklight_log::disk::DiskLock;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 /// The version of `broker.json`; version 1 knew no clusters.
@@ -51,6 +52,18 @@ pub enum DataDirError {
         dir: PathBuf,
         /// This broker.
         broker: u64,
+    },
+    /// It was removed from its cluster, and this folder notes it.
+    #[error(
+        "broker {broker} was removed from cluster {cluster}, as {} notes, and numbers are not used again: add this broker under a new one (aklight cluster add NEW@HOST:7090), and start it with --node-id NEW and an empty --data-dir. Only if that cluster is lost and this folder is the last to hold its records: take \"is_removed\" out of that file, and start it again", file.display()
+    )]
+    Removed {
+        /// The file.
+        file: PathBuf,
+        /// The broker.
+        broker: BrokerId,
+        /// The cluster.
+        cluster: String,
     },
     /// The file system refuses.
     #[error("{} cannot be used as --data-dir: {what}: {cause}; it must be a folder that this user may write to, on a disk with room", dir.display())]
@@ -104,10 +117,15 @@ pub struct Identity {
 pub struct DataDir {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
+    kept: Mutex<Kept>,
+    _lock: Box<dyn DiskLock>,
+}
+
+/// What `broker.json` holds.
+struct Kept {
     identity: Identity,
     /// Whether the incarnation is on disk.
     is_claimed: bool,
-    _lock: Box<dyn DiskLock>,
 }
 
 impl DataDir {
@@ -148,6 +166,10 @@ impl DataDir {
                         given: broker,
                     });
                 }
+                if stored.is_removed {
+                    let cluster = stored.cluster;
+                    return Err(DataDirError::Removed { file: path, broker, cluster });
+                }
                 // Version 1 drew no incarnation: this is its first.
                 let is_new = stored.incarnation.is_empty();
                 if is_new {
@@ -158,21 +180,22 @@ impl DataDir {
             Err(error) if error.kind() == io::ErrorKind::NotFound => (new, true),
             Err(error) => return Err(failed("broker.json cannot be read")(error)),
         };
-        Ok(Self { disk, dir: dir.to_owned(), identity, is_claimed: !is_new, _lock: lock })
+        let kept = Mutex::new(Kept { identity, is_claimed: !is_new });
+        Ok(Self { disk, dir: dir.to_owned(), kept, _lock: lock })
     }
 
     /// Whose folder this is.
     #[must_use]
-    pub const fn identity(&self) -> &Identity {
-        &self.identity
+    pub fn identity(&self) -> Identity {
+        self.kept.lock().identity.clone()
     }
 
     /// Notes a new incarnation: it must be on disk before another broker hears of it.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn claim(&mut self) -> Result<(), DataDirError> {
-        if self.is_claimed { Ok(()) } else { self.keep(self.identity.clone()) }
+    pub fn claim(&self) -> Result<(), DataDirError> {
+        self.note(|_| ())
     }
 
     /// Notes the cluster that this folder belongs to from now on, and who formed it, if it was
@@ -181,49 +204,48 @@ impl DataDir {
     /// # Errors
     /// When it cannot be written.
     pub fn set_cluster(
-        &mut self,
+        &self,
         cluster: &str,
         founders: Vec<(u64, String)>,
     ) -> Result<(), DataDirError> {
-        let cluster = cluster.to_owned();
-        self.keep(Identity { cluster, founders, ..self.identity.clone() })
+        self.note(|identity| {
+            cluster.clone_into(&mut identity.cluster);
+            identity.founders = founders;
+        })
     }
 
-    /// Notes who else is of the cluster, if that is news.
+    /// Notes who else is of the cluster.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_others(&mut self, others: Vec<(u64, String)>) -> Result<(), DataDirError> {
-        if self.identity.others == others {
-            return Ok(());
-        }
-        self.keep(Identity { others, ..self.identity.clone() })
+    pub fn set_others(&self, others: Vec<(u64, String)>) -> Result<(), DataDirError> {
+        self.note(|identity| identity.others = others)
     }
 
     /// Notes that the log of every partition is here from now on.
     ///
     /// # Errors
     /// When it cannot be written.
-    pub fn set_complete(&mut self) -> Result<(), DataDirError> {
-        if self.identity.is_complete {
-            return Ok(());
-        }
-        self.keep(Identity { is_complete: true, ..self.identity.clone() })
+    pub fn set_complete(&self) -> Result<(), DataDirError> {
+        self.note(|identity| identity.is_complete = true)
     }
 
-    /// Notes that this broker was removed from its cluster.
-    ///
-    /// # Errors
-    /// When it cannot be written.
-    pub fn set_removed(&mut self) -> Result<(), DataDirError> {
-        if self.identity.is_removed {
-            return Ok(());
+    /// Notes that this broker was removed from its cluster. Where the disk refuses, the next start has to
+    /// ask the others again.
+    pub fn set_removed(&self) {
+        if let Err(error) = self.note(|identity| identity.is_removed = true) {
+            tracing::warn!(%error, "that this broker was removed is not noted");
         }
-        self.keep(Identity { is_removed: true, ..self.identity.clone() })
     }
 
-    fn keep(&mut self, identity: Identity) -> Result<(), DataDirError> {
-        let identity = Identity { version: VERSION, ..identity };
+    /// Writes what is news.
+    fn note(&self, change: impl FnOnce(&mut Identity)) -> Result<(), DataDirError> {
+        let mut kept = self.kept.lock();
+        let mut identity = Identity { version: VERSION, ..kept.identity.clone() };
+        change(&mut identity);
+        if kept.is_claimed && identity == kept.identity {
+            return Ok(());
+        }
         let written = serde_json::to_vec(&identity)
             .map_err(io::Error::from)
             .and_then(|bytes| replace(&*self.disk, &self.dir, "broker.json", &bytes));
@@ -232,8 +254,7 @@ impl DataDir {
             what: "broker.json cannot be written",
             cause,
         })?;
-        self.identity = identity;
-        self.is_claimed = true;
+        *kept = Kept { identity, is_claimed: true };
         Ok(())
     }
 
@@ -264,8 +285,9 @@ impl DataDir {
     /// # Errors
     /// When it was there and is gone.
     pub fn expect_unless_new(&self, dir: &Path, has_others: bool) -> Result<(), DataDirError> {
-        if has_others && self.identity.is_complete && !self.holds(dir) {
-            return Err(DataDirError::Lost { dir: dir.to_owned(), broker: self.identity.broker });
+        let identity = self.identity();
+        if has_others && identity.is_complete && !self.holds(dir) {
+            return Err(DataDirError::Lost { dir: dir.to_owned(), broker: identity.broker });
         }
         Ok(())
     }

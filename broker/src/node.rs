@@ -18,7 +18,6 @@ use std::time::Duration;
 use aklight_common::clock::SharedClock;
 use aklight_common::{BrokerId, PartitionId, RaftIndex};
 use aklight_log::{Disk, Log, LogOptions, OpenError, OpenReport};
-use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -91,7 +90,7 @@ pub struct Node {
     actors: TaskTracker,
     stop_committing: CancellationToken,
     stop_actors: CancellationToken,
-    _data_dir: Arc<Mutex<DataDir>>,
+    _data_dir: Arc<DataDir>,
 }
 
 /// What groups are built from.
@@ -127,11 +126,12 @@ impl Node {
     ) -> Result<Self, NodeError> {
         let Telemetry { events, stats } = telemetry;
         let Environment { clock, disk, transport, .. } = environment.clone();
-        let mut data_dir = DataDir::open(disk, &config.data_dir, config.broker, cluster::draw())?;
+        let data_dir = DataDir::open(disk, &config.data_dir, config.broker, cluster::draw())?;
+        let data_dir = Arc::new(data_dir);
         let transport = Arc::new(FaultyTransport::new(transport, door.faults().clone()));
         let peers = Arc::new(Peers::new(config.broker, transport));
-        let known = data_dir.identity().others.iter();
-        known.for_each(|(id, address)| peers.set_address(BrokerId(*id), address));
+        let known = data_dir.identity().others;
+        known.iter().for_each(|(id, address)| peers.set_address(BrokerId(*id), address));
         let has_others = config.peers.len() > 1 || !peers.others().is_empty();
         data_dir.expect_unless_new(&data_dir.metadata(), has_others)?;
         let foundation = Foundation {
@@ -147,24 +147,16 @@ impl Node {
         let Logs { metadata: (metadata, report), partitions: ahead } = logs;
         let Identity { founders, others, .. } = data_dir.identity();
         let known: BTreeSet<_> =
-            founders.iter().chain(others).map(|(id, _)| BrokerId(*id)).collect();
+            founders.into_iter().chain(others).map(|(id, _)| BrokerId(id)).collect();
         expect_peers(&config, known)?;
         let has_begun = metadata.bounds().last.is_some();
         let begin =
-            cluster::join(&door, &mut data_dir, &peers, &config.peers, has_begun, &events).await?;
-        let foundation = Foundation {
-            config: &config,
-            data_dir: &data_dir,
-            environment: &environment,
-            peers: &peers,
-            door: &door,
-            events: &events,
-        };
+            cluster::join(&door, &data_dir, &peers, &config.peers, has_begun, &events).await?;
         let metadata = foundation.whole_metadata(metadata, report).await?;
         let sessions = foundation.metadata(metadata, begin.clone()).await?;
         expect_peers(&config, sessions.group().voters())?;
         let own = BrokerInfo {
-            incarnation: data_dir.identity().incarnation.clone(),
+            incarnation: data_dir.identity().incarnation,
             peer: own_address(&config.peers, config.broker),
             client: addresses.client.clone(),
             http: addresses.http,
@@ -184,7 +176,7 @@ impl Node {
             foundation.partition(id, ahead.next(), begin, &shared)
         });
         let all = futures_util::future::try_join_all(all).await?;
-        let data_dir = logs::note_complete(data_dir, !peers.others().is_empty())?;
+        logs::note_complete(&data_dir, !peers.others().is_empty())?;
         let groups = all.iter().map(|partition| partition.group.clone());
         let groups = groups.chain([sessions.group().clone()]).collect();
         let partitions = Arc::new(Partitions::new(all, shared.commits.subscribe()));
@@ -336,10 +328,11 @@ impl Foundation<'_> {
         help: impl Future<Output = Result<T, NodeError>>,
     ) -> Result<T, NodeError> {
         let let_go = async {
-            let incarnation = &self.data_dir.identity().incarnation;
+            let incarnation = self.data_dir.identity().incarnation;
             loop {
                 sleep(LET_GO_EVERY).await;
-                if cluster::was_let_go(self.peers, incarnation).await {
+                if cluster::was_let_go(self.peers, &incarnation).await {
+                    self.data_dir.set_removed();
                     let (broker, cluster) = (self.config.broker, self.peers.cluster());
                     return JoinError::Retired { broker, cluster };
                 }

@@ -65,6 +65,7 @@ fn a_fourth_is_added_and_one_is_removed_under_load() {
     cluster.spawn(2);
     let (status, said) = cluster.process(2).wait_for_end();
     assert!(!status.success() && said.contains("was removed"), "{said}");
+    assert!(said.contains("broker.json notes"), "it asked nobody: {said}");
 }
 
 /// Takes from a broker's folder the note that it was removed, which it must hold.

@@ -157,7 +157,7 @@ struct Asked {
 /// What a broker that joins works with.
 struct Joiner<'a> {
     door: &'a Arc<Door>,
-    dir: &'a mut DataDir,
+    dir: &'a DataDir,
     peers: &'a Peers,
     events: &'a Events,
     /// As `--peers` says, by number; empty in a cluster of one.
@@ -173,7 +173,7 @@ struct Joiner<'a> {
 /// When the cluster does not take it, or the folder cannot be written.
 pub async fn join(
     door: &Arc<Door>,
-    dir: &mut DataDir,
+    dir: &DataDir,
     peers: &Peers,
     named: &[Peer],
     has_begun: bool,
@@ -188,17 +188,16 @@ pub async fn join(
         dir.claim()?;
     }
     let (tell, wishes) = mpsc::channel(1);
-    let incarnation = dir.identity().incarnation.clone();
+    let incarnation = dir.identity().incarnation;
     door.set_cluster(&dir.identity().cluster);
     door.set_joining(Arc::new(Joining { incarnation, founders: founders.clone(), wishes: tell }));
     let mut joiner = Joiner { door, dir, peers, events, founders, wishes, told_at: None };
     let begin = joiner.join(has_begun).await?;
-    let cluster = &joiner.dir.identity().cluster;
-    peers.set_cluster(cluster);
-    door.set_cluster(cluster);
+    let own = joiner.dir.identity().cluster;
+    peers.set_cluster(&own);
+    door.set_cluster(&own);
     // Whoever forms the cluster may ask again, after a crash of its own.
     let Joiner { mut wishes, .. } = joiner;
-    let own = cluster.clone();
     tokio::spawn(async move {
         while let Some((form, answer)) = wishes.recv().await {
             let _ = answer.send(same_cluster(&own, &form.cluster));
@@ -219,7 +218,7 @@ fn same_cluster(own: &str, asked: &str) -> Result<(), String> {
 
 impl Joiner<'_> {
     async fn join(&mut self, has_begun: bool) -> Result<Begin, JoinError> {
-        let identity = self.dir.identity().clone();
+        let identity = self.dir.identity();
         let me = self.peers.me().0;
         if !identity.cluster.is_empty() {
             self.is_wanted_still(&identity.cluster).await?;
@@ -263,18 +262,14 @@ impl Joiner<'_> {
 
     /// Whoever was removed while it was away is told so by the others, if they answer, and notes it for
     /// the next time. Without their word it goes on: they would refuse it all the same.
-    async fn is_wanted_still(&mut self, cluster: &str) -> Result<(), JoinError> {
-        if !self.dir.identity().is_removed {
-            let Asked { answers, .. } = self.ask_all().await;
-            if !answers.iter().any(|(_, answer)| answer.lets_go(cluster)) {
-                return Ok(());
-            }
-            if let Err(error) = self.dir.set_removed() {
-                tracing::warn!(%error, "that this broker was removed is not noted");
-            }
+    async fn is_wanted_still(&self, cluster: &str) -> Result<(), JoinError> {
+        let Asked { answers, .. } = self.ask_all().await;
+        if answers.iter().any(|(_, answer)| answer.lets_go(cluster)) {
+            self.dir.set_removed();
+            let (broker, cluster) = (self.peers.me(), cluster.to_owned());
+            return Err(JoinError::Retired { broker, cluster });
         }
-        let (broker, cluster) = (self.peers.me(), cluster.to_owned());
-        Err(JoinError::Retired { broker, cluster })
+        Ok(())
     }
 
     fn alone(&self) -> Begin {
@@ -343,7 +338,7 @@ impl Joiner<'_> {
 
     /// Tells the others which cluster they are of, until all know.
     async fn found(&mut self, founders: Vec<(u64, String)>) -> Begin {
-        let cluster = self.dir.identity().cluster.clone();
+        let cluster = self.dir.identity().cluster;
         self.peers.set_cluster(&cluster);
         let me = self.peers.me();
         let form = Form { cluster: cluster.clone(), founders };
@@ -367,7 +362,7 @@ impl Joiner<'_> {
     }
 
     async fn ask(&self, to: BrokerId, join: bool) -> Result<HelloAnswer, PeerError> {
-        let incarnation = self.dir.identity().incarnation.clone();
+        let incarnation = self.dir.identity().incarnation;
         let hello = Hello { incarnation, founders: self.founders.clone(), join };
         ask(self.peers, to, &hello).await
     }

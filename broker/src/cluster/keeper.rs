@@ -13,7 +13,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use aklight_common::{BrokerId, RaftIndex};
-use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::forming::was_let_go;
@@ -44,7 +43,7 @@ const BEHIND_MAX: u64 = 64;
 
 /// Keeps things where they should be until the broker ends; `own` is what this broker says of
 /// itself.
-pub async fn keep(services: Arc<Services>, data_dir: Arc<Mutex<DataDir>>, own: BrokerInfo) {
+pub async fn keep(services: Arc<Services>, data_dir: Arc<DataDir>, own: BrokerInfo) {
     let stopping = services.stopping.clone();
     for group in groups(&services) {
         tokio::spawn(
@@ -93,7 +92,7 @@ async fn tell_leaders(services: Arc<Services>, group: Group) {
 
 struct Keeper {
     services: Arc<Services>,
-    data_dir: Arc<Mutex<DataDir>>,
+    data_dir: Arc<DataDir>,
     own: BrokerInfo,
     started: Instant,
     /// When a leader was last asked to move.
@@ -155,9 +154,7 @@ impl Keeper {
         {
             return;
         }
-        if let Err(error) = self.data_dir.lock().set_removed() {
-            tracing::warn!(%error, "that this broker was removed is not noted");
-        }
+        self.data_dir.set_removed();
         services.events.error(
             "removed",
             "this broker was removed from its cluster and nobody counts on it any more: it ends",
@@ -175,7 +172,7 @@ impl Keeper {
         let others =
             brokers.iter().filter(|(id, info)| **id != self.services.broker && joined(info));
         let others = others.map(|(id, info)| (id.0, info.peer.clone())).collect();
-        if let Err(error) = self.data_dir.lock().set_others(others) {
+        if let Err(error) = self.data_dir.set_others(others) {
             tracing::warn!(%error, "who else is of the cluster is not noted");
         }
     }

@@ -11,7 +11,6 @@ use std::sync::Arc;
 use aklight_common::PartitionId;
 use aklight_log::{Log, OpenError, OpenReport};
 use futures_util::future::{try_join, try_join_all};
-use parking_lot::Mutex;
 
 use super::{Foundation, NodeError};
 use crate::config::PARTITIONS_DEFAULT;
@@ -109,22 +108,16 @@ impl Foundation<'_> {
 
 /// Notes that the log of every partition has been here. Others rely on that from the first vote on; a
 /// broker without any goes on at once, and after a crash in between notes it at its next start.
-pub(super) fn note_complete(
-    mut data_dir: DataDir,
-    has_others: bool,
-) -> Result<Arc<Mutex<DataDir>>, NodeError> {
+pub(super) fn note_complete(data_dir: &Arc<DataDir>, has_others: bool) -> Result<(), NodeError> {
     if has_others {
-        data_dir.set_complete()?;
+        return Ok(data_dir.set_complete()?);
     }
-    let data_dir = Arc::new(Mutex::new(data_dir));
-    if !has_others {
-        let noted = data_dir.clone();
-        tokio::spawn(async move {
-            let note = move || noted.lock().set_complete().map_err(io::Error::other);
-            if let Err(error) = off_the_runtime(note).await {
-                tracing::warn!(%error, "that every partition's log was here is not noted");
-            }
-        });
-    }
-    Ok(data_dir)
+    let noted = data_dir.clone();
+    tokio::spawn(async move {
+        let note = move || noted.set_complete().map_err(io::Error::other);
+        if let Err(error) = off_the_runtime(note).await {
+            tracing::warn!(%error, "that every partition's log was here is not noted");
+        }
+    });
+    Ok(())
 }
