@@ -55,7 +55,7 @@ pub enum DataDirError {
     },
     /// It was removed from its cluster, and this folder notes it.
     #[error(
-        "broker {broker} was removed from cluster {cluster}, as {} notes, and numbers are not used again: add this broker under a new one (aklight cluster add NEW@HOST:7090), and start it with --node-id NEW and an empty --data-dir. Only if that cluster is lost and this folder is the last to hold its records: take \"is_removed\" out of that file, and start it again", file.display()
+        "broker {broker} was removed from cluster {cluster}, as {} notes, and numbers are not used again: add this broker under a new one (aklight cluster add NEW@HOST:7090), and start it with --node-id NEW and an empty --data-dir. If that cannot be so (this is an old copy of another cluster), take \"is_removed\" out of that file: it asks the other brokers again", file.display()
     )]
     Removed {
         /// The file.
