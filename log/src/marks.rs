@@ -6,7 +6,8 @@
 //! The *hint* is written often and synced never by itself. It holds the caller's own bytes (how
 //! far it had committed) and the log's: the last entry it had acknowledged. An acknowledgement
 //! is noted only after the entry was durable, so a hint that says more than the segments hold is
-//! proof of a loss; a hint that says less proves nothing.
+//! proof of a loss; a hint that says less proves nothing. An opening that has such proof makes it
+//! durable first.
 
 use aklight_common::{Offset, RaftIndex, Term};
 

@@ -99,7 +99,7 @@ fn recover_with(
     let vote = open_slots(disk, &dir.join("vote"), is_new)?;
     let purge = open_slots(disk, &dir.join("purged"), is_new)?;
     let hint_path = dir.join("committed");
-    let hint_slots = match Slots::open(disk, &hint_path).map_err(at("read", &hint_path))? {
+    let mut hint_slots = match Slots::open(disk, &hint_path).map_err(at("read", &hint_path))? {
         Opened::Value(slots) => slots,
         Opened::Missing | Opened::Damaged => {
             report.hint_lost = !is_new;
@@ -117,6 +117,11 @@ fn recover_with(
     for (place, name) in segments.iter().enumerate() {
         let start = recovery.start_of(*name, found.last());
         found.push(recovery.load(*name, start, place + 1 == segments.len())?);
+    }
+    if recovery.lacks_acknowledged(&found) {
+        // The note is the one proof of what is lost, and may not be durable yet. What is made of it
+        // below must not outlive it: where the log is cut, the name of the segment behind.
+        hint_slots.rewrite().map_err(at("sync", &hint_path))?;
     }
     if let Some(tail) = found.last_mut() {
         recovery.place_empty(tail);
@@ -154,6 +159,14 @@ impl Recovery<'_> {
         let purged = purged.map(|point| point.index.next());
         let index = name.index.or(behind).max(purged).unwrap_or_default();
         Next { index, offset: name.offset }
+    }
+
+    /// Whether entries that were acknowledged are behind all that is here.
+    fn lacks_acknowledged(&self, found: &[Loaded]) -> bool {
+        let stored = found.iter().rev().find(|loaded| !loaded.is_empty());
+        let stored = stored.map(|loaded| loaded.summary.next_index);
+        let upto = stored.max(self.purged.map(|point| point.index.next()));
+        self.acknowledged.is_some_and(|point| upto.is_none_or(|upto| point.index >= upto))
     }
 
     /// An empty last segment says with which offset it goes on, not with which entry: that is

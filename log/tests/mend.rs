@@ -5,6 +5,7 @@ mod support;
 use std::io;
 use std::path::PathBuf;
 
+use aklight_common::clock::ManualClock;
 use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{
     Batch, Damage, HEADER_BYTES, Log, LogOptions, LostEnd, MemoryDisk, MendError, MendReport,
@@ -260,6 +261,52 @@ fn an_acknowledged_end_that_is_gone_is_named_and_mended() {
         }
     }
     assert!(lost_ends > 100, "{lost_ends}");
+}
+
+#[test]
+fn the_proof_that_an_end_is_lost_outlives_a_loss_of_power() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, small_segments());
+    for batch in batches(20) {
+        append(&log, vec![batch]).expect("appended");
+    }
+    let healthy = read_good(&log);
+    let paths = segment_paths(&disk);
+    let [.., before, last] = &paths[..] else { panic!("too few: {paths:?}") };
+    let (mut olds, mut all) = (0, 0);
+    for (path, left) in [(last, 0), (last, 90), (before, 280), (before, 0)] {
+        // The process dies without having synced its note.
+        let start = disk.kill();
+        start.cut(path, left);
+        if path == before {
+            remove_file(&start, last);
+        }
+        let lost = lacks(&start.kill()).lost_end;
+        assert_eq!(lost.map(|lost| lost.upto_index), Some(RaftIndex(19)));
+        for step in 0.. {
+            let trial = start.kill();
+            trial.stop_after(step);
+            let opened = Log::open(trial.shared(), dir(), small_segments(), ManualClock::at(1));
+            for seed in 0..20 {
+                let what = format!("{left} bytes left, step {step}, seed {seed}");
+                let after = trial.crash(seed);
+                let found = lacks(&after).lost_end;
+                if opened.is_ok() {
+                    assert_eq!(found, lost, "{what}");
+                }
+                // Before, the power may take the note, and an older one stands. But what is found
+                // together can be mended.
+                let Some(found) = found else { continue };
+                mend_and_check(&after, &healthy[..=found.upto_index.0 as usize], &what);
+                olds += usize::from(Some(found) != lost);
+                all += 1;
+            }
+            if opened.is_ok() {
+                break;
+            }
+        }
+    }
+    assert!(olds > 30 && all > 600, "{olds} of {all}");
 }
 
 /// The healthy log up to an entry, then others of a later term: what a new leader made of it.
