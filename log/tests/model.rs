@@ -3,13 +3,19 @@
 //! The model knows what was acknowledged and what was only asked for. After every crash the log
 //! must hold all of the first and a prefix of the second, with dense offsets, and must not call
 //! any of it damage.
+//!
+//! Where acknowledged means written, a loss of power takes what came after the last sync: any part of
+//! it. Then the log must hold what came before, and name what it knows to be lost, and be whole again
+//! with what another broker has of that.
 
 mod support;
 
 use std::io;
 
 use aklight_common::{Offset, RaftIndex, Term};
-use aklight_log::{BatchKind, Fsync, Log, LogOptions, MemoryDisk, NewBatch};
+use aklight_log::{
+    Batch, BatchHeader, BatchKind, Damage, Fsync, Log, LogOptions, MemoryDisk, NewBatch, mend,
+};
 use proptest::prelude::*;
 use support::*;
 
@@ -28,6 +34,8 @@ enum Step {
     Reopen,
     Kill,
     Crash(u64),
+    /// The power goes, without a checkpoint before it.
+    Lose(u64),
     /// Appended, and the power goes before anything is acknowledged.
     AppendAndCrash(Vec<(u32, usize)>, u64),
     /// The n-th disk operation of a kind fails; then the power goes, or only the process.
@@ -73,6 +81,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Reopen),
         1 => Just(Step::Kill),
         2 => any::<u64>().prop_map(Step::Crash),
+        3 => any::<u64>().prop_map(Step::Lose),
         3 => (appended(), any::<u64>()).prop_map(|(batches, seed)| Step::AppendAndCrash(batches, seed)),
         3 => fault,
     ]
@@ -103,6 +112,27 @@ impl Model {
         Offset(self.entries[..entry].iter().map(|batch| u64::from(batch.records)).sum())
     }
 
+    /// The entries that are kept, as another broker has them.
+    fn batches(&self) -> Vec<Batch> {
+        let batch = |at: usize| {
+            let NewBatch { index, term, kind, records, first_time_us, last_time_us, body } =
+                self.entries[at].clone();
+            let (base_offset, body_len) = (self.offset_before(at), body.len() as u32);
+            let header = BatchHeader {
+                index,
+                term,
+                kind,
+                base_offset,
+                records,
+                first_time_us,
+                last_time_us,
+                body_len,
+            };
+            Batch { header, body }
+        };
+        (self.purged..self.entries.len()).map(batch).collect()
+    }
+
     /// The entries that a step may take away or forget, as a place between purged and end.
     fn place(&self, part: u8) -> usize {
         self.purged + (self.entries.len() - self.purged) * usize::from(part) / 256
@@ -114,14 +144,16 @@ struct World {
     disk: MemoryDisk,
     log: Log,
     options: LogOptions,
+    /// How many entries no loss of power can take.
+    durable: usize,
 }
 
 impl World {
-    fn on(disk: MemoryDisk, options: LogOptions) -> Self {
+    fn on(disk: MemoryDisk, options: LogOptions, durable: usize) -> Self {
         let (log, report) = open(&disk, options.clone());
         assert!(report.damaged.is_empty(), "{:?}", report.damaged);
         assert!(!report.hint_lost);
-        Self { disk, log, options }
+        Self { disk, log, options, durable }
     }
 
     fn check(&self, model: &Model) {
@@ -148,7 +180,7 @@ impl World {
     /// Opens what a crash left and takes the one of `possible` that it must be.
     fn settle(&mut self, disk: MemoryDisk, possible: &[Model]) -> Model {
         self.log.close();
-        *self = Self::on(disk, self.options.clone());
+        *self = Self::on(disk, self.options.clone(), self.durable);
         let bounds = self.log.bounds();
         let end = bounds.last.map_or(0, |last| last.1.0 + 1);
         let vote = self.log.read_vote().expect("readable");
@@ -213,6 +245,33 @@ impl World {
         (after, done)
     }
 
+    /// Opens what a loss of power left: the model up to some entry. What is told to be missing up to
+    /// that is given by another broker.
+    fn lose(&mut self, seed: u64, mut model: Model) -> Model {
+        let disk = self.disk.crash(seed);
+        self.log.close();
+        let (log, report) = open(&disk, self.options.clone());
+        assert!(!report.hint_lost);
+        let end = log.bounds().last.map_or(0, |last| last.1.0 as usize + 1);
+        log.close();
+        assert!((self.durable..=model.entries.len()).contains(&end), "{end} of {}", self.durable);
+        model.entries.truncate(end);
+        if !report.damaged.is_empty() {
+            let batches = model.batches();
+            let run = |hole: &Damage| -> Vec<Batch> {
+                let range = hole.from_index.0.saturating_sub(1)..=hole.resume_index.0;
+                batches.iter().filter(|b| range.contains(&b.header.index.0)).cloned().collect()
+            };
+            let lacking = mend(&disk, dir(), &[], RaftIndex(0)).expect("read through");
+            let runs: Vec<_> = lacking.left.iter().map(run).collect();
+            let mended = mend(&disk, dir(), &runs, RaftIndex(0)).expect("mended");
+            assert_eq!((mended.left, mended.lost_end), (Vec::new(), None), "{:?}", report.damaged);
+        }
+        // Who comes back after that leads in a new term only.
+        model.term += 1;
+        self.settle(disk, &[model])
+    }
+
     fn syncs_later(&self) -> bool {
         self.options.fsync != Fsync::Always
     }
@@ -225,8 +284,26 @@ impl World {
         }
     }
 
+    /// Runs a step, and notes what is durable behind it.
     fn run(&mut self, step: &Step, model: Model) -> Model {
+        let before = model.clone();
+        let after = self.step(step, model);
+        let goes_on = after.purged == before.purged && after.entries.starts_with(&before.entries);
+        // What takes something away syncs what is left, and so does whoever starts on a cut.
+        let syncs = matches!(
+            step,
+            Step::Reopen | Step::Crash(_) | Step::Lose(_) | Step::AppendAndCrash(..)
+        );
+        if syncs || !goes_on || !self.syncs_later() {
+            self.durable = after.entries.len();
+        }
+        after
+    }
+
+    fn step(&mut self, step: &Step, model: Model) -> Model {
         match step {
+            Step::Lose(seed) if self.syncs_later() => self.lose(*seed, model),
+            Step::Lose(seed) => self.step(&Step::Crash(*seed), model),
             Step::Reopen => {
                 self.log.close();
                 self.settle(self.disk.clone(), &[model])
@@ -237,8 +314,8 @@ impl World {
                 self.settle(self.disk.crash(*seed), &[model])
             }
             Step::AppendAndCrash(shapes, seed) if self.syncs_later() => {
-                let model = self.run(&Step::Append(shapes.clone()), model);
-                self.run(&Step::Crash(*seed), model)
+                let model = self.step(&Step::Append(shapes.clone()), model);
+                self.step(&Step::Crash(*seed), model)
             }
             Step::AppendAndCrash(shapes, seed) => {
                 self.disk.hold_syncs();
@@ -322,7 +399,7 @@ proptest! {
             fsync,
             ..LogOptions::default()
         };
-        let mut world = World::on(MemoryDisk::new(), options);
+        let mut world = World::on(MemoryDisk::new(), options, 0);
         let mut model = Model { term: 1, ..Model::default() };
         for step in &steps {
             model = world.run(step, model);
