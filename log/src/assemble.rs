@@ -101,6 +101,9 @@ pub(crate) fn assemble(
         hint_is_old: false,
         writes: Vec::new(),
         waiting: Vec::new(),
+        syncer: None,
+        syncing: None,
+        wanting: Vec::new(),
         held: None,
         shared: shared.clone(),
     };

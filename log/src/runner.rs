@@ -34,8 +34,8 @@ use crossbeam_channel::{Receiver, Select, Sender, bounded, unbounded};
 use parking_lot::Mutex;
 
 use crate::disk::DiskLock;
-use crate::options::LogOptions;
-use crate::writer::{Answer, Op, Writer};
+use crate::options::{Fsync, LogOptions};
+use crate::writer::{Answer, Op, Syncer, Told, Writer};
 
 /// Called when something was queued for a [`Driver`], by whoever queued it: it may wake a task,
 /// and must not call the log.
@@ -78,7 +78,10 @@ pub(crate) fn queue_of_owner() -> (Sender<Op>, Receiver<Op>) {
 
 impl Runner {
     /// Gives the writer a thread.
-    pub(crate) fn spawn(writer: Writer, lock: Box<dyn DiskLock>) -> io::Result<Self> {
+    pub(crate) fn spawn(mut writer: Writer, lock: Box<dyn DiskLock>) -> io::Result<Self> {
+        if writer.shared.options.fsync != Fsync::Always {
+            writer.syncer = Some(Syncer::spawn()?);
+        }
         let dir = writer.shared.dir.clone();
         let queue = writer.queue.clone();
         let seat = Arc::new(Seat::new(writer, lock));
@@ -179,11 +182,15 @@ impl Seat {
     /// Works until the log is closed.
     fn run(&self, queue: &Receiver<Op>) {
         let _on_panic = Vacate(self);
-        let mut something = Select::new();
-        something.recv(queue);
         loop {
+            let (due, syncing) = self.syncs();
+            let mut something = Select::new();
+            something.recv(queue);
+            if let Some(result) = &syncing {
+                something.recv(result);
+            }
             // Only looks: what is in the queue is taken in `turn`, with the seat held.
-            match self.sync_due() {
+            match due {
                 None => drop(something.ready()),
                 Some(wait) => drop(something.ready_timeout(wait)),
             }
@@ -193,8 +200,12 @@ impl Seat {
         }
     }
 
-    fn sync_due(&self) -> Option<Duration> {
-        self.seated.lock().as_ref().and_then(|seated| seated.writer.sync_due())
+    /// When the next sync is due, and the result of the one that is on its way.
+    fn syncs(&self) -> (Option<Duration>, Option<Told>) {
+        let seated = self.seated.lock();
+        let Some(Seated { writer, .. }) = &*seated else { return (None, None) };
+        let result = writer.syncing.as_ref().map(|syncing| syncing.result.clone());
+        (writer.sync_due(), result)
     }
 
     fn do_at_once(&self, op: Op) -> Option<Op> {

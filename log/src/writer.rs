@@ -24,6 +24,7 @@ mod cut;
 mod op;
 mod put;
 mod sync;
+mod syncer;
 
 use std::io::{self, IoSlice};
 use std::sync::Arc;
@@ -41,6 +42,8 @@ use crate::slots::Slots;
 use crate::state::{Planned, Shared};
 pub use op::Done;
 pub(crate) use op::{Answer, Op};
+pub(crate) use sync::Syncing;
+pub(crate) use syncer::{Syncer, Told};
 
 /// Bytes of one wave: long enough to keep a disk busy between two syncs, short enough that the
 /// first caller of the wave does not wait for much more than its own write.
@@ -87,6 +90,11 @@ pub(crate) struct Writer {
     /// Appends of this wave, and who waits for them.
     pub writes: Vec<Planned>,
     pub waiting: Vec<Done>,
+    /// Who syncs beside; none where a sync comes before each acknowledgement, or the log is driven.
+    pub syncer: Option<Syncer>,
+    /// The sync that is on its way there, and who waits for one that is not begun yet.
+    pub syncing: Option<Syncing>,
+    pub wanting: Vec<Done>,
     /// Answers that whoever runs the writer gives for it; none where it answers at once.
     pub held: Option<Vec<Answer>>,
 }
@@ -118,8 +126,8 @@ impl Writer {
             next = if bytes < WAVE_BYTES_MAX { self.queue.try_recv().ok() } else { None };
         }
         self.flush();
-        self.sync_when_due();
         self.note();
+        self.sync_when_due();
         true
     }
 
@@ -209,6 +217,10 @@ impl Writer {
                 let purged = self.purge(upto, term, end_offset);
                 drop(finished);
                 self.answer(done, purged);
+            }
+            Op::Sync { done } if self.syncer.is_some() => {
+                self.flush();
+                self.wanting.push(done);
             }
             Op::Sync { done } => {
                 self.flush();
@@ -433,10 +445,7 @@ impl Writer {
     fn end(&mut self) {
         self.take_committed();
         self.write_hint();
-        let _ = self.attempt("sync", |writer| {
-            writer.sync()?;
-            writer.hint_slots.sync()
-        });
+        self.sync_last();
     }
 }
 

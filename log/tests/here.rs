@@ -221,6 +221,59 @@ fn what_was_written_here_is_synced_by_the_thread_in_its_time() {
     }
 }
 
+#[test]
+fn nobody_waits_for_a_sync_by_which_nothing_is_acknowledged() {
+    let disk = MemoryDisk::new();
+    let clock = ManualClock::at(1_000_000);
+    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
+    let (log, _) = Log::open(disk.shared(), dir(), options.clone(), clock.clone()).expect("opens");
+    append(&log, record(0)).expect("written");
+    disk.hold_syncs();
+    clock.advance_us(5_000);
+    disk.wait_for_held_sync();
+    for index in 1..4 {
+        append(&log, record(index)).expect("written while the disk is busy");
+    }
+    // Who wants to have it durable waits, for a sync that begins behind what was written.
+    let saving = log.clone();
+    let checkpoint =
+        std::thread::spawn(move || saving.save_checkpoint(RaftIndex(3), b"state".to_vec()));
+    append(&log, record(4)).expect("written while the disk is busy");
+    assert!(!checkpoint.is_finished());
+    disk.release_syncs();
+    checkpoint.join().expect("it ends").expect("saved");
+    for seed in 0..8 {
+        let (log, report) = open(&disk.crash(seed), options.clone());
+        assert!(report.damaged.is_empty(), "seed {seed}: {report:?}");
+        assert!(read_good(&log).len() >= 4, "seed {seed}");
+    }
+}
+
+#[test]
+fn whoever_waits_for_a_sync_is_told_of_that_one() {
+    let disk = MemoryDisk::new();
+    let options = LogOptions { fsync: Fsync::Never, ..small() };
+    let (log, _) = open(&disk, options);
+    let save = |log: &Log| {
+        let log = log.clone();
+        std::thread::spawn(move || log.save_checkpoint(RaftIndex(0), Vec::new()))
+    };
+    append(&log, record(0)).expect("written");
+    disk.hold_syncs();
+    let first = save(&log);
+    disk.wait_for_held_sync();
+    append(&log, record(1)).expect("written meanwhile");
+    // The one behind it.
+    disk.fail("sync", SEGMENT, 1, io::ErrorKind::Other);
+    let second = save(&log);
+    disk.release_syncs();
+    assert!(second.join().expect("it ends").is_err());
+    first.join().expect("it ends").expect("saved");
+    assert!(log.health() != Health::Writable && log.append(record(2), Box::new(|_| {})).is_err());
+    assert!(log.save_checkpoint(RaftIndex(0), Vec::new()).is_err());
+    log.close();
+}
+
 /// Long enough behind a sync that nobody has waited for it.
 const PAUSE_US: u64 = 100;
 

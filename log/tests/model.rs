@@ -11,6 +11,7 @@
 mod support;
 
 use std::io;
+use std::time::Duration;
 
 use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{
@@ -390,7 +391,11 @@ proptest! {
         segment_bytes in 300_u64..3000,
         preallocate_bytes in prop::sample::select(vec![0_u64, 256, 1024]),
         tail_cache_bytes in prop::sample::select(vec![0_usize, 1500]),
-        fsync in prop::sample::select(vec![Fsync::Always, Fsync::Never]),
+        fsync in prop::sample::select(vec![
+            Fsync::Always,
+            Fsync::Never,
+            Fsync::Interval(Duration::ZERO),
+        ]),
     ) {
         let options = LogOptions {
             segment_bytes,

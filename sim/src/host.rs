@@ -18,7 +18,7 @@ use aklight_broker::{Addresses, BrokerConfig, Environment, Node, Telemetry};
 use aklight_common::BrokerId;
 use aklight_common::clock::SharedClock;
 use aklight_log::disk::MemoryDisk;
-use aklight_log::{LogOptions, Retention};
+use aklight_log::{Fsync, LogOptions, Retention};
 use parking_lot::Mutex;
 use tokio::runtime::Runtime;
 use tokio::time::{Duration, Instant};
@@ -36,8 +36,9 @@ const PARTITIONS: u32 = 2;
 
 /// Small segments, so that a short run has many; little is taken in advance, because it is copied
 /// at each crash.
-fn log_options() -> LogOptions {
+fn log_options(fsync: Fsync) -> LogOptions {
     LogOptions {
+        fsync,
         segment_bytes: 32 << 10,
         preallocate_bytes: 8 << 10,
         tail_cache_bytes: 16 << 10,
@@ -62,6 +63,9 @@ pub struct Site {
     pub gates: Gates,
     /// Bugs on purpose.
     pub plants: Plants,
+    /// When brokers sync. Where that is not before they acknowledge, the power stays and no disk is
+    /// damaged: they promise to survive `kill -9` then, and no more.
+    pub fsync: Fsync,
 }
 
 /// What became of a broker's start.
@@ -226,7 +230,7 @@ impl Host {
             allow_faults: false,
             advertise: None,
             partitions: Some(PARTITIONS),
-            log: log_options(),
+            log: log_options(self.site.fsync),
             compression: Compression::Lz4,
             retention: Retention::default(),
             limits: Limits {
@@ -319,6 +323,7 @@ impl Host {
         let Some(running) = self.running.take() else { return };
         self.again_at_us = None;
         self.crashes += 1;
+        let down = if self.site.fsync == Fsync::Always { down } else { Down::Kill };
         self.site.trace.note("crash", &[self.id, u64::from(down == Down::Power)]);
         let dice = crate::dice::mixed(self.site.seed ^ (self.id << 32) ^ self.crashes);
         let after = match down {

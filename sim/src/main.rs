@@ -9,7 +9,8 @@ use aklight_common::clock::SystemClock;
 use aklight_sim::paths::{self, Path};
 use aklight_sim::plants::Plant;
 use aklight_sim::runner::{self, Batch};
-use aklight_sim::{entropy, standstill, watchdog, world};
+use aklight_sim::world::{self, Variant};
+use aklight_sim::{entropy, standstill, watchdog};
 use clap::Parser;
 
 /// Seeds that once failed; they are run first, always.
@@ -45,6 +46,11 @@ struct Args {
     #[arg(long)]
     plant: Option<Plant>,
 
+    /// Brokers acknowledge before they sync (their --fsync interval): processes are killed then, but the
+    /// power stays
+    #[arg(long)]
+    syncs_later: bool,
+
     /// Tell the story of a seed
     #[arg(long)]
     trace: bool,
@@ -64,6 +70,12 @@ struct Args {
     /// With --path: how many times over
     #[arg(long, default_value_t = 1)]
     rounds: u64,
+}
+
+impl Args {
+    const fn variant(&self) -> Variant {
+        Variant { plant: self.plant, syncs_later: self.syncs_later }
+    }
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -98,11 +110,11 @@ fn run_one(seed: u64, args: &Args) -> anyhow::Result<ExitCode> {
     watchdog::start();
     entropy::seed(seed);
     standstill::stop();
-    let (plant, told) = (args.plant, args.trace);
+    let (variant, told) = (args.variant(), args.trace);
     // A new thread has drawn nothing yet, whatever the command line's parser did.
     let simulation = std::thread::Builder::new()
         .stack_size(STACK_BYTES)
-        .spawn(move || world::run(seed, plant, told))?;
+        .spawn(move || world::run(seed, variant, told))?;
     let Ok(report) = simulation.join() else { return Ok(ExitCode::from(2)) };
     let report = report?;
     runner::print(&report);
@@ -112,7 +124,8 @@ fn run_one(seed: u64, args: &Args) -> anyhow::Result<ExitCode> {
 fn run_many(args: &Args) -> anyhow::Result<ExitCode> {
     let clock = SystemClock::shared();
     let mut seeds = Vec::new();
-    if args.plant.is_none() {
+    // They failed where brokers sync first.
+    if args.plant.is_none() && !args.syncs_later {
         seeds.extend(regressions());
     }
     match &args.seeds {
@@ -127,7 +140,7 @@ fn run_many(args: &Args) -> anyhow::Result<ExitCode> {
         program: std::env::current_exe()?,
         seeds,
         time_max: args.minutes.map(|minutes| Duration::from_secs_f64(minutes * 60.0)),
-        plant: args.plant,
+        variant: args.variant(),
         jobs: args.jobs,
         clock,
     };

@@ -4,6 +4,8 @@
 //! some seeds are nothing but partitions, others crash in the middle of slow disks. Trouble ends by
 //! itself after a while, and all of it when the simulation heals.
 
+use aklight_log::Fsync;
+
 use crate::changes::{Change, Changes};
 use crate::dice::Dice;
 use crate::host::{Down, Host, Site};
@@ -165,6 +167,7 @@ impl Nemesis {
                 self.troubles.disks += 1;
                 self.spoil_disk(kind, hosts, until_us);
             }
+            Kind::Damage if site.fsync != Fsync::Always => {}
             Kind::Damage => self.damage(hosts, now_us),
             Kind::ClockJump => {
                 let off_us = i64::try_from(self.dice.below(7_200_000_000)).unwrap_or(0);

@@ -13,8 +13,7 @@ use std::time::Duration;
 use aklight_common::clock::SharedClock;
 use parking_lot::Mutex;
 
-use crate::plants::Plant;
-use crate::world::Report;
+use crate::world::{Report, Variant};
 
 /// What is to be run.
 #[derive(Clone)]
@@ -25,8 +24,8 @@ pub struct Batch {
     pub seeds: Vec<u64>,
     /// Stop after so long, if that is sooner.
     pub time_max: Option<Duration>,
-    /// A bug on purpose; the batch ends when it is found.
-    pub plant: Option<Plant>,
+    /// How each is run; where a bug is planted, the batch ends when it is found.
+    pub variant: Variant,
     /// How many at once.
     pub jobs: usize,
     /// What time it really is.
@@ -111,7 +110,7 @@ pub fn run(batch: &Batch) -> Summary {
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let Some(seed) = batch.seeds.get(at).copied() else { return };
                     let is_bad = run_seed(batch, seed, &summary);
-                    if is_bad && batch.plant.is_some() {
+                    if is_bad && batch.variant.plant.is_some() {
                         enough.store(1, Ordering::Relaxed);
                     }
                 }
@@ -124,14 +123,15 @@ pub fn run(batch: &Batch) -> Summary {
 }
 
 /// The command that runs one seed alone.
-fn command(seed: u64, plant: Option<Plant>) -> Vec<String> {
+fn command(seed: u64, Variant { plant, syncs_later }: Variant) -> Vec<String> {
     let mut words = vec!["--seed".to_owned(), seed.to_string()];
     words.extend(plant.into_iter().flat_map(|plant| ["--plant".to_owned(), plant.to_string()]));
+    words.extend(syncs_later.then(|| "--syncs-later".to_owned()));
     words
 }
 
 fn run_seed(batch: &Batch, seed: u64, summary: &Mutex<Summary>) -> bool {
-    let words = command(seed, batch.plant);
+    let words = command(seed, batch.variant);
     let output = Command::new(&batch.program).args(&words).stdin(Stdio::null()).output();
     let (stdout, mut errors) = match output {
         Ok(output) => (
@@ -146,7 +146,7 @@ fn run_seed(batch: &Batch, seed: u64, summary: &Mutex<Summary>) -> bool {
     if done.is_some() {
         errors.clear();
     }
-    let is_bad = match batch.plant {
+    let is_bad = match batch.variant.plant {
         None => !violations.is_empty() || done.is_none(),
         Some(plant) => violations.iter().any(|violation| {
             plant.breaks().iter().any(|rule| violation.starts_with(rule.as_str()))

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use aklight_common::{BrokerId, Term};
+use aklight_log::Fsync;
 use aklight_oracle::{Counts, Event};
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -41,6 +42,19 @@ const LOOK_US: u64 = 50_000;
 
 /// How often the plant of a restored backup makes one.
 const BACKUP_US: u64 = 3_000_000;
+
+/// How a seed is run.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Variant {
+    /// With a bug on purpose.
+    pub plant: Option<Plant>,
+    /// With brokers that acknowledge what is written, and sync it later.
+    pub syncs_later: bool,
+}
+
+/// How long what was acknowledged may wait for a sync where that is not done before: some waits of a
+/// client, so that processes die in between.
+const FSYNC_INTERVAL: Duration = Duration::from_millis(200);
 
 /// What came of a seed.
 #[derive(Debug, Clone)]
@@ -76,11 +90,12 @@ struct World {
 ///
 /// # Errors
 /// When there is no memory for a runtime.
-pub fn run(seed: u64, plant: Option<Plant>, told: bool) -> std::io::Result<Report> {
+pub fn run(seed: u64, variant: Variant, told: bool) -> std::io::Result<Report> {
     let trace = Trace::new(told);
-    let plants = Plants::from(plant);
+    let plants = Plants::from(variant.plant);
+    let fsync = if variant.syncs_later { Fsync::Interval(FSYNC_INTERVAL) } else { Fsync::Always };
     let net = Net::new(seed, trace.clone(), plants);
-    let site = Site { seed, trace: trace.clone(), net, gates: Gates::default(), plants };
+    let site = Site { seed, trace: trace.clone(), net, gates: Gates::default(), plants, fsync };
     let mut dice = Dice::named(seed, "world");
     let brokers = if dice.once_in(3) { 5 } else { 3 };
     let mut builder = tokio::runtime::Builder::new_current_thread();

@@ -10,8 +10,8 @@ fn sim(arguments: &[&str]) -> Output {
 }
 
 /// The `done` line of one seed, word by word.
-fn run(seed: u64) -> BTreeMap<String, String> {
-    let output = sim(&["--seed", &seed.to_string()]);
+fn run(seed: u64, more: &[&str]) -> BTreeMap<String, String> {
+    let output = sim(&[&["--seed", &seed.to_string()], more].concat());
     let text = String::from_utf8(output.stdout).expect("text");
     let done = text.lines().find_map(|line| line.strip_prefix("done ")).unwrap_or_else(|| {
         panic!("seed {seed}: {text} {}", String::from_utf8_lossy(&output.stderr))
@@ -23,12 +23,13 @@ fn run(seed: u64) -> BTreeMap<String, String> {
 #[test]
 fn one_seed_has_one_trace() {
     let runs: Vec<_> = std::thread::scope(|scope| {
-        let tasks: Vec<_> = (0..2).map(|_| scope.spawn(|| run(3))).collect();
+        let tasks: Vec<_> = (0..2).map(|_| scope.spawn(|| run(3, &[]))).collect();
         tasks.into_iter().map(|task| task.join().expect("ran")).collect()
     });
     assert_eq!(runs[0], runs[1]);
     assert!(runs[0]["acked"].parse::<u64>().expect("a number") > 100, "{:?}", runs[0]);
-    assert_ne!(runs[0]["digest"], run(4)["digest"]);
+    assert_ne!(runs[0]["digest"], run(4, &[])["digest"]);
+    assert_ne!(runs[0]["digest"], run(3, &["--syncs-later"])["digest"]);
 }
 
 #[test]

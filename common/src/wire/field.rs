@@ -19,6 +19,23 @@ pub(super) fn number(field: &[u8], what: &str) -> Result<u64, WireError> {
         })
 }
 
+/// Digits of the longest number.
+pub(super) const DIGITS: usize = 20;
+
+/// A number in digits, which begin at the place given back: without the detour of a format string.
+pub(super) fn digits(mut value: u64) -> ([u8; DIGITS], usize) {
+    let mut digits = [0; DIGITS];
+    let mut at = DIGITS;
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (value % 10) as u8;
+        value /= 10;
+        if value == 0 {
+            return (digits, at);
+        }
+    }
+}
+
 /// A field as an error may quote it: short, printable, without pipes.
 pub(super) fn printable(field: &[u8]) -> String {
     const QUOTED_BYTES_MAX: usize = 40;

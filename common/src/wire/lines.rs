@@ -5,13 +5,13 @@
 //! partition stands in its place, and offsets that follow each other, or nearly, are counted up as text.
 
 use super::escape::escape_into;
+use super::field::{DIGITS, digits};
 use crate::{Offset, PartitionId};
 
 const MESSAGE: &[u8] = b"MESSAGE|";
 const ACK: &[u8] = b"ACK|";
 
-/// Digits of the longest number, and the same with a pipe before it.
-const DIGITS: usize = 20;
+/// The longest number, and a pipe before it.
 const OFFSET_END: usize = 1 + DIGITS;
 
 /// `|offset|partition` and one byte more, at its longest.
@@ -129,20 +129,6 @@ impl Place {
         self.text[1..OFFSET_END].copy_from_slice(&digits);
         self.start = first;
         self.text[first] = b'|';
-    }
-}
-
-/// A number in digits, which begin at the place given back.
-fn digits(mut value: u64) -> ([u8; DIGITS], usize) {
-    let mut digits = [0; DIGITS];
-    let mut at = DIGITS;
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return (digits, at);
-        }
     }
 }
 

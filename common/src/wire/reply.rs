@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::error::{ErrorCode, WireError};
 use super::escape::unescape;
-use super::field::{escaped, fields, number};
+use super::field::{digits, escaped, fields, number};
 use crate::topic::check_topic;
 use crate::{BrokerId, Offset, PartitionId};
 
@@ -236,19 +236,10 @@ fn put_positions(out: &mut Vec<u8>, positions: &[(PartitionId, Offset)]) {
     }
 }
 
-/// A pipe and a number, without the detour of a format string. Lines that come by the thousand are written by
-/// [`super::AckLines`] and [`super::MessageLines`].
-fn put_number(out: &mut Vec<u8>, mut value: u64) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
+/// A pipe and a number. Lines that come by the thousand are written by [`super::AckLines`] and
+/// [`super::MessageLines`].
+fn put_number(out: &mut Vec<u8>, value: u64) {
+    let (digits, first) = digits(value);
     out.push(b'|');
-    out.extend_from_slice(&digits[at..]);
+    out.extend_from_slice(&digits[first..]);
 }

@@ -91,7 +91,10 @@ pub fn wait(work: impl FnOnce(aklight_log::Done)) -> io::Result<()> {
 }
 
 pub fn append(log: &Log, batches: Vec<NewBatch>) -> io::Result<()> {
-    wait(|done| log.append(batches, done).expect("taken"))
+    let (sender, receiver) = crossbeam_channel::bounded(1);
+    let done = move |result| sender.send(result).expect("somebody waits");
+    log.append(batches, Box::new(done)).map_err(io::Error::other)?;
+    receiver.recv_timeout(PATIENCE).expect("answered in time")
 }
 
 pub fn truncate(log: &Log, last: Option<u64>) -> io::Result<()> {
