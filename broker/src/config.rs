@@ -95,7 +95,7 @@ pub struct BrokerArgs {
     #[arg(long, env = "AKLIGHT_FSYNC", value_enum, default_value = "always")]
     pub fsync: FsyncArg,
 
-    /// With --fsync interval: the longest time a record is not synced, in milliseconds
+    /// With --fsync interval: how long behind a sync the next one begins, in milliseconds
     #[arg(long, env = "AKLIGHT_FSYNC_INTERVAL_MS", default_value_t = 1000, value_name = "MS")]
     pub fsync_interval_ms: u64,
 

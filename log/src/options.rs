@@ -7,7 +7,8 @@ use std::time::Duration;
 pub enum Fsync {
     /// Before they are acknowledged. Survives the loss of power.
     Always,
-    /// At least this often; acknowledged once written. Survives the death of the process.
+    /// This long behind the sync before, at the latest, the next one begins; acknowledged once written.
+    /// Survives the death of the process.
     Interval(Duration),
     /// When a segment is full, at a checkpoint, and when the log is closed; acknowledged once written.
     Never,

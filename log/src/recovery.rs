@@ -118,12 +118,14 @@ fn recover_with(
         let start = recovery.start_of(*name, found.last());
         found.push(recovery.load(*name, start, place + 1 == segments.len())?);
     }
-    if recovery.lacks_acknowledged(&found) {
+    if recovery.needs_note(&found) {
         // The note is the one proof of what is lost, and may not be durable yet. What is made of it
-        // below must not outlive it: where the log is cut, the name of the segment behind.
+        // must not outlive it: where the log is cut, the name of the segment behind.
         hint_slots.rewrite().map_err(at("sync", &hint_path))?;
     }
-    if let Some(tail) = found.last_mut() {
+    // Where a whole log is gone nothing is to hide that: the segment that is left begins with it.
+    let is_begin = found.len() == 1 && found[0].name == SegmentName::BEGIN && purged.is_none();
+    if let Some(tail) = found.last_mut().filter(|_| !is_begin) {
         recovery.place_empty(tail);
     }
     recovery.drop_purged(&mut found)?;
@@ -161,8 +163,12 @@ impl Recovery<'_> {
         Next { index, offset: name.offset }
     }
 
-    /// Whether entries that were acknowledged are behind all that is here.
-    fn lacks_acknowledged(&self, found: &[Loaded]) -> bool {
+    /// Whether the note may be all that tells of a loss: that entries were behind all that is here, or that
+    /// a broken place in the last segment had been durable.
+    fn needs_note(&self, found: &[Loaded]) -> bool {
+        if found.last().is_some_and(|tail| !tail.damages.is_empty()) {
+            return true;
+        }
         let stored = found.iter().rev().find(|loaded| !loaded.is_empty());
         let stored = stored.map(|loaded| loaded.summary.next_index);
         let upto = stored.max(self.purged.map(|point| point.index.next()));

@@ -15,6 +15,9 @@
 //! the queue with the seat held, so a seat that is free beside an empty queue means that all before
 //! is done.
 //!
+//! Where nothing is acknowledged by a sync, the thread has another beside it that syncs (see
+//! `writer::syncer`). A driven log has none: its syncs are made in its turns.
+//!
 //! Answers of a driven log are called in order, and while no lock of the log is held.
 //!
 //! A driven log dies like a process: when its [`Driver`] is dropped nothing is written any more,
@@ -271,7 +274,7 @@ pub struct Driver {
 
 impl Driver {
     /// Does what the writer thread does in one turn: takes what has queued up to the bytes of a
-    /// wave, writes it, syncs it (or syncs what an interval has made due), notes the hint,
+    /// wave, writes it, syncs it (or notes the hint and syncs what an interval has made due),
     /// answers. What is left in the queue then is told by another wake. `false` once the log is
     /// closed.
     pub fn turn(&mut self) -> bool {

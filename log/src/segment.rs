@@ -35,6 +35,9 @@ pub(crate) struct SegmentName {
 }
 
 impl SegmentName {
+    /// The first segment of a log.
+    pub(crate) const BEGIN: Self = Self { offset: Offset(0), index: None };
+
     /// The name of a segment that begins with `offset` and `index`, behind one named `before`.
     pub(crate) fn after(before: Option<Self>, offset: Offset, index: RaftIndex) -> Self {
         let taken = before.is_some_and(|before| before.offset >= offset);

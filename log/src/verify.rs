@@ -363,7 +363,9 @@ impl<'a> Entries<'a> {
         let expected = match (self.next, self.last) {
             // Without a purge offsets begin at 0, entries where the log was begun.
             (None, None) if self.found.is_empty() => {
-                let index = if begins.offset.0 > 0 { RaftIndex(0) } else { begins.index };
+                let name = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+                let is_begin = name == Some(SegmentName::BEGIN);
+                let index = if is_begin { begins.index } else { RaftIndex(0) };
                 Some(Next { index, offset: Offset(0) })
             }
             (next, _) => next,

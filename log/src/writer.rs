@@ -152,7 +152,8 @@ impl Writer {
     /// queued: the operation itself, or a wake for whoever is to sync it in time.
     pub(crate) fn do_at_once(&mut self, op: Op) -> Option<Op> {
         let now = self.shared.clock.monotonic_us();
-        if !self.queue.is_empty() || now < self.slow_until_us || !self.is_quick(&op) {
+        let waits = now < self.slow_until_us || self.is_sync_late();
+        if !self.queue.is_empty() || waits || !self.is_quick(&op) {
             return Some(op);
         }
         let _on_panic = OnPanic(self.shared.clone());
@@ -262,6 +263,9 @@ impl Writer {
     fn flush(&mut self) {
         if self.waiting.is_empty() {
             return;
+        }
+        if self.is_sync_late() {
+            let _ = self.settle_sync(true);
         }
         let writes = std::mem::take(&mut self.writes);
         let bytes: u64 = writes.iter().map(|write| write.batch.header.stored_len()).sum();

@@ -274,6 +274,64 @@ fn whoever_waits_for_a_sync_is_told_of_that_one() {
     log.close();
 }
 
+#[test]
+fn a_disk_that_hangs_is_waited_for() {
+    let disk = MemoryDisk::new();
+    let clock = ManualClock::at(1_000_000);
+    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
+    let (log, _) = Log::open(disk.shared(), dir(), options, clock.clone()).expect("opens");
+    append(&log, record(0)).expect("written");
+    disk.hold_syncs();
+    clock.advance_us(5_000);
+    disk.wait_for_held_sync();
+    clock.advance_us(1_900_000);
+    append(&log, record(1)).expect("written while the disk is busy");
+    clock.advance_us(200_000);
+    let (sender, answer) = crossbeam_channel::bounded(1);
+    log.append(record(2), Box::new(move |result| sender.send(result).expect("waits")))
+        .expect("taken");
+    let written = || disk.contents(&dir().join(SEGMENT)).expect("there").len();
+    let before = written();
+    let real = SystemClock::new();
+    while real.monotonic_us() < 20_000 {
+        std::thread::yield_now();
+    }
+    assert!(answer.is_empty() && written() == before, "nothing is taken in any more");
+    disk.release_syncs();
+    answer.recv_timeout(PATIENCE).expect("answered").expect("written");
+}
+
+/// What a batch says of itself: its place, and how far from it the bytes begin that it does not vouch for.
+fn vouched(disk: &MemoryDisk, log: &Log, at: usize) -> u64 {
+    let batches = read_good(log);
+    let position: u64 = batches[..at].iter().map(|batch| batch.header.stored_len()).sum();
+    let bytes = disk.contents(&dir().join(SEGMENT)).expect("there");
+    let unsynced = &bytes[position as usize + 44..][..4];
+    position - u64::from(u32::from_le_bytes(unsynced.try_into().expect("four")))
+}
+
+#[test]
+fn nothing_is_vouched_for_that_came_during_a_sync() {
+    let disk = MemoryDisk::new();
+    let clock = ManualClock::at(1_000_000);
+    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
+    let (log, _) = Log::open(disk.shared(), dir(), options, clock.clone()).expect("opens");
+    append(&log, record(0)).expect("written");
+    disk.hold_syncs();
+    clock.advance_us(5_000);
+    disk.wait_for_held_sync();
+    append(&log, record(1)).expect("written meanwhile");
+    disk.release_syncs();
+    let first = read_good(&log)[0].header.stored_len();
+    let mut next = 2;
+    until("the sync is known to have ended", || {
+        append(&log, record(next)).expect("written");
+        next += 1;
+        vouched(&disk, &log, next as usize - 1) > 0
+    });
+    assert_eq!(vouched(&disk, &log, next as usize - 1), first);
+}
+
 /// Long enough behind a sync that nobody has waited for it.
 const PAUSE_US: u64 = 100;
 

@@ -9,7 +9,7 @@ use aklight_common::clock::ManualClock;
 use aklight_common::{Offset, RaftIndex, Term};
 use aklight_log::{
     Batch, Damage, HEADER_BYTES, Log, LogOptions, LostEnd, MemoryDisk, MendError, MendReport,
-    NewBatch, mend,
+    NewBatch, mend, verify,
 };
 use support::*;
 
@@ -310,6 +310,30 @@ fn the_proof_that_an_end_is_lost_outlives_a_loss_of_power() {
 }
 
 #[test]
+fn so_does_the_proof_that_a_place_in_the_middle_had_been_durable() {
+    let disk = MemoryDisk::new();
+    let (log, _) = open(&disk, LogOptions { preallocate_bytes: 0, ..small() });
+    append(&log, vec![records(0, 1, 1, 50)]).expect("appended");
+    // In one wave: none of them says of another that it was durable before.
+    append(&log, (1..6).map(|n| records(n, 1, 1, 50)).collect()).expect("appended");
+    let healthy = read_good(&log);
+    let start = disk.kill();
+    let path = &segment_paths(&start)[0];
+    let bytes: u64 = healthy[..2].iter().map(|batch| batch.header.stored_len()).sum();
+    start.flip_bit(path, (bytes as usize + HEADER_BYTES) * 8);
+    let (_log, report) = open(&start, small());
+    assert_eq!(report.damaged.len(), 1, "{report:?}");
+    for seed in 0..64 {
+        let after = start.crash(seed);
+        let (log, report) = open(&after, small());
+        let end = log.bounds().last;
+        assert_eq!((report.damaged.len(), end), (1, Some((Term(1), RaftIndex(5)))), "seed {seed}");
+        log.close();
+        mend_and_check(&after, &healthy, &format!("seed {seed}"));
+    }
+}
+
+#[test]
 fn entries_without_records_are_missed_though_nothing_is_left_of_the_log() {
     let disk = MemoryDisk::new();
     let (log, _) = open(&disk, small_segments());
@@ -323,7 +347,39 @@ fn entries_without_records_are_missed_though_nothing_is_left_of_the_log() {
         assert_eq!(report.lost_end, Some(lost), "round {round}: {report:?}");
         log.close();
     }
+    let forgetful = disk.kill();
     mend_and_check(&disk, &healthy, "all is missing");
+    // Others behind them do not hide that.
+    let (log, _) = open(&forgetful, small_segments());
+    append(&log, vec![blank(3, 1)]).expect("appended");
+    let all: Vec<_> = healthy.iter().cloned().chain(read_all(&log).0).collect();
+    log.close();
+    let (log, report) = open(&forgetful, small_segments());
+    assert_eq!(report.damaged.len(), 1, "{report:?}");
+    log.close();
+    let problems = verify(&forgetful, dir()).expect("read").problems;
+    assert!(!problems.is_empty());
+    mend_and_check(&forgetful, &all, "the first are missing");
+}
+
+#[test]
+fn entries_without_records_are_missed_where_their_segment_is_gone() {
+    let disk = MemoryDisk::new();
+    let options = LogOptions { segment_bytes: 200, ..small_segments() };
+    let (log, _) = open(&disk, options.clone());
+    for n in 0..8 {
+        append(&log, vec![blank(n, 1)]).expect("appended");
+    }
+    let healthy = read_good(&log);
+    log.close();
+    let paths = segment_paths(&disk);
+    let first = paths.iter().find(|path| path.ends_with("00000000000000000000.log"));
+    remove_file(&disk, first.expect("there"));
+    assert!(!verify(&disk, dir()).expect("read").problems.is_empty());
+    let (log, report) = open(&disk, options);
+    assert_eq!(report.damaged.len(), 1, "{report:?}");
+    log.close();
+    mend_and_check(&disk, &healthy, "the first segment is missing");
 }
 
 /// The healthy log up to an entry, then others of a later term: what a new leader made of it.

@@ -220,6 +220,7 @@ impl MemoryDisk {
                 now: bytes.clone(),
                 durable: bytes,
                 pending: Vec::new(),
+                settled: 0,
             };
             files.insert(*id, settled);
         }
@@ -431,6 +432,9 @@ impl DiskFile for MemoryFile {
 
     fn sync(&self) -> io::Result<()> {
         let mut inner = self.shared.inner.lock();
+        // What comes while it is held up is not in it: the least that a disk promises.
+        let file = inner.file(self.id)?;
+        let end = file.settled + file.pending.len();
         inner.syncs_waiting += 1;
         while inner.syncs_held {
             self.shared.gate.notify_all();
@@ -440,11 +444,18 @@ impl DiskFile for MemoryFile {
         let path = inner.file(self.id)?.path.clone();
         let allowed = inner.allow(DiskOp::Sync(name_of(&path)), &path);
         let file = inner.file(self.id)?;
+        let behind =
+            file.pending.split_off(end.saturating_sub(file.settled).min(file.pending.len()));
+        let mut pending = std::mem::replace(&mut file.pending, behind);
+        file.settled += pending.len();
         if let Err(error) = allowed {
-            file.pending.retain(|change| matches!(change, Change::Size(_)));
+            pending.retain(|change| matches!(change, Change::Size(_)));
+            file.settled -= pending.len();
+            pending.append(&mut file.pending);
+            file.pending = pending;
             return Err(error);
         }
-        for change in std::mem::take(&mut file.pending) {
+        for change in pending {
             change.apply(&mut file.durable);
         }
         Ok(())

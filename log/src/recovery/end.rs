@@ -33,8 +33,8 @@ impl Recovery<'_> {
                 Next { index: first.summary.first_index, offset: first.summary.base_offset };
             // Without a purge offsets begin at 0. So do entries, if some are missing; a log
             // that lost none may have been begun with a later one.
-            let lacks_some = begins.offset.0 > 0 || first.is_empty();
-            let first_index = if lacks_some { RaftIndex(0) } else { begins.index };
+            let is_begin = first.name == SegmentName::BEGIN;
+            let first_index = if is_begin { begins.index } else { RaftIndex(0) };
             let start = start.unwrap_or(Next { index: first_index, offset: Offset(0) });
             if begins.offset > start.offset || begins.index > start.index {
                 let damage = self.gap(first, 0, start, begins);

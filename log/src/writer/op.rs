@@ -10,7 +10,8 @@ use crate::compressed::write::Made;
 use crate::segment::Segment;
 use crate::state::Planned;
 
-/// Called in the order of the operations, by the writer thread or by whoever turns a driven log.
+/// Called in the order of the operations (but for a sync that nothing waits for, which is made beside
+/// them), by the writer thread or by whoever turns a driven log.
 /// It must not call back into a log that has a thread: the thread that would have to answer is
 /// the one that calls it.
 pub type Done = Box<dyn FnOnce(io::Result<()>) + Send>;

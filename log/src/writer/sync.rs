@@ -1,9 +1,9 @@
 //! When what was written becomes durable: before it is acknowledged, in its time, or when the log ends.
 //!
-//! Where acknowledging waits for no sync, nobody is to wait for a slow disk: a sync is made *beside* the
-//! writer, by a thread that does nothing else, and what comes meanwhile is written. One is on its way at
-//! most. What needs a sync of its own (a truncation, a purge, the end of a segment) waits for it first:
-//! the system tells a failure to one of two that sync a file.
+//! Where acknowledging waits for no sync, appends do not wait for a slow disk either: a sync is made
+//! *beside* the writer, by a thread that does nothing else, and what comes meanwhile is written, for
+//! [`PATIENCE_US`]. One is on its way at most. What needs a sync of its own (a truncation, a purge, the end
+//! of a segment) waits for that one before: the system tells a failure to one of two that sync a file.
 //!
 //! Where acknowledging waits for no sync, a start does not wait for one either: what it finds behind
 //! the last sync is as safe as it was when it was acknowledged. The first sync then writes it again
@@ -23,6 +23,9 @@ use crate::state::Health;
 /// A sync in the caller's thread takes no longer than this, going by those before it; to wake the
 /// thread and to be woken by it costs a small broker some 50 to 100 µs.
 const QUICK_SYNC_US: u64 = 500;
+
+/// A sync beside that takes longer is waited for: a disk that hangs must not take in what it will not keep.
+const PATIENCE_US: u64 = 2_000_000;
 
 /// An append that comes so soon behind a sync has waited for it, and others may wait behind it: they
 /// share the next one, which the thread makes.
@@ -54,6 +57,12 @@ impl Writer {
         }
         let since = self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
         Some(interval.saturating_sub(Duration::from_micros(since)))
+    }
+
+    /// Whether the sync on its way takes so long that nothing more is written before it ends.
+    pub(super) fn is_sync_late(&self) -> bool {
+        let since_us = || self.shared.clock.monotonic_us().saturating_sub(self.last_sync_us);
+        self.syncing.is_some() && since_us() >= PATIENCE_US
     }
 
     pub(super) fn is_sync_quick(&self) -> bool {
@@ -111,7 +120,7 @@ impl Writer {
     }
 
     /// Takes in what came of the sync that is on its way: of one that is not done only if it may `wait`.
-    fn settle_sync(&mut self, wait: bool) -> io::Result<()> {
+    pub(super) fn settle_sync(&mut self, wait: bool) -> io::Result<()> {
         let Some(told) = self.told(wait) else { return Ok(()) };
         let Some(Syncing { size, waiting, .. }) = self.syncing.take() else { return Ok(()) };
         let settled = self.attempt("sync", |writer| {

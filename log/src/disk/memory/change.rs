@@ -13,6 +13,8 @@ pub(super) struct FileState {
     pub now: Vec<u8>,
     pub durable: Vec<u8>,
     pub pending: Vec<Change>,
+    /// How many changes are pending no more.
+    pub settled: usize,
 }
 
 /// A change to a file's bytes.
