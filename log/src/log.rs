@@ -2,7 +2,8 @@
 //!
 //! Appending plans under one lock (`submit`): it checks the batches, gives them offsets and places,
 //! makes them readable in the tail, and queues them for the writer thread. So operations enter
-//! the queue in the order in which they changed the state, and their answers come in that order, but for syncs that are made beside them.
+//! the queue in the order in which they changed the state, and their answers come in that order,
+//! but for syncs that are made beside them.
 //! Reading takes none of that: see `read`.
 //!
 //! ```text

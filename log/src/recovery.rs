@@ -123,9 +123,7 @@ fn recover_with(
         // must not outlive it: where the log is cut, the name of the segment behind.
         hint_slots.rewrite().map_err(at("sync", &hint_path))?;
     }
-    // Where a whole log is gone nothing is to hide that: the segment that is left begins with it.
-    let is_begin = found.len() == 1 && found[0].name == SegmentName::BEGIN && purged.is_none();
-    if let Some(tail) = found.last_mut().filter(|_| !is_begin) {
+    if let Some(tail) = found.last_mut() {
         recovery.place_empty(tail);
     }
     recovery.drop_purged(&mut found)?;
@@ -176,9 +174,11 @@ impl Recovery<'_> {
     }
 
     /// An empty last segment says with which offset it goes on, not with which entry: that is
-    /// behind whatever is known to have been before it.
+    /// behind whatever is known to have been before it. Before the first segment nothing was, unless it
+    /// was purged: there the note tells what is lost, and nothing is to hide that.
     fn place_empty(&self, tail: &mut Loaded) {
-        if !tail.is_empty() || tail.leftover > 0 {
+        let is_begin = tail.name == SegmentName::BEGIN && self.purged.is_none();
+        if is_begin || !tail.is_empty() || tail.leftover > 0 {
             return;
         }
         let before = self.acknowledged.filter(|point| point.end_offset <= tail.name.offset);

@@ -201,12 +201,15 @@ fn what_comes_while_the_thread_is_at_work_waits_behind_it_and_order_is_kept() {
     });
 }
 
+fn syncing_later() -> LogOptions {
+    LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() }
+}
+
 #[test]
 fn what_was_written_here_is_synced_by_the_thread_in_its_time() {
     let disk = MemoryDisk::new();
     let clock = ManualClock::at(1_000_000);
-    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
-    let (log, _) = Log::open(disk.shared(), dir(), options, clock.clone()).expect("opens");
+    let (log, _) = Log::open(disk.shared(), dir(), syncing_later(), clock.clone()).expect("opens");
     let answers = Answers::new();
     for index in 0..3 {
         disk.take_trace();
@@ -221,16 +224,21 @@ fn what_was_written_here_is_synced_by_the_thread_in_its_time() {
     }
 }
 
-#[test]
-fn nobody_waits_for_a_sync_by_which_nothing_is_acknowledged() {
+/// A log with a record whose sync, that of its interval, is held up.
+fn with_a_held_sync() -> (MemoryDisk, Arc<ManualClock>, Log) {
     let disk = MemoryDisk::new();
     let clock = ManualClock::at(1_000_000);
-    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
-    let (log, _) = Log::open(disk.shared(), dir(), options.clone(), clock.clone()).expect("opens");
+    let (log, _) = Log::open(disk.shared(), dir(), syncing_later(), clock.clone()).expect("opens");
     append(&log, record(0)).expect("written");
     disk.hold_syncs();
     clock.advance_us(5_000);
     disk.wait_for_held_sync();
+    (disk, clock, log)
+}
+
+#[test]
+fn nobody_waits_for_a_sync_by_which_nothing_is_acknowledged() {
+    let (disk, _clock, log) = with_a_held_sync();
     for index in 1..4 {
         append(&log, record(index)).expect("written while the disk is busy");
     }
@@ -243,7 +251,7 @@ fn nobody_waits_for_a_sync_by_which_nothing_is_acknowledged() {
     disk.release_syncs();
     checkpoint.join().expect("it ends").expect("saved");
     for seed in 0..8 {
-        let (log, report) = open(&disk.crash(seed), options.clone());
+        let (log, report) = open(&disk.crash(seed), syncing_later());
         assert!(report.damaged.is_empty(), "seed {seed}: {report:?}");
         assert!(read_good(&log).len() >= 4, "seed {seed}");
     }
@@ -276,14 +284,7 @@ fn whoever_waits_for_a_sync_is_told_of_that_one() {
 
 #[test]
 fn a_disk_that_hangs_is_waited_for() {
-    let disk = MemoryDisk::new();
-    let clock = ManualClock::at(1_000_000);
-    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
-    let (log, _) = Log::open(disk.shared(), dir(), options, clock.clone()).expect("opens");
-    append(&log, record(0)).expect("written");
-    disk.hold_syncs();
-    clock.advance_us(5_000);
-    disk.wait_for_held_sync();
+    let (disk, clock, log) = with_a_held_sync();
     clock.advance_us(1_900_000);
     append(&log, record(1)).expect("written while the disk is busy");
     clock.advance_us(200_000);
@@ -312,14 +313,7 @@ fn vouched(disk: &MemoryDisk, log: &Log, at: usize) -> u64 {
 
 #[test]
 fn nothing_is_vouched_for_that_came_during_a_sync() {
-    let disk = MemoryDisk::new();
-    let clock = ManualClock::at(1_000_000);
-    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
-    let (log, _) = Log::open(disk.shared(), dir(), options, clock.clone()).expect("opens");
-    append(&log, record(0)).expect("written");
-    disk.hold_syncs();
-    clock.advance_us(5_000);
-    disk.wait_for_held_sync();
+    let (disk, _clock, log) = with_a_held_sync();
     append(&log, record(1)).expect("written meanwhile");
     disk.release_syncs();
     let first = read_good(&log)[0].header.stored_len();
@@ -426,8 +420,7 @@ fn after_a_failed_sync_the_thread_rests() {
     let disk = MemoryDisk::new();
     let manual = ManualClock::at(1_000_000);
     let clock = Arc::new(Asked(manual.clone(), AtomicU64::new(0)));
-    let options = LogOptions { fsync: Fsync::Interval(Duration::from_millis(5)), ..small() };
-    let (log, _) = Log::open(disk.shared(), dir(), options, clock.clone()).expect("opens");
+    let (log, _) = Log::open(disk.shared(), dir(), syncing_later(), clock.clone()).expect("opens");
     let answers = Answers::new();
     disk.fail_always(&["sync"], SEGMENT, io::ErrorKind::Other);
     log.append(record(0), answers.done(0)).expect("taken");
